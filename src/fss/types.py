@@ -1,0 +1,200 @@
+"""Shared vocabulary: shape letters, the episode, the features a head receives and what it returns.
+
+Shape letters used in every docstring of the package:
+
+    B episodes in a batch      K support shots      C channels
+    H, W image height, width   h, w feature map     R rank of a decomposed weight
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+IGNORE = 255
+"""Label value of pixels that count neither for the loss nor for a metric."""
+
+Split = Literal["train", "val", "test"]
+NormMode = Literal["eval", "train"]
+SupportView = Literal["plain", "masked_image", "masked_before_stage4"]
+ShotRule = Literal["joint", "vote"]
+
+
+@dataclass
+class Episode:
+    """A batch of B episodes, each one query picture and K support pictures of one class.
+
+    Attributes:
+        query: normalised RGB, (B, 3, H, W), float32.
+        query_label: (B, H, W), uint8; 1 on the class, 0 elsewhere, 255 ignored.
+        support_images: normalised RGB, (B, K, 3, H, W), float32, in the order the release stacks them
+            (last sampled first).
+        support_labels: (B, K, H, W), uint8, values as in ``query_label``.
+        class_id: id of the class in the data set, (B,), int64.
+        class_index: position of the class in the split's ascending class list, (B,), int64.
+        index: number i of each episode in its stream, (B,), int64.
+        query_ids: picture ids, length B.
+        support_ids: picture ids in sampling order, B lists of length K.
+        full_labels: query labels at original size, B tensors (H_i, W_i), uint8; empty in training.
+        extras: further tensors that a head declared, by name.
+    """
+
+    query: Tensor
+    query_label: Tensor
+    support_images: Tensor
+    support_labels: Tensor
+    class_id: Tensor
+    class_index: Tensor
+    index: Tensor
+    query_ids: list[str]
+    support_ids: list[list[str]]
+    full_labels: list[Tensor] = field(default_factory=list)
+    extras: dict[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Return the number of episodes B."""
+        return int(self.query.shape[0])
+
+    def pin_memory(self) -> Episode:
+        """Return a copy in page-locked memory (called by the data loader)."""
+        return self._map(lambda t: t.pin_memory())
+
+    def _map(self, f: Callable[[Tensor], Tensor]) -> Episode:
+        changed: dict[str, Tensor | list[Tensor] | dict[str, Tensor]] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, Tensor):
+                changed[item.name] = f(value)
+        changed["full_labels"] = [f(t) for t in self.full_labels]
+        changed["extras"] = {k: f(t) for k, t in self.extras.items()}
+        return replace(self, **changed)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """What a head asks of the backbone, read once when the model is built.
+
+    Attributes:
+        stages: stages (0 is the stem) whose output the head receives, for query and support.
+        taps: stages whose every block's output before the last ReLU is wanted too (HSNet, VAT).
+        support_view: ``plain``; ``masked_image``: supports are multiplied by their mask before the backbone;
+            ``masked_before_stage4``: stage 3 output times the resized mask goes into stage 4 (PFENet, BAM).
+        extras: names of further tensors the head reads from :attr:`EpisodeFeatures.extras`.
+        shot_rule: ``joint``: the head sees all K shots; ``vote``: it is called once per shot and the
+            foreground decisions are averaged.
+        needs_query_label: the head reads the query label inside forward while training (CyCTR, HDMNet).
+    """
+
+    stages: tuple[int, ...]
+    taps: tuple[int, ...] = ()
+    support_view: SupportView = "plain"
+    extras: frozenset[str] = frozenset()
+    shot_rule: ShotRule = "joint"
+    needs_query_label: bool = False
+
+
+@dataclass
+class EpisodeFeatures:
+    """What a head receives: feature maps and labels, never the backbone.
+
+    Attributes:
+        query: stage -> (B, C, h, w).
+        support: stage -> (B, K, C, h, w).
+        support_labels: (B, K, H, W), values 0, 1, 255, not binarised, as heads treat 255 differently.
+        query_taps: stage -> list of (B, C, h, w), one per block.
+        support_taps: stage -> list of (B, K, C, h, w).
+        query_label: (B, H, W) in training if the head asked for it, else None.
+        extras: declared further tensors, by name.
+    """
+
+    query: Mapping[int, Tensor]
+    support: Mapping[int, Tensor]
+    support_labels: Tensor
+    query_taps: Mapping[int, list[Tensor]] = field(default_factory=dict)
+    support_taps: Mapping[int, list[Tensor]] = field(default_factory=dict)
+    query_label: Tensor | None = None
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class AuxLogits:
+    """Logits for an auxiliary criterion; they are resized to the label and weighted.
+
+    Attributes:
+        name: key under which the loss is logged.
+        logits: (N, classes, h, w).
+        target: which label they are compared with.
+        weight: factor in the total loss.
+    """
+
+    name: str
+    logits: Tensor
+    target: Literal["query", "support", "base"]
+    weight: float
+
+
+@dataclass
+class HeadOutput:
+    """What a head returns.
+
+    Attributes:
+        logits: scores of background and foreground at the head's own resolution, (B, 2, h, w).
+        aux_logits: maps for auxiliary criteria.
+        aux_losses: name -> (scalar, weight), for terms that are no criterion on logits.
+        state: tensor to feed back in a further refinement round (CANet), or None.
+        extra_predictions: further maps worth logging (BAM's meta and base logits), by name.
+    """
+
+    logits: Tensor
+    aux_logits: list[AuxLogits] = field(default_factory=list)
+    aux_losses: dict[str, tuple[Tensor, float]] = field(default_factory=dict)
+    state: Tensor | None = None
+    extra_predictions: dict[str, Tensor] = field(default_factory=dict)
+
+
+@runtime_checkable
+class StagedBackbone(Protocol):
+    """A backbone whose stages are called one by one.
+
+    Attributes:
+        channels: output channels of stages 0 to 4.
+        norm_mode: mode in which batch norm is kept, whatever ``train()`` says.
+    """
+
+    channels: tuple[int, ...]
+    norm_mode: NormMode
+
+    def stage(self, index: int) -> nn.Module:
+        """Return stage ``index`` (0 is the stem)."""
+        ...
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Iterate over all parameters by name."""
+        ...
+
+
+@dataclass
+class TuneReport:
+    """What a fine-tune strategy did to a backbone.
+
+    Attributes:
+        strategy: its name.
+        trainable: parameter name -> number of trainable values.
+        total: number of backbone parameters after injection.
+        plain_total: number of backbone parameters before it.
+        notes: departures worth recording, e.g. a truncated rank.
+    """
+
+    strategy: str
+    trainable: dict[str, int]
+    total: int
+    plain_total: int
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def trainable_total(self) -> int:
+        """Number of trainable backbone values."""
+        return sum(self.trainable.values())
