@@ -1,0 +1,21 @@
+"""fss: experiments in few-shot segmentation with Singular Value Fine-tuning.
+
+``fss.load(path)`` returns a trained model; everything else lives in the sub-packages. Importing this package
+loads no heavy library.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import :func:`fss.api.load` only when it is asked for."""
+    if name == "load":
+        from fss.api import load
+
+        return load
+    raise AttributeError(f"module 'fss' has no attribute {name!r}")

@@ -155,6 +155,23 @@ class HeadOutput:
     extra_predictions: dict[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass
+class ParamGroup:
+    """Parameters that share optimiser settings.
+
+    Attributes:
+        name: shown in logs of the learning rate.
+        parameters: trainable parameters.
+        lr_factor: times the recipe's learning rate.
+        weight_decay: overrides the recipe's; None keeps it.
+    """
+
+    name: str
+    parameters: list[nn.Parameter]
+    lr_factor: float = 1.0
+    weight_decay: float | None = None
+
+
 @runtime_checkable
 class StagedBackbone(Protocol):
     """A backbone whose stages are called one by one.
@@ -162,10 +179,12 @@ class StagedBackbone(Protocol):
     Attributes:
         channels: output channels of stages 0 to 4.
         norm_mode: mode in which batch norm is kept, whatever ``train()`` says.
+        training: whether the module is in training mode.
     """
 
     channels: tuple[int, ...]
     norm_mode: NormMode
+    training: bool
 
     def stage(self, index: int) -> nn.Module:
         """Return stage ``index`` (0 is the stem)."""

@@ -1,0 +1,1 @@
+"""Backbones whose five stages are called one by one."""

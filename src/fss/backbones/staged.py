@@ -1,0 +1,78 @@
+"""The contract of every backbone: five named stages and a batch-norm mode that survives ``train()``."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fss.errors import FssError
+from fss.types import NormMode
+
+
+class StagedModule(nn.Module):
+    """Base of all backbones; stages are the attributes ``layer0`` (the stem) to ``layer4``.
+
+    Attributes:
+        channels: output channels of stages 0 to 4.
+        norm_mode: mode in which batch norm stays after ``train()``. Fine-tuning freezes the statistics by
+            default (released option ``fix_bn``); ``train`` is PFENet's original behaviour.
+    """
+
+    STAGES: ClassVar[int] = 5
+
+    channels: tuple[int, ...]
+
+    def __init__(self, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.channels = channels
+        self.norm_mode: NormMode = "train"
+
+    def stage(self, index: int) -> nn.Module:
+        """Return stage ``index``.
+
+        Args:
+            index: 0 (the stem) to 4.
+
+        Returns:
+            The module that maps the previous stage's output to this stage's.
+
+        Raises:
+            FssError: if there is no such stage.
+        """
+        if not 0 <= index < self.STAGES:
+            raise FssError(f"stage {index} does not exist; a backbone has stages 0 (stem) to {self.STAGES - 1}")
+        module: nn.Module = getattr(self, f"layer{index}")
+        return module
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Run all stages.
+
+        Args:
+            image: normalised RGB, (N, 3, H, W).
+
+        Returns:
+            Outputs of stages 0 to 4, each (N, C, h, w).
+        """
+        outputs: list[Tensor] = []
+        for index in range(self.STAGES):
+            image = self.stage(index)(image)
+            outputs.append(image)
+        return outputs
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training mode; batch norm follows ``norm_mode``.
+
+        Args:
+            mode: training (True) or evaluation.
+
+        Returns:
+            The module itself.
+        """
+        super().train(mode)
+        if self.norm_mode == "eval":
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self

@@ -1,0 +1,220 @@
+"""Pretrained weights: pinned records, a download that checks its hash, and loading that reports every key."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+from torch import Tensor
+
+from fss.backbones.staged import StagedModule
+from fss.errors import FssError
+
+log = logging.getLogger(__name__)
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class WeightsError(FssError):
+    """Weights that cannot be found, read or matched."""
+
+
+@dataclass(frozen=True)
+class WeightRecord:
+    """Where a weight file comes from and what it expects.
+
+    Attributes:
+        file: name of the file.
+        sha256_prefix: first digits of its SHA-256, checked after the download; empty if none is published.
+        url: where it is downloaded from; None where only its author's shared drive has it.
+        stem: stem of the network it belongs to.
+        mean: per-channel mean its inputs were normalised with, in [0, 1].
+        std: per-channel standard deviation, likewise.
+    """
+
+    file: str
+    sha256_prefix: str
+    url: str | None
+    stem: str
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+_TORCHVISION = "https://download.pytorch.org/models/"
+RECORDS: dict[tuple[str, str], WeightRecord] = {
+    ("resnet18", "torchvision"): WeightRecord(
+        "resnet18-f37072fd.pth", "f37072fd", _TORCHVISION + "resnet18-f37072fd.pth", "torchvision"
+    ),
+    ("resnet50", "torchvision"): WeightRecord(
+        "resnet50-0676ba61.pth", "0676ba61", _TORCHVISION + "resnet50-0676ba61.pth", "torchvision"
+    ),
+    ("resnet50", "deep"): WeightRecord("resnet50_v2.pth", "", None, "deep"),
+}
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """Which keys of a file reached the backbone.
+
+    Attributes:
+        source: the file.
+        loaded: number of tensors copied.
+        missing: backbone tensors that the file lacks (they keep their initialisation).
+        unused: tensors of the file that the backbone has no place for.
+    """
+
+    source: str
+    loaded: int
+    missing: list[str]
+    unused: list[str]
+
+
+def weights_dir() -> Path:
+    """Return the folder of downloaded weights: ``$FSS_WEIGHTS``, else ``weights`` in the working directory."""
+    return Path(os.environ.get("FSS_WEIGHTS", "weights"))
+
+
+def resolve(weights: str, name: str, stem: str) -> Path | None:
+    """Find the weight file that an option asks for, downloading it if a record has its address.
+
+    Args:
+        weights: ``none``, ``imagenet``, or the path of a ``.pth`` file.
+        name: name of the backbone, e.g. ``resnet50``.
+        stem: its stem.
+
+    Returns:
+        The file, or None for ``none``.
+
+    Raises:
+        WeightsError: if the file is missing, cannot be downloaded, or fails its hash.
+    """
+    if weights == "none":
+        return None
+    if weights != "imagenet":
+        path = Path(weights).expanduser()
+        if not path.is_file():
+            raise WeightsError(
+                f"backbone.weights={weights} is not a file. Allowed: none, imagenet, or the path of a .pth file."
+            )
+        return path
+    record = RECORDS.get((name, stem))
+    if record is None:
+        known = ", ".join(f"{n} with stem={s}" for n, s in RECORDS)
+        raise WeightsError(
+            f"no ImageNet weights are recorded for backbone {name} with stem={stem} (recorded: {known}). "
+            "Give a file: backbone.weights=/path/to/weights.pth, or start at random: backbone.weights=none"
+        )
+    target = weights_dir() / record.file
+    if not target.is_file():
+        _download(record, target)
+    return target
+
+
+def _download(record: WeightRecord, target: Path) -> None:
+    if record.url is None:
+        raise WeightsError(
+            f"{target} is missing and has no public address: {record.file} is the ImageNet file of the semseg "
+            "(PSPNet) repository that PFENet and BAM link from their READMEs. Fetch it there and put it at "
+            f"{target}, or give its path: backbone.weights=/path/to/{record.file}, or use torchvision's network "
+            "and weights: backbone.stem=torchvision backbone.weights=imagenet"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    log.info("Downloading %s to %s", record.url, target)
+    try:  # writes to a temporary file, checks the hash, then renames
+        torch.hub.download_url_to_file(record.url, str(target), hash_prefix=record.sha256_prefix, progress=True)
+    except (URLError, OSError, RuntimeError) as error:
+        raise WeightsError(
+            f"{record.file} could not be downloaded from {record.url}: {error}. Fetch it on a machine with a "
+            f"connection and put it at {target}, or start at random: backbone.weights=none"
+        ) from error
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read a state dict without ever running pickled code.
+
+    Args:
+        path: a ``.pth`` or ``.ckpt`` file; one level of ``state_dict`` or ``model`` nesting and a DDP
+            ``module.`` prefix are undone.
+
+    Returns:
+        name -> tensor.
+
+    Raises:
+        WeightsError: if the file cannot be read as plain tensors.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types for damaged or unsafe files
+        raise WeightsError(
+            f"{path} is no readable weight file: {str(error).splitlines()[0]}. "
+            "Only plain tensors are read (weights_only=True); a damaged file must be fetched again."
+        ) from error
+    for nest in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(nest), Mapping):
+            content = content[nest]
+    if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise WeightsError(f"{path} holds no state dict (a mapping from names to tensors)")
+    return {str(k).removeprefix("module."): v for k, v in content.items()}
+
+
+_STEM_KEYS = {
+    "deep": {"conv1": "0", "bn1": "1", "conv2": "3", "bn2": "4", "conv3": "6", "bn3": "7"},
+    "torchvision": {"conv1": "0", "bn1": "1"},
+}
+
+
+def to_stage_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename a classification network's stem (conv1, bn1, ...) to ``layer0.*``; other names stay.
+
+    Args:
+        state: name -> tensor as torchvision or semseg store it, or already in our names.
+
+    Returns:
+        The same tensors under stage names.
+    """
+    stem = _STEM_KEYS["deep" if "conv3.weight" in state else "torchvision"]
+    renamed = {}
+    for key, value in state.items():
+        head, _, tail = key.partition(".")
+        renamed[f"layer0.{stem[head]}.{tail}" if head in stem else key] = value
+    return renamed
+
+
+def load_into(backbone: StagedModule, path: Path) -> LoadReport:
+    """Copy a file's weights into a backbone and log which keys did not match.
+
+    Args:
+        backbone: receives the weights.
+        path: a state dict of a classification network or of a backbone of ours.
+
+    Returns:
+        What was loaded, missing and unused.
+
+    Raises:
+        WeightsError: if a shape differs, a whole stage is missing, or nothing matches.
+    """
+    state = to_stage_keys(read_state_dict(path))
+    own = backbone.state_dict()
+    wrong = [
+        f"{k}: file {tuple(state[k].shape)}, backbone {tuple(own[k].shape)}"
+        for k in own
+        if k in state and state[k].shape != own[k].shape
+    ]
+    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
+    unused = [k for k in state if k not in own]
+    if wrong or missing:
+        raise WeightsError(
+            f"{path} does not fit this backbone.\n  shapes differ: {wrong[:4] or 'none'} ({len(wrong)})\n"
+            f"  missing: {missing[:4] or 'none'} ({len(missing)})\nThe usual cause is the stem: files named "
+            "*_v2.pth need backbone.stem=deep, torchvision's need backbone.stem=torchvision."
+        )
+    backbone.load_state_dict({k: v for k, v in state.items() if k in own}, strict=False)
+    if unused:
+        log.warning("%s: %d tensors have no place in the backbone: %s", path, len(unused), ", ".join(unused[:6]))
+    return LoadReport(str(path), sum(k in state for k in own), missing, unused)

@@ -1,0 +1,11 @@
+"""The error of everything a user can mend."""
+
+from __future__ import annotations
+
+
+class FssError(ValueError):
+    """Bad input or a missing file. Its message says what was given, what is allowed, and what to do next.
+
+    The command line prints the message alone and exits with status 2; any other exception is a defect and keeps its
+    traceback.
+    """

@@ -1,0 +1,96 @@
+"""The contract of every few-shot segmentation head."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fss.nn.resize import up
+from fss.types import IGNORE, EpisodeFeatures, FeatureSpec, HeadOutput, ParamGroup
+
+
+class FewShotHead(nn.Module, ABC):
+    """Turns feature maps of a query and its supports into scores of background and foreground.
+
+    The model owns pictures, backbone, gradients, norm mode and resizing; a head owns what happens between feature
+    maps and two-channel logits. It never freezes anything and never sees the backbone.
+
+    Attributes:
+        spec: what the head asks of the backbone.
+        align_corners: how its logits are resized to the picture.
+        refinement_rounds: number of calls at test time, each fed the previous ``state`` (CANet).
+        needs_grad_in_eval: the head optimises something at test time (CWT).
+    """
+
+    name: ClassVar[str]
+    align_corners: ClassVar[bool] = True
+    refinement_rounds: ClassVar[int] = 1
+    needs_grad_in_eval: ClassVar[bool] = False
+
+    def __init__(self, spec: FeatureSpec) -> None:
+        """Store the declaration.
+
+        Args:
+            spec: stages, taps, support view and extras the head wants.
+        """
+        super().__init__()
+        self.spec = spec
+
+    @abstractmethod
+    def forward(self, features: EpisodeFeatures) -> HeadOutput:
+        """Score one batch of episodes.
+
+        Args:
+            features: maps and labels the head asked for.
+
+        Returns:
+            logits (B, 2, h, w) at the head's own resolution, and what else it predicts.
+        """
+
+    def criterion(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Compare logits with a label; the default is cross entropy, mean over pixels that count.
+
+        Args:
+            logits: (N, classes, H, W).
+            label: (N, H, W), 255 ignored.
+
+        Returns:
+            A scalar; zero (with a graph) if every pixel is ignored.
+        """
+        total = F.cross_entropy(logits, label.long(), ignore_index=IGNORE, reduction="sum")
+        return total / (label != IGNORE).sum().clamp(min=1)
+
+    def loss(self, output: HeadOutput, labels: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Compute every term of the training loss.
+
+        Args:
+            output: what :meth:`forward` returned.
+            labels: target name (``query``, ``support``, ``base``) -> (N, H, W).
+
+        Returns:
+            ``main``, the auxiliary terms by name (unweighted), and their weighted sum ``total``.
+
+        Raises:
+            KeyError: if an auxiliary target has no label.
+        """
+        terms = {"main": self._at_label_size(output.logits, labels["query"])}
+        total = terms["main"]
+        for aux in output.aux_logits:
+            terms[aux.name] = self._at_label_size(aux.logits, labels[aux.target])
+            total = total + aux.weight * terms[aux.name]
+        for name, (value, weight) in output.aux_losses.items():
+            terms[name] = value
+            total = total + weight * value
+        terms["total"] = total
+        return terms
+
+    def param_groups(self) -> list[ParamGroup]:
+        """Return the head's parameters by optimiser group; one group by default."""
+        return [ParamGroup("head", [p for p in self.parameters() if p.requires_grad])]
+
+    def _at_label_size(self, logits: Tensor, label: Tensor) -> Tensor:
+        size = (label.shape[-2], label.shape[-1])
+        return self.criterion(up(logits, size, self.align_corners), label)

@@ -1,0 +1,98 @@
+"""The baseline head of the SVF paper: prototype, prior mask and ASPP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fss.errors import FssError
+from fss.methods.base import FewShotHead
+from fss.nn.aspp import ASPP
+from fss.nn.context import middle_features
+from fss.nn.kshot import ShotAggregation, aggregate
+from fss.nn.prior import prior_mask
+from fss.nn.prototype import masked_average, support_mask
+from fss.nn.resize import up
+from fss.types import EpisodeFeatures, FeatureSpec, HeadOutput
+
+
+class Baseline(FewShotHead):
+    """BAM's meta learner without base learner and gating (SVF paper, section 4.1; arXiv 2206.06122).
+
+    The release sums prior and prototype over shots without dividing, which makes a head trained with one shot
+    useless with five; ``shot_aggregation="sum"`` reproduces it, the default is the mean. The release also leaves
+    ``down_query`` untrained: that is an option of the recipe (``recipe.untrained``), not of the head.
+    """
+
+    name: ClassVar[str] = "baseline"
+
+    def __init__(self, channels: Sequence[int], width: int = 256, shot_aggregation: ShotAggregation = "mean") -> None:
+        """Build the head.
+
+        Args:
+            channels: output channels of the backbone's stages 0 to 4.
+            width: channels within the head; 256 in the paper.
+            shot_aggregation: how K supports become one.
+
+        Raises:
+            FssError: if ``shot_aggregation`` is neither ``mean`` nor ``sum``.
+        """
+        super().__init__(FeatureSpec(stages=(2, 3, 4), support_view="masked_before_stage4"))
+        if shot_aggregation not in ("mean", "sum"):
+            raise FssError(f"method.shot_aggregation={shot_aggregation!r}: choose mean, or sum as in the SVF release")
+        self.shot_aggregation = shot_aggregation
+        middle = channels[2] + channels[3]
+        self.down_query = _reduction(middle, width)
+        self.down_supp = _reduction(middle, width)
+        self.init_merge = nn.Sequential(nn.Conv2d(2 * width + 1, width, 1, bias=False), nn.ReLU(inplace=True))
+        self.aspp = ASPP(width)
+        self.res1 = nn.Sequential(nn.Conv2d(5 * width, width, 1, bias=False), nn.ReLU(inplace=True))
+        self.res2 = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.ReLU(inplace=True),
+        )
+        self.cls = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.ReLU(inplace=True),
+            nn.Dropout2d(0.1),
+            nn.Conv2d(width, 2, 1),
+        )
+
+    def forward(self, features: EpisodeFeatures) -> HeadOutput:
+        """Score one batch of episodes.
+
+        Args:
+            features: stages 2, 3 and 4; supports masked before stage 4.
+
+        Returns:
+            logits (B, 2, h, w) at the resolution of stage 3.
+        """
+        query = self.down_query(middle_features(features.query))
+        prototype, prior = self._guidance(features)
+        merged = torch.cat([query, prototype.expand_as(query), prior], dim=1)
+        x = self.res1(self.aspp(self.init_merge(merged)))
+        return HeadOutput(self.cls(self.res2(x) + x))
+
+    def _guidance(self, features: EpisodeFeatures) -> tuple[Tensor, Tensor]:
+        """Return prototype (B, C, 1, 1) and prior (B, 1, h, w), aggregated over shots."""
+        query4, size = features.query[4], features.query[3].shape[-2:]
+        prototypes, priors = [], []
+        for k in range(features.support_labels.shape[1]):
+            mask = support_mask(features.support_labels[:, k], query4.dtype)
+            support = {stage: maps[:, k] for stage, maps in features.support.items()}
+            middle = self.down_supp(middle_features(support))
+            prototypes.append(masked_average(middle, up(mask, (size[0], size[1]))))
+            priors.append(up(prior_mask(query4, support[4], mask), (size[0], size[1])))
+        return (
+            aggregate(torch.stack(prototypes, dim=1), self.shot_aggregation),
+            aggregate(torch.stack(priors, dim=1), self.shot_aggregation),
+        )
+
+
+def _reduction(channels: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.ReLU(inplace=True), nn.Dropout2d(0.5))

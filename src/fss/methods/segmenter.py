@@ -1,0 +1,142 @@
+"""The model a user calls: a backbone and a head."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from fss.errors import FssError
+from fss.methods.base import FewShotHead
+from fss.methods.features import extract
+from fss.nn.resize import up
+from fss.types import Episode, EpisodeFeatures, HeadOutput, StagedBackbone
+
+
+class FewShotSegmenter(nn.Module):
+    """Segments the class of the supports in a query picture.
+
+    Attributes:
+        backbone: a staged backbone, possibly with a fine-tune strategy injected.
+        head: any few-shot head.
+    """
+
+    def __init__(self, backbone: nn.Module, head: FewShotHead) -> None:
+        """Join the two.
+
+        Args:
+            backbone: must follow :class:`fss.types.StagedBackbone`.
+            head: built for the backbone's channels.
+
+        Raises:
+            TypeError: if the backbone does not follow the protocol.
+        """
+        super().__init__()
+        if not isinstance(backbone, StagedBackbone):
+            raise TypeError(
+                f"{type(backbone).__name__} is no StagedBackbone: it needs channels, norm_mode and stage(i)"
+            )
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, query: Tensor, support_images: Tensor, support_masks: Tensor) -> Tensor:
+        """Segment queries.
+
+        Args:
+            query: normalised RGB, (B, 3, H, W).
+            support_images: normalised RGB, (B, K, 3, H, W).
+            support_masks: 1 on the class, 0 elsewhere, 255 counts as background, (B, K, H, W).
+
+        Returns:
+            logits: scores of background and foreground, (B, 2, H, W).
+
+        Raises:
+            FssError: if the shapes do not fit together.
+        """
+        _check(query, support_images, support_masks)
+        output = self.head_output(query, support_images, support_masks)
+        return up(output.logits, (query.shape[-2], query.shape[-1]), self.head.align_corners)
+
+    def run_episode(self, episode: Episode) -> HeadOutput:
+        """Run a batch of episodes; the head sees the query label only if it asked for it and trains.
+
+        Args:
+            episode: the batch.
+
+        Returns:
+            The head's output at its own resolution.
+        """
+        label = episode.query_label if self.head.spec.needs_query_label and self.training else None
+        extras = {"class_index": episode.class_index, **episode.extras}
+        return self.head_output(
+            episode.query, episode.support_images, episode.support_labels, query_label=label, extras=extras
+        )
+
+    def head_output(
+        self,
+        query: Tensor,
+        support_images: Tensor,
+        support_masks: Tensor,
+        query_label: Tensor | None = None,
+        extras: dict[str, Tensor] | None = None,
+    ) -> HeadOutput:
+        """Extract features and call the head by its shot rule.
+
+        Args:
+            query: (B, 3, H, W).
+            support_images: (B, K, 3, H, W).
+            support_masks: (B, K, H, W).
+            query_label: (B, H, W), or None.
+            extras: further tensors by name.
+
+        Returns:
+            The head's output.
+
+        Raises:
+            FssError: if an extra that the head declared is missing.
+        """
+        available = extras or {}
+        missing = self.head.spec.extras - available.keys() - {"previous_prediction"}
+        if missing:
+            raise FssError(f"{type(self.head).__name__} needs {sorted(missing)}, which this data does not provide")
+        wanted = {k: available[k] for k in self.head.spec.extras & available.keys()}
+        features = extract(self.backbone, self.head.spec, query, support_images, support_masks, wanted)
+        features.query_label = query_label
+        if self.head.spec.shot_rule == "vote" and support_images.shape[1] > 1:
+            return self._vote(features)
+        return self._refine(features)
+
+    def _refine(self, features: EpisodeFeatures) -> HeadOutput:
+        output: HeadOutput = self.head(features)
+        rounds = 1 if self.training else self.head.refinement_rounds
+        for _ in range(rounds - 1):
+            if output.state is None:
+                break
+            extras = {**features.extras, "previous_prediction": output.state}
+            output = self.head(replace(features, extras=extras))
+        return output
+
+    def _vote(self, features: EpisodeFeatures) -> HeadOutput:
+        """Average the K foreground decisions; the share of votes becomes the foreground score."""
+        votes = []
+        for k in range(features.support_labels.shape[1]):
+            one = slice(k, k + 1)
+            shot = replace(
+                features,
+                support={i: f[:, one] for i, f in features.support.items()},
+                support_taps={i: [f[:, one] for f in fs] for i, fs in features.support_taps.items()},
+                support_labels=features.support_labels[:, one],
+            )
+            votes.append(self._refine(shot).logits.argmax(dim=1))
+        share = torch.stack(votes).to(next(iter(features.query.values()), votes[0]).dtype).mean(dim=0)
+        return HeadOutput(torch.stack([1 - share, share], dim=1))
+
+
+def _check(query: Tensor, support_images: Tensor, support_masks: Tensor) -> None:
+    given = f"query {tuple(query.shape)}, support {tuple(support_images.shape)}, masks {tuple(support_masks.shape)}"
+    if query.dim() != 4 or support_images.dim() != 5 or support_masks.dim() != 4:
+        raise FssError(f"expected query (B,3,H,W), support images (B,K,3,H,W), support masks (B,K,H,W); got {given}")
+    b, k = support_images.shape[:2]
+    if k == 0 or b != query.shape[0] or support_masks.shape != (b, k, *support_images.shape[-2:]):
+        raise FssError(f"batch, shots or picture sizes differ, or there is no support; got {given}")

@@ -1,0 +1,1 @@
+"""Blocks that several heads share: pooling, prior mask, context modules, interpolation."""

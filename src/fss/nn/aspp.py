@@ -1,0 +1,40 @@
+"""Atrous spatial pyramid pooling without normalisation, as BAM's meta learner uses it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+RATES = (6, 12, 18)
+
+
+class ASPP(nn.Module):
+    """Five parallel branches: global average, 1x1, and three dilated 3x3 convolutions, each with bias and ReLU.
+
+    Weights start from He's normal initialisation (fan-in); biases keep PyTorch's default.
+    """
+
+    def __init__(self, channels: int) -> None:
+        """Build the branches.
+
+        Args:
+            channels: input channels, and output channels of each branch.
+        """
+        super().__init__()
+        convs = [nn.Conv2d(channels, channels, 1), nn.Conv2d(channels, channels, 1)]
+        convs += [nn.Conv2d(channels, channels, 3, padding=r, dilation=r) for r in RATES]
+        for conv in convs:
+            nn.init.kaiming_normal_(conv.weight)
+        self.branches = nn.ModuleList(nn.Sequential(conv, nn.ReLU(inplace=True)) for conv in convs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the branches.
+
+        Args:
+            x: (N, C, h, w).
+
+        Returns:
+            Branch outputs side by side, global first, (N, 5C, h, w).
+        """
+        pooled = self.branches[0](x.mean(dim=(2, 3), keepdim=True)).expand_as(x)
+        return torch.cat([pooled, *(branch(x) for branch in self.branches[1:])], dim=1)
