@@ -1,0 +1,84 @@
+"""Deterministic weights and inputs of the released models' test vectors, by the rule the vectors were made with."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fss.backbones.resnet import ResNet
+from fss.checkpoints.convert import from_release, to_release
+from fss.checkpoints.keymaps import KEYMAPS
+from fss.methods.baseline import Baseline
+from fss.methods.segmenter import FewShotSegmenter
+
+
+def filled(shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
+    """Fill every released key: crc32 of the key seeds the draw, the kind of tensor sets the scale (gain 1: ResNet)."""
+    state = {}
+    for key, shape in shapes.items():
+        if key.endswith("num_batches_tracked"):
+            state[key] = torch.zeros(shape, dtype=torch.long)
+            continue
+        z = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(tuple(shape))
+        if key.endswith("vector_S"):
+            value = 1 + 0.1 * z
+        elif z.ndim == 4:
+            value = z * np.sqrt(1.0 / np.prod(shape[1:]))
+        elif key.endswith("running_var"):
+            value = 1 + 0.2 * np.abs(z)
+        elif key.endswith("running_mean"):
+            value = 0.1 * z
+        else:
+            value = 1 + 0.1 * z if key.endswith(".weight") else 0.1 * z
+        state[key] = torch.from_numpy(np.asarray(value))
+    return state
+
+
+def fill(model: nn.Module, method: str) -> dict[str, Tensor]:
+    """Load released-style weights into a model of ours through the key table; return them under released names."""
+    keymap = KEYMAPS[method]
+    released = filled({k: v.shape for k, v in to_release(model.state_dict(), keymap).items()})
+    model.load_state_dict(from_release(released, keymap), strict=True)
+    return released
+
+
+def baseline(stem: str = "deep", dilation: str = "torchvision") -> FewShotSegmenter:
+    backbone = ResNet(50, stem, dilation)
+    backbone.norm_mode = "eval"
+    return FewShotSegmenter(backbone, Baseline(backbone.channels, shot_aggregation="sum")).double().eval()
+
+
+@dataclass
+class Inputs:
+    query: Tensor
+    supports: Tensor
+    support_labels: Tensor
+    query_label: Tensor
+
+
+def inputs(shots: int) -> Inputs:
+    rng = np.random.RandomState(7)
+    x = rng.standard_normal((2, 3, 161, 161))
+    sx = 0.5 * rng.standard_normal((2, 5, 3, 161, 161)) + 0.5 * x[:, None]
+    sy = np.zeros((2, 5, 161, 161))
+    for b in range(2):
+        for k in range(5):
+            sy[b, k, 20 + 5 * k : 90 + 7 * k, 30 + 10 * b : 110] = 1
+            sy[b, k, :4] = 255
+    y = np.zeros((2, 161, 161))
+    y[:, 30:100, 40:120] = 1
+    y[:, :3] = 255
+    return Inputs(
+        torch.from_numpy(x), torch.from_numpy(sx[:, :shots]), torch.from_numpy(sy[:, :shots]), torch.from_numpy(y)
+    )
+
+
+def digest(out: Tensor) -> list[float]:
+    """Mean, population standard deviation and four chosen values, as the vectors print them."""
+    values = [out.mean(), out.std(unbiased=False)]
+    values += [out[0, 0, 0, 0], out[0, 1, 80, 80], out[1, 0, 37, 120], out[1, 1, 160, 5]]
+    return [float(v) for v in values]
