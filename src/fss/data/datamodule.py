@@ -1,0 +1,164 @@
+"""Training, validation and test episodes for Lightning."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import cv2
+import torch
+from pytorch_lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from fss.data.episode_list import episodes_hash, record
+from fss.data.episodes import EpisodeDataset, EpisodeItem, collate
+from fss.data.options import EpisodeOptions, IndexOptions, LoaderOptions, TransformOptions
+from fss.data.sampler import EpisodeIndexSampler
+from fss.data.source import ListSplit, SegmentationSource
+from fss.data.streams import EpisodeStreams
+from fss.data.transforms import eval_transform, train_transform
+from fss.types import Split
+
+
+class FewShotDataModule(LightningDataModule):
+    """Episodes of one fold: base classes in training, novel classes in the test.
+
+    Everything is a pure function of the arguments, the epoch and the episode number: number of workers, devices
+    and restarts do not matter. Use it with ``Trainer(use_distributed_sampler=False)``: the sampler shares the
+    episodes among the processes itself.
+
+    Args:
+        source: the data set.
+        fold: 0..3.
+        shot: supports per episode.
+        seed: seed of episodes and augmentation.
+        transforms: sizes and ranges of the transforms.
+        index: which pictures take part.
+        episodes: validation and test episodes.
+        loader: batch sizes and workers.
+
+    Raises:
+        DataError: if fold, shot or seed is not allowed.
+    """
+
+    def __init__(
+        self,
+        source: SegmentationSource,
+        fold: int,
+        shot: int = 1,
+        seed: int = 321,
+        transforms: TransformOptions | None = None,
+        index: IndexOptions | None = None,
+        episodes: EpisodeOptions | None = None,
+        loader: LoaderOptions | None = None,
+    ) -> None:
+        super().__init__()
+        self.loading = loader or LoaderOptions()
+        self.transforms = transforms or TransformOptions()
+        self.streams = EpisodeStreams(source, fold, shot, seed, index, episodes, self.loading.progress)
+        self.source, self.fold, self.shot, self.seed = source, fold, shot, seed
+
+    @property
+    def base_classes(self) -> dict[int, str]:
+        """Id -> name of the classes trained on, ascending; ``class_index`` of training episodes counts these."""
+        return self.streams.named("train")
+
+    @property
+    def novel_classes(self) -> dict[int, str]:
+        """Id -> name of the classes tested on, ascending; ``class_index`` of test episodes counts these."""
+        return self.streams.named("test")
+
+    @property
+    def val_classes(self) -> dict[int, str]:
+        """Id -> name of the classes validated on, ascending; ``class_index`` of validation counts these."""
+        return self.streams.named("val")
+
+    @property
+    def train_length(self) -> int:
+        """Number of training episodes of an epoch, those of an incomplete last batch included."""
+        return len(self.streams.train)
+
+    @property
+    def train_batches(self) -> int:
+        """Number of optimiser steps of an epoch, whatever the number of devices."""
+        return self.train_length // self.loading.batch_size
+
+    @cached_property
+    def test_episodes_hash(self) -> str:
+        """SHA-256 of the test episodes."""
+        return episodes_hash(record(self.streams.test))
+
+    @cached_property
+    def val_episodes_hash(self) -> str:
+        """SHA-256 of the validation episodes."""
+        return episodes_hash(record(self.streams.val))
+
+    def prepare_data(self) -> None:
+        """Derive and cache masks and area tables, in one process per machine.
+
+        Raises:
+            DataError: if the data set is missing or damaged.
+        """
+        trainer = self.trainer
+        self._make("fit" if trainer is None or trainer.state.fn == "fit" else "test")
+
+    def setup(self, stage: str | None = None) -> None:
+        """Check the data set and make the episode streams of a stage.
+
+        Args:
+            stage: ``fit``, ``validate``, ``test``, ``predict``; None for all.
+
+        Raises:
+            DataError: if the data set is missing, damaged, or too small for the shot.
+        """
+        self._make(stage)
+
+    def train_dataloader(self) -> DataLoader[EpisodeItem]:
+        """Return batches of training episodes; Lightning sets the epoch on the sampler."""
+        return self._loader("train")
+
+    def val_dataloader(self) -> DataLoader[EpisodeItem]:
+        """Return batches of validation episodes."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader[EpisodeItem]:
+        """Return batches of test episodes."""
+        return self._loader("test")
+
+    def _make(self, stage: str | None) -> None:
+        lists: tuple[ListSplit, ...] = ("train", "val") if stage in ("fit", None) else ("val",)
+        for name in lists:
+            self.source.check(name)
+        if stage in ("fit", None):
+            _ = self.streams.train
+        if stage in ("fit", "validate", None):
+            _ = self.streams.val
+        if stage in ("test", "predict", None):
+            _ = self.streams.test
+
+    def _loader(self, split: Split) -> DataLoader[EpisodeItem]:
+        training = split == "train"
+        draws = getattr(self.streams, split)
+        make = train_transform if training else eval_transform
+        classes = tuple(self.streams.named(split))
+        dataset = EpisodeDataset(self.source, draws, make(self.transforms), self.seed, split, classes)
+        rank, world = self._processes()
+        options = self.loading
+        size = options.batch_size if training else options.test_batch_size * world
+        return DataLoader(
+            dataset,
+            batch_size=size // world,
+            sampler=EpisodeIndexSampler(len(draws), size, rank, world, training),
+            num_workers=options.workers,
+            collate_fn=collate,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=options.workers > 0,
+            worker_init_fn=_single_thread if options.workers else None,
+        )
+
+    def _processes(self) -> tuple[int, int]:
+        trainer = self.trainer
+        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+
+
+def _single_thread(worker: int) -> None:
+    cv2.setNumThreads(0)  # one thread per worker; OpenCV's pool does not survive the fork

@@ -1,0 +1,156 @@
+"""The data set of episodes: joins draws, pictures and transforms, and collates into ``fss.types.Episode``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from fss.data.errors import DataError
+from fss.data.masks import UInt8
+from fss.data.sampler import Draw, DrawSource, augment_seed
+from fss.data.source import SegmentationSource
+from fss.data.transforms import JointTransform
+from fss.types import IGNORE, Episode, Split
+
+
+@dataclass
+class EpisodeItem:
+    """One episode before collation.
+
+    Attributes:
+        query: normalised picture, (3, H, W).
+        query_label: (H, W), uint8.
+        support_images: (K, 3, H, W), last sampled first.
+        support_labels: (K, H, W), uint8, in the same order.
+        draw: class and picture ids.
+        class_index: position of the class in the ascending list of the split.
+        index: number i of the episode.
+        full_label: query label at original size, uint8; None in training.
+    """
+
+    query: Tensor
+    query_label: Tensor
+    support_images: Tensor
+    support_labels: Tensor
+    draw: Draw
+    class_index: int
+    index: int
+    full_label: Tensor | None
+
+
+class EpisodeDataset(Dataset[EpisodeItem]):
+    """Episodes addressed by (epoch, i), as :class:`fss.data.sampler.EpisodeIndexSampler` hands them out.
+
+    Args:
+        source: pictures and masks.
+        draws: which pictures make episode i.
+        transform: pipeline of query and supports.
+        seed: seed of the random transforms.
+        split: stream of the random transforms.
+        class_ids: ascending classes of the split, which number ``class_index``.
+
+    Raises:
+        DataError: if an episode has a class that is not in ``class_ids``.
+    """
+
+    def __init__(
+        self,
+        source: SegmentationSource,
+        draws: DrawSource,
+        transform: JointTransform,
+        seed: int,
+        split: Split,
+        class_ids: Sequence[int],
+    ) -> None:
+        strangers = set(draws.class_ids) - set(class_ids)
+        if strangers:
+            raise DataError(f"The episodes hold classes {sorted(strangers)}; allowed here are {sorted(class_ids)}.")
+        self.source, self.draws, self.transform = source, draws, transform
+        self.seed, self.split = seed, split
+        self.class_index = {c: k for k, c in enumerate(sorted(class_ids))}
+
+    def __len__(self) -> int:
+        """Return the number of episodes per epoch."""
+        return len(self.draws)
+
+    def __getitem__(self, key: tuple[int, int]) -> EpisodeItem:
+        """Return one episode.
+
+        Args:
+            key: (epoch, i).
+
+        Raises:
+            DataError: if a picture or mask is missing or damaged, or their sizes differ.
+        """
+        epoch, i = key
+        draw = self.draws.draw(epoch, i)
+        labels: list[UInt8] = []
+        parts: list[tuple[Tensor, Tensor]] = []
+        for slot, image_id in enumerate((draw.query, *draw.supports)):
+            image, label = self._read(image_id, draw.class_id)
+            labels.append(label)
+            parts.append(self.transform(image, label, augment_seed(self.seed, epoch, self.split, i, slot)))
+        supports = parts[:0:-1]  # last sampled first
+        return EpisodeItem(
+            query=parts[0][0],
+            query_label=parts[0][1],
+            support_images=torch.stack([image for image, _ in supports]),
+            support_labels=torch.stack([label for _, label in supports]),
+            draw=draw,
+            class_index=self.class_index[draw.class_id],
+            index=i,
+            full_label=None if self.split == "train" else torch.from_numpy(labels[0]),
+        )
+
+    def _read(self, image_id: str, class_id: int) -> tuple[UInt8, UInt8]:
+        image, mask = self.source.image(image_id), self.source.mask(image_id)
+        if image.shape[:2] != mask.shape:
+            raise DataError(
+                f"The picture {self.source.image_path(image_id)} has {image.shape[0]} x {image.shape[1]} pixels, its "
+                f"mask {self.source.mask_path(image_id)} has {mask.shape[0]} x {mask.shape[1]}. They must be equal: "
+                "unpack or prepare the data set again."
+            )
+        return image, binary_label(mask, class_id)
+
+
+def binary_label(mask: UInt8, class_id: int) -> UInt8:
+    """Return 1 on a class, 255 where the mask is ignored, 0 elsewhere.
+
+    Args:
+        mask: class indices, (H, W).
+        class_id: the class.
+
+    Returns:
+        label: (H, W), uint8.
+    """
+    label: UInt8 = (mask == class_id).astype(np.uint8)
+    label[mask == IGNORE] = IGNORE
+    return label
+
+
+def collate(items: list[EpisodeItem]) -> Episode:
+    """Stack B episodes of equal shot.
+
+    Args:
+        items: the episodes.
+
+    Returns:
+        The batch; see :class:`fss.types.Episode` for the shapes.
+    """
+    return Episode(
+        query=torch.stack([e.query for e in items]),
+        query_label=torch.stack([e.query_label for e in items]),
+        support_images=torch.stack([e.support_images for e in items]),
+        support_labels=torch.stack([e.support_labels for e in items]),
+        class_id=torch.tensor([e.draw.class_id for e in items]),
+        class_index=torch.tensor([e.class_index for e in items]),
+        index=torch.tensor([e.index for e in items]),
+        query_ids=[e.draw.query for e in items],
+        support_ids=[list(e.draw.supports) for e in items],
+        full_labels=[e.full_label for e in items if e.full_label is not None],
+    )

@@ -1,0 +1,242 @@
+"""Stateless draws: episode i is a pure function of (seed, epoch, split, i). Touches no file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from torch.utils.data import Sampler
+
+from fss.data.errors import DataError
+from fss.data.index import ClassIndex
+from fss.data.options import check_least
+from fss.types import Split
+
+_SPLIT_CODE: dict[Split, int] = {"train": 0, "val": 1, "test": 2}
+_ORDER, _DRAW, _AUGMENT = 0, 1, 2  # purposes of a random stream, so that none shares its numbers with another
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The pictures of one episode.
+
+    Attributes:
+        class_id: id of the class.
+        query: picture id.
+        supports: picture ids in sampling order.
+    """
+
+    class_id: int
+    query: str
+    supports: tuple[str, ...]
+
+
+class DrawSource(Protocol):
+    """A stream of episodes: drawn, or read from a list.
+
+    Attributes:
+        class_ids: ids of all classes that occur, ascending.
+    """
+
+    @property
+    def class_ids(self) -> tuple[int, ...]:
+        """Ids of all classes that occur, ascending."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def draw(self, epoch: int, i: int) -> Draw:
+        """Return episode ``i`` of an epoch."""
+        ...
+
+
+class RandomStream:
+    """Unbiased integers below n from a Philox bit stream.
+
+    Only the raw bits are used: NumPy guarantees them (and SeedSequence) across versions, unlike the methods of
+    ``Generator``, so episode lists stay the same when NumPy is updated.
+
+    Args:
+        key: integers >= 0 that identify the stream.
+    """
+
+    def __init__(self, *key: int) -> None:
+        self._bits = np.random.Philox(np.random.SeedSequence(key))
+
+    def below(self, n: int) -> int:
+        """Return an integer in [0, n), each equally likely.
+
+        Args:
+            n: number of choices, at least 1.
+        """
+        limit = (1 << 64) - (1 << 64) % n
+        while True:
+            value = int(self._bits.random_raw())
+            if value < limit:
+                return value % n
+
+    def permutation(self, n: int) -> npt.NDArray[np.int64]:
+        """Return a random order of 0..n-1, (n,).
+
+        Args:
+            n: length.
+        """
+        return np.argsort(self._bits.random_raw(n), kind="stable")
+
+
+def augment_seed(seed: int, epoch: int, split: Split, i: int, slot: int) -> int:
+    """Return the seed of the random transform of one picture.
+
+    Args:
+        seed: seed of the run.
+        epoch: epoch.
+        split: which stream.
+        i: number of the episode.
+        slot: 0 for the query, k for support k in sampling order.
+    """
+    key = (_AUGMENT, seed, epoch, _SPLIT_CODE[split], i, slot)
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+
+
+@lru_cache(maxsize=4)
+def _epoch_order(n: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    return RandomStream(_ORDER, seed, epoch).permutation(n)
+
+
+@dataclass(frozen=True)
+class StatelessEpisodes:
+    """Episodes by the released rule (protocol A.3), drawn without state.
+
+    Training goes through a permutation of the list per epoch; validation and test follow the list order, episode
+    i has query i mod n, and further passes redraw class and supports. The class is uniform among the classes
+    present in the query, with no area check. Supports are distinct, differ from the query, and are uniform in the
+    list of the class. Episodes of fewer shots are the first supports of those with more.
+
+    Attributes:
+        index: queries and class lists.
+        shot: supports per episode.
+        seed: seed of the stream, >= 0.
+        split: which stream; streams of different splits are independent.
+        length: number of episodes per epoch; None: one per query picture.
+
+    Raises:
+        DataError: if shot or length is below 1, the seed is negative, or there is no query picture.
+    """
+
+    index: ClassIndex
+    shot: int
+    seed: int
+    split: Split
+    length: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        check_least("shot", self.shot, 1)
+        check_least("seed", self.seed, 0)
+        if self.length is not None:
+            check_least(f"{self.split}_episodes", self.length, 1)
+        if not self.index.images:
+            raise DataError(
+                f"No picture of the {self.split} split holds a large enough class. Check the lists, or lower "
+                "data.min_area."
+            )
+
+    @property
+    def class_ids(self) -> tuple[int, ...]:
+        """Ids of the classes drawn, ascending."""
+        return self.index.class_ids
+
+    def __len__(self) -> int:
+        """Return the number of episodes per epoch."""
+        return len(self.index.images) if self.length is None else self.length
+
+    def draw(self, epoch: int, i: int) -> Draw:
+        """Return episode ``i`` of an epoch.
+
+        Args:
+            epoch: epoch; matters in training only.
+            i: number of the episode, 0..len-1.
+
+        Raises:
+            DataError: if the class drawn has too few pictures for the shot.
+        """
+        index, training = self.index, self.split == "train"
+        epoch = epoch if training else 0
+        n = len(index.images)
+        row = int(_epoch_order(n, self.seed, epoch)[i % n]) if training else i % n
+        query = index.images[row]
+        stream = RandomStream(_DRAW, self.seed, epoch, _SPLIT_CODE[self.split], i)
+        candidates = np.flatnonzero(index.present[row])
+        class_id = index.class_ids[int(candidates[stream.below(len(candidates))])]
+        supports = _distinct(stream, index.per_class[class_id], query, self.shot)
+        return Draw(class_id, query, supports)
+
+
+def _distinct(stream: RandomStream, pictures: Sequence[str], query: str, count: int) -> tuple[str, ...]:
+    too_few = len(pictures) < count or (len(pictures) == count and query in pictures)
+    if too_few:
+        raise DataError(
+            f"shot={count} needs {count} supports besides the query {query}, its class has {len(pictures)} pictures. "
+            "Lower shot, or leave small classes out with data.small_classes=drop."
+        )
+    chosen: dict[str, None] = {}
+    while len(chosen) < count:
+        picture = pictures[stream.below(len(pictures))]
+        if picture != query:
+            chosen[picture] = None
+    return tuple(chosen)
+
+
+class EpisodeIndexSampler(Sampler[tuple[int, int]]):
+    """Hands (epoch, i) to the data loader, so that workers need no state.
+
+    Process r of W takes r, r + W, r + 2W, ...: batch b of all processes together is exactly episodes
+    [b * batch, (b + 1) * batch), whatever W is. In training an incomplete global batch is left out; elsewhere
+    nothing is padded and nothing is dropped. Use it with ``Trainer(use_distributed_sampler=False)``.
+
+    Args:
+        length: episodes per epoch.
+        batch_size: size of the global batch.
+        rank: number of this process.
+        world_size: number of processes W.
+        training: whether epochs differ and incomplete batches are left out.
+
+    Raises:
+        DataError: if a training batch does not divide by the processes, or is larger than the epoch.
+    """
+
+    def __init__(
+        self, length: int, batch_size: int, rank: int = 0, world_size: int = 1, training: bool = False
+    ) -> None:
+        if batch_size < 1 or (training and batch_size % world_size):
+            raise DataError(
+                f"batch_size={batch_size} cannot be shared by {world_size} processes: give a multiple of {world_size}. "
+                "It is the size over all devices together."
+            )
+        if training and length < batch_size:
+            raise DataError(
+                f"batch_size={batch_size} is larger than the {length} training episodes of an epoch. Lower batch_size."
+            )
+        self.stop = length - length % batch_size if training else length
+        self.rank, self.world_size, self.training = rank, world_size, training
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch (called by Lightning); validation and test episodes stay the same.
+
+        Args:
+            epoch: number of the epoch.
+        """
+        self.epoch = epoch if self.training else 0
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Iterate over the (epoch, i) of this process."""
+        return ((self.epoch, i) for i in range(self.rank, self.stop, self.world_size))
+
+    def __len__(self) -> int:
+        """Return the number of episodes of this process."""
+        return len(range(self.rank, self.stop, self.world_size))

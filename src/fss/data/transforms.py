@@ -1,0 +1,270 @@
+"""Joint transforms of one picture and its label, as the release does them (protocol B), with albumentations.
+
+The stock transforms of albumentations differ from the release in ways that move results (resizing by a size ratio
+instead of the factor, rotation about another centre, other blur kernels, crops without the retry rule), so the
+steps are our own ``DualTransform`` classes on OpenCV.
+
+Departures of the training pipeline from the release:
+
+* Pictures stay uint8 until the end, the release computes in float32. Every step rounds to whole grey levels, and
+  OpenCV's 8-bit bilinear kernels use fixed-point weights: each of scale and rotation is off by at most 1 grey level
+  plus the rounding (test: at most 1.01), the blur by 0.5.
+* The border colour of rotation and padding is the rounded mean (124, 116, 104), not (123.675, 116.28, 103.53).
+* Random numbers come from a generator seeded per picture by (seed, epoch, split, episode, slot), not from a global
+  one. All steps share that generator: ``Compose.set_random_seed`` would give every step the same numbers, so that
+  flip, blur and rotation would happen together.
+
+The test pipeline has none: it computes in float32 as the release does.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import albumentations as A
+import cv2
+import numpy as np
+import numpy.typing as npt
+from albumentations.pytorch import ToTensorV2
+from torch import Tensor
+
+from fss.data.masks import UInt8
+from fss.data.options import TransformOptions
+from fss.types import IGNORE
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+MEAN_COLOUR = tuple(round(255 * m) for m in MEAN)
+
+Array = npt.NDArray[Any]
+
+
+class RandomScale(A.DualTransform):  # type: ignore[misc]
+    """Scale by one factor for both axes; the sampling step is exactly 1/factor, whatever the rounded size.
+
+    Args:
+        low: least factor.
+        high: largest factor.
+    """
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__(p=1.0)
+        self.low, self.high = low, high
+
+    def get_params(self) -> dict[str, Any]:
+        """Draw the factor."""
+        return {"factor": self.low + (self.high - self.low) * self.py_random.random()}
+
+    def apply(self, img: Array, factor: float, **params: Any) -> Array:
+        """Scale the picture, bilinear, (H, W, 3) -> (H', W', 3)."""
+        return cv2.resize(img, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
+
+    def apply_to_mask(self, mask: Array, factor: float, **params: Any) -> Array:
+        """Scale the label, nearest, (H, W) -> (H', W')."""
+        return cv2.resize(mask, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)
+
+
+class RandomRotate(A.DualTransform):  # type: ignore[misc]
+    """Rotate about (w/2, h/2) on the same canvas; outside is the mean colour, label 255.
+
+    Args:
+        limit: largest angle in degrees.
+        p: probability.
+    """
+
+    def __init__(self, limit: float, p: float = 0.5) -> None:
+        super().__init__(p=p)
+        self.limit = limit
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """Draw the angle and build the 2 x 3 matrix."""
+        h, w = params["shape"][:2]
+        angle = self.limit * (2 * self.py_random.random() - 1)
+        return {"matrix": cv2.getRotationMatrix2D((w / 2, h / 2), angle, 1)}
+
+    def apply(self, img: Array, matrix: Array, **params: Any) -> Array:
+        """Rotate the picture, bilinear, (H, W, 3)."""
+        return _warp(img, matrix, cv2.INTER_LINEAR, MEAN_COLOUR)
+
+    def apply_to_mask(self, mask: Array, matrix: Array, **params: Any) -> Array:
+        """Rotate the label, nearest, (H, W)."""
+        return _warp(mask, matrix, cv2.INTER_NEAREST, (IGNORE,))
+
+
+class BinomialBlur(A.ImageOnlyTransform):  # type: ignore[misc]
+    """5 x 5 Gaussian blur with sigma 0, which is OpenCV's table [1, 4, 6, 4, 1] / 16; border reflect-101.
+
+    Args:
+        p: probability.
+    """
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__(p=p)
+
+    def apply(self, img: Array, **params: Any) -> Array:
+        """Blur the picture, (H, W, 3)."""
+        return cv2.GaussianBlur(img, (5, 5), 0)
+
+
+class Flip(A.DualTransform):  # type: ignore[misc]
+    """Mirror left and right.
+
+    Args:
+        p: probability.
+    """
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__(p=p)
+
+    def apply(self, img: Array, **params: Any) -> Array:
+        """Mirror picture or label."""
+        return np.ascontiguousarray(img[:, ::-1])
+
+
+class PadRandomCrop(A.DualTransform):  # type: ignore[misc]
+    """Pad to at least S x S, then crop S x S at random; redraw while too little foreground is left.
+
+    The offset is redrawn, at most 31 times, while the crop holds less than 0.85 of the padded label's foreground.
+
+    Args:
+        size: side S.
+    """
+
+    keep, redraws = 0.85, 31
+
+    def __init__(self, size: int) -> None:
+        super().__init__(p=1.0)
+        self.size = size
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """Find the padding and draw the offset."""
+        h, w = params["shape"][:2]
+        pad_h, pad_w = max(self.size - h, 0), max(self.size - w, 0)
+        pad = (pad_h // 2, pad_h - pad_h // 2, pad_w // 2, pad_w - pad_w // 2)
+        foreground = np.pad(data["mask"] == 1, (pad[:2], pad[2:]))
+        total = int(foreground.sum())
+        for _ in range(1 + self.redraws):
+            top = self.py_random.randint(0, foreground.shape[0] - self.size)
+            left = self.py_random.randint(0, foreground.shape[1] - self.size)
+            if foreground[top : top + self.size, left : left + self.size].sum() >= self.keep * total:
+                break
+        return {"pad": pad, "top": top, "left": left}
+
+    def apply(self, img: Array, pad: tuple[int, ...], top: int, left: int, **params: Any) -> Array:
+        """Pad with the mean colour and crop the picture, (H, W, 3) -> (S, S, 3)."""
+        return self._cut(img, pad, top, left, MEAN_COLOUR)
+
+    def apply_to_mask(self, mask: Array, pad: tuple[int, ...], top: int, left: int, **params: Any) -> Array:
+        """Pad with 255 and crop the label, (H, W) -> (S, S)."""
+        return self._cut(mask, pad, top, left, (IGNORE,))
+
+    def _cut(self, array: Array, pad: tuple[int, ...], top: int, left: int, value: tuple[int, ...]) -> Array:
+        padded = cv2.copyMakeBorder(array, pad[0], pad[1], pad[2], pad[3], cv2.BORDER_CONSTANT, value=value)
+        return np.ascontiguousarray(padded[top : top + self.size, left : left + self.size])
+
+
+class ResizeToCanvas(A.DualTransform):  # type: ignore[misc]
+    """Resize the longer side to S, round both sides down to multiples of 8, place top-left on an S x S canvas.
+
+    Computed in float32. The canvas is 0 before normalisation, not the mean colour; the label canvas is 255.
+
+    Args:
+        size: side S.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(p=1.0)
+        self.size = size
+
+    def apply(self, img: Array, **params: Any) -> Array:
+        """Resize the picture, bilinear, (H, W, 3) -> (S, S, 3), float32."""
+        return self._place(img.astype(np.float32), cv2.INTER_LINEAR, 0)
+
+    def apply_to_mask(self, mask: Array, **params: Any) -> Array:
+        """Resize the label, nearest, (H, W) -> (S, S)."""
+        return self._place(mask, cv2.INTER_NEAREST, IGNORE)
+
+    def _place(self, array: Array, interpolation: int, fill: int) -> Array:
+        h, w = resized_shape(array.shape[0], array.shape[1], self.size)
+        canvas = np.full((self.size, self.size, *array.shape[2:]), fill, dtype=array.dtype)
+        canvas[:h, :w] = cv2.resize(array, (w, h), interpolation=interpolation)
+        return canvas
+
+
+def resized_shape(height: int, width: int, size: int) -> tuple[int, int]:
+    """Return height and width after the test resize (protocol B.2): 375 x 500 at 473 -> 352 x 472.
+
+    Args:
+        height: rows of the picture.
+        width: columns.
+        size: side S of the canvas.
+
+    Returns:
+        Multiples of 8; at least 8, where the release would fail on pictures over 59 times as long as wide.
+    """
+    ratio = size / max(height, width)
+    sides = (size if side == max(height, width) else int(side * ratio) for side in (height, width))
+    h, w = (max(8, side // 8 * 8) for side in sides)
+    return h, w
+
+
+class JointTransform:
+    """A pipeline for one picture and its label, random only through the seed of each call.
+
+    Args:
+        steps: geometric and photometric steps on uint8 arrays; normalisation and conversion follow.
+    """
+
+    def __init__(self, steps: list[A.BasicTransform]) -> None:
+        self._compose = A.Compose([*steps, A.Normalize(mean=MEAN, std=STD), ToTensorV2()])
+
+    def __call__(self, image: UInt8, label: UInt8, seed: int) -> tuple[Tensor, Tensor]:
+        """Transform a picture and its label.
+
+        Args:
+            image: RGB, (H, W, 3), uint8.
+            label: 0, 1, 255, (H, W), uint8.
+            seed: state of all random steps.
+
+        Returns:
+            Normalised picture, (3, S, S), float32, and label, (S, S), uint8.
+        """
+        self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        out = self._compose(image=image, mask=label)
+        return out["image"], out["mask"]
+
+
+def train_transform(options: TransformOptions) -> JointTransform:
+    """Return the training pipeline (protocol B.1).
+
+    Args:
+        options: sizes and ranges.
+    """
+    if not options.augment:
+        return eval_transform(options)
+    return JointTransform(
+        [
+            RandomScale(options.scale_min, options.scale_max),
+            RandomRotate(options.rotate),
+            BinomialBlur(),
+            Flip(),
+            PadRandomCrop(options.size),
+        ]
+    )
+
+
+def eval_transform(options: TransformOptions) -> JointTransform:
+    """Return the validation and test pipeline (protocol B.2, ``Resize``).
+
+    Args:
+        options: sizes.
+    """
+    return JointTransform([ResizeToCanvas(options.size)])
+
+
+def _warp(array: Array, matrix: Array, interpolation: int, border: tuple[int, ...]) -> Array:
+    h, w = array.shape[:2]
+    return cv2.warpAffine(
+        array, matrix, (w, h), flags=interpolation, borderMode=cv2.BORDER_CONSTANT, borderValue=border
+    )
