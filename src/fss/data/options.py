@@ -54,6 +54,8 @@ class EpisodeOptions:
         val_episodes: number of validation episodes, under ``novel`` the first ones of the test; None: as many as
             in the test.
         test_shot: supports in test episodes; None: as in training.
+        test_seed: seed of test and validation episodes, apart from the training's, so that runs of several seeds are
+            tested on the same episodes (the releases seed every validation with 321).
         replay: JSON list to test on instead of drawing; its length replaces ``test_episodes``.
     """
 
@@ -61,6 +63,7 @@ class EpisodeOptions:
     test_episodes: int = 1000
     val_episodes: int | None = None
     test_shot: int | None = None
+    test_seed: int = 321
     replay: str | Path | None = None
 
     def __post_init__(self) -> None:
@@ -73,6 +76,7 @@ class EpisodeOptions:
         for name in ("test_episodes", "val_episodes", "test_shot"):
             if getattr(self, name) is not None:
                 check_least(name, getattr(self, name), 1)
+        check_least("test_seed", self.test_seed, 0)
 
 
 @dataclass(frozen=True)

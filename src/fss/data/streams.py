@@ -22,7 +22,7 @@ class EpisodeStreams:
         source: the data set.
         fold: 0..3.
         shot: supports per training episode.
-        seed: seed of all streams.
+        seed: seed of the training episodes.
         index: which pictures take part.
         episodes: validation and test episodes.
         progress: show bars while masks are read.
@@ -80,22 +80,24 @@ class EpisodeStreams:
         options = self.episodes
         count = options.test_episodes if options.val_episodes is None else options.val_episodes
         if options.selection == "base":
-            return StatelessEpisodes(self.base_val_index, self.shot, self.seed, "val", count)
+            return StatelessEpisodes(self.base_val_index, self.shot, self.episodes.test_seed, "val", count)
         if self.test_shot != self.shot:
             index = self.index("val", self.classes.novel, (), self.shot)
-            return StatelessEpisodes(index, self.shot, self.seed, "test", count)
+            return StatelessEpisodes(index, self.shot, self.episodes.test_seed, "test", count)
         if options.val_episodes is None:
             return self.test
         if self.replayed is not None:
             return self.replayed.head(count)
-        return StatelessEpisodes(self.test_index, self.shot, self.seed, "test", count)
+        return StatelessEpisodes(self.test_index, self.shot, self.episodes.test_seed, "test", count)
 
     @cached_property
     def test(self) -> DrawSource:
         """Test episodes."""
         if self.replayed is not None:
             return self.replayed
-        return StatelessEpisodes(self.test_index, self.test_shot, self.seed, "test", self.episodes.test_episodes)
+        return StatelessEpisodes(
+            self.test_index, self.test_shot, self.episodes.test_seed, "test", self.episodes.test_episodes
+        )
 
     @cached_property
     def replayed(self) -> EpisodeList | None:
@@ -135,11 +137,24 @@ class EpisodeStreams:
         Raises:
             DataError: if the data set is missing, damaged or too small.
         """
+        index = self.raw_index(split, relevant, forbidden)
+        return without_small_classes(index, shot, self.options.small_classes, self.source.class_names)
+
+    def raw_index(self, split: ListSplit, relevant: tuple[int, ...], forbidden: tuple[int, ...]) -> ClassIndex:
+        """Return the index of a list, classes with few pictures included.
+
+        Args:
+            split: which list.
+            relevant: classes to draw episodes for.
+            forbidden: classes whose presence removes a picture.
+
+        Raises:
+            DataError: if the data set is missing or damaged.
+        """
         self.source.check(split, pictures=False)
         self.source.prepare(split)
         table = area_table(self.source, split, self.progress)
-        index = class_index(table, relevant, forbidden, self.options.min_area)
-        return without_small_classes(index, shot, self.options.small_classes, self.source.class_names)
+        return class_index(table, relevant, forbidden, self.options.min_area)
 
     def _kept(self, split: Split, base: bool) -> tuple[int, ...]:
         if split == "train":

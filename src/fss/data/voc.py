@@ -55,6 +55,7 @@ class VocSource:
         Raises:
             DataError: if ``classes.txt`` is missing or empty.
         """
+        existing_folder(self.root, self._help())
         path = self.root / "classes.txt"
         try:
             names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

@@ -1,0 +1,200 @@
+"""``fss data``: index, episode lists and the drawn data set. Heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from fss.data.source import SegmentationSource
+    from fss.data.streams import EpisodeStreams
+
+app = typer.Typer(help="Index, episode lists and the drawn data set.", no_args_is_help=True)
+
+
+class DataName(str, Enum):  # noqa: UP042  # typer shows the values
+    """Data sets."""
+
+    pascal = "pascal"
+    coco = "coco"
+    shapes = "shapes"
+
+
+class ListName(str, Enum):  # noqa: UP042
+    """Picture lists."""
+
+    train = "train"
+    val = "val"
+
+
+class StreamName(str, Enum):  # noqa: UP042
+    """Streams of episodes."""
+
+    train = "train"
+    val = "val"
+    test = "test"
+
+
+class NovelRule(str, Enum):  # noqa: UP042
+    """What happens to training pictures that hold novel classes."""
+
+    drop = "drop"
+    keep = "keep"
+
+
+class Scheme(str, Enum):  # noqa: UP042
+    """Class splits of COCO-20i."""
+
+    fwb = "fwb"
+    panet = "panet"
+
+
+Data = Annotated[DataName, typer.Argument(help="Data set.")]
+Fold = Annotated[int, typer.Option(help="Fold, 0 to 3.")]
+Novel = Annotated[NovelRule, typer.Option(help="Training pictures with novel pixels: leave out or keep.")]
+Root = Annotated[Path | None, typer.Option(help="Folder of a prepared data set.")]
+Masks = Annotated[Path | None, typer.Option(help="Folder of masks ID.png, with --ids instead of --root.")]
+Ids = Annotated[Path | None, typer.Option(help="Text file of picture ids, with --masks.")]
+Out = Annotated[Path, typer.Option(help="JSON file to write.")]
+MinArea = Annotated[int | None, typer.Option(help="Least pixels of a class; default 2048, shapes 150.")]
+CocoSplit = Annotated[Scheme, typer.Option(help="Which classes a COCO fold holds out.")]
+
+
+@app.command()
+def index(
+    data: Data,
+    out: Out,
+    fold: Fold = 0,
+    split: Annotated[ListName, typer.Option(help="Picture list and its classes: base or novel.")] = ListName.train,
+    novel_images: Novel = NovelRule.drop,
+    root: Root = None,
+    masks: Masks = None,
+    ids: Ids = None,
+    min_area: MinArea = None,
+    scheme: CocoSplit = Scheme.fwb,
+) -> None:
+    """Write which pictures take part and which hold each class."""
+    with _explained():
+        source = _source(data, root, masks, ids, scheme)
+        streams = _streams(source, fold, 1, 0, novel_images, min_area)
+        training = split is ListName.train
+        relevant = streams.classes.base if training else streams.classes.novel
+        forbidden = streams.classes.novel if training and novel_images is NovelRule.drop else ()
+        found = streams.raw_index(split.value, relevant, forbidden)
+        content = {
+            "data": data.value,
+            "fold": fold,
+            "split": split.value,
+            "novel_images": novel_images.value,
+            "images": list(found.images),
+            "per_class": {str(c): list(pictures) for c, pictures in found.per_class.items()},
+        }
+        _write_json(out, content)
+    typer.echo(f"{len(found.images)} pictures, {len(found.class_ids)} classes -> {out}")
+
+
+@app.command()
+def episodes(
+    data: Data,
+    out: Out,
+    fold: Fold = 0,
+    shot: Annotated[int, typer.Option(help="Supports per episode.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the stream.")] = 321,
+    count: Annotated[int, typer.Option(help="Number of episodes.", min=1)] = 1000,
+    split: Annotated[
+        StreamName, typer.Option(help="test: novel classes; val: base classes of the validation list; train: epoch 0.")
+    ] = StreamName.test,
+    novel_images: Novel = NovelRule.drop,
+    root: Root = None,
+    masks: Masks = None,
+    ids: Ids = None,
+    min_area: MinArea = None,
+    scheme: CocoSplit = Scheme.fwb,
+) -> None:
+    """Write a list of episodes that can be replayed with data.episodes=FILE."""
+    with _explained():
+        from fss.data.episode_list import EpisodeList, episodes_hash, record
+
+        source = _source(data, root, masks, ids, scheme)
+        streams = _streams(source, fold, shot, seed, novel_images, min_area, count)
+        stream = {"train": lambda: streams.train, "val": lambda: streams.val, "test": lambda: streams.test}
+        drawn = record(stream[split.value](), count)
+        EpisodeList(data.value, fold, shot, split.value, seed, "stateless", drawn).save(out)
+    typer.echo(f"{len(drawn)} episodes, hash {episodes_hash(drawn)[:16]} -> {out}")
+
+
+@app.command()
+def shapes(
+    root: Annotated[Path, typer.Option(help="Folder to write.")] = Path("data/shapes"),
+    seed: Annotated[int, typer.Option(help="Seed of all pictures.", min=0)] = 0,
+    train: Annotated[int, typer.Option(help="Training scenes.", min=1)] = 1600,
+    val: Annotated[int, typer.Option(help="Validation scenes.", min=1)] = 500,
+    pretrain_per_class: Annotated[int, typer.Option(help="Single objects per pre-training class.", min=1)] = 150,
+) -> None:
+    """Draw the embedded data set; does nothing if it is there already."""
+    with _explained():
+        from fss.data.shapes import write_shapes
+
+        write_shapes(root, seed, train=train, val=val, pretrain_per_class=pretrain_per_class)
+    typer.echo(f"shapes (seed {seed}) -> {root}")
+
+
+def _source(
+    data: DataName, root: Path | None, masks: Path | None, ids: Path | None, scheme: Scheme
+) -> SegmentationSource:
+    from fss.data.coco import CocoSource
+    from fss.data.errors import DataError
+    from fss.data.pascal import PascalSource
+    from fss.data.voc import ShapesSource
+
+    if (masks is None) != (ids is None) or (masks is None) == (root is None):
+        raise DataError(
+            "Say where the masks are: either --root R for a prepared data set, or both --masks DIR and --ids FILE."
+        )
+    folder = root if root is not None else Path(masks or ".").parent
+    if data is DataName.coco:
+        return CocoSource(folder, scheme.value, ids, ids, masks)
+    reader = PascalSource if data is DataName.pascal else ShapesSource
+    return reader(folder, ids, ids, masks)
+
+
+def _streams(
+    source: SegmentationSource,
+    fold: int,
+    shot: int,
+    seed: int,
+    novel_images: NovelRule,
+    min_area: int | None,
+    count: int = 1000,
+) -> EpisodeStreams:
+    from fss.data.options import MIN_AREA, EpisodeOptions, IndexOptions
+    from fss.data.streams import EpisodeStreams
+
+    least = min_area if min_area is not None else 150 if source.name == "shapes" else MIN_AREA
+    options = IndexOptions(novel_images.value, least)
+    return EpisodeStreams(source, fold, shot, seed, options, EpisodeOptions("base", count, test_seed=seed))
+
+
+def _write_json(path: Path, content: object) -> None:
+    from fss.data.cache import write_atomic
+
+    write_atomic(path, json.dumps(content) + "\n")
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn wrong input into one paragraph and exit code 2."""
+    from fss.data.errors import DataError
+
+    try:
+        yield
+    except (DataError, FileExistsError) as error:
+        sys.stderr.write(f"Error: {error}\n")
+        raise typer.Exit(2) from error
