@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 
-class DataError(ValueError):
+from fss.errors import FssError
+
+
+class DataError(FssError):
     """Data or a data option cannot be used.
 
     The text says what was given, what is allowed and what to do next; the command line prints it as one

@@ -1,0 +1,196 @@
+"""The light edge of the programs: run names, checks that need no heavy library, and how errors are shown.
+
+Nothing here imports torch, so a wrong option is answered at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fss.errors import FssError
+
+# Keys that do not determine a run's numbers: names, paths, loggers, hardware and display.
+_FREE = (
+    "hydra",
+    "group",
+    "overwrite",
+    "resume",
+    "pictures",
+    "workers",
+    "test_batch_size",
+    "logger",
+    "data.root",
+    "data.source",
+    "trainer._target_",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.enable_progress_bar",
+    "trainer.log_every_n_steps",
+)
+SELECTIONS = ("novel", "base", "last")
+
+
+def determining(config: dict[str, Any]) -> dict[str, Any]:
+    """Keep of a resolved configuration what determines a run's numbers.
+
+    Args:
+        config: resolved, plain values.
+
+    Returns:
+        A copy without paths, loggers, hardware and display.
+    """
+    kept: dict[str, Any] = json.loads(json.dumps(config, default=str))
+    for dotted in _FREE:
+        *parents, leaf = dotted.split(".")
+        node: Any = kept
+        for parent in parents:
+            node = node.get(parent, {}) if isinstance(node, dict) else {}
+        if isinstance(node, dict):
+            node.pop(leaf, None)
+    source = config.get("data", {}).get("source") or {}
+    kept.setdefault("data", {})["reader"] = {k: v for k, v in source.items() if k not in ("root", "progress")}
+    return kept
+
+
+def identity(config: dict[str, Any]) -> str:
+    """Hash what determines a run's numbers.
+
+    Args:
+        config: resolved, plain values.
+
+    Returns:
+        64 hexadecimal digits, equal for runs that must give equal numbers on the same code.
+    """
+    text = json.dumps(determining(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def slug(config: dict[str, Any]) -> str:
+    """Name a run: readable parts, then six digits of its identity.
+
+    Args:
+        config: resolved, plain values.
+
+    Returns:
+        A name without characters that need quoting.
+    """
+    parts = [
+        config["method"]["name"],
+        config["backbone"]["name"],
+        config["finetune"]["name"],
+        f"{config['data']['name']}{config['fold']}",
+        f"{config['shot']}shot",
+        f"s{config['seed']}",
+    ]
+    return "-".join([*parts, identity(config)[:6]])
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """Resolve a configuration into plain values, without Hydra's own node.
+
+    Args:
+        cfg: composed configuration.
+
+    Returns:
+        Nested dictionaries and lists.
+    """
+    keys = [str(k) for k in cfg if k != "hydra"]
+    content = OmegaConf.to_container(OmegaConf.masked_copy(cfg, keys), resolve=True)
+    assert isinstance(content, dict)
+    return {str(k): v for k, v in content.items()}
+
+
+def prepare_hydra() -> None:
+    """Make ``${fss.slug:}`` known to OmegaConf, and let Hydra's errors through to :func:`friendly` (idempotent)."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+
+    def resolve(*, _root_: DictConfig) -> str:
+        config = plain(_root_)
+        check(config)
+        return slug(config)
+
+    OmegaConf.register_new_resolver("fss.slug", resolve, replace=True)
+
+
+def check(config: dict[str, Any]) -> None:
+    """Check plain values that no group validates, before anything heavy is imported.
+
+    Args:
+        config: resolved, plain values.
+
+    Raises:
+        FssError: on the first wrong value.
+    """
+    _whole("fold", config["fold"], 0, 3)
+    _whole("shot", config["shot"], 1, None)
+    _whole("seed", config["seed"], 0, 2**32 - 1)
+    _whole("test_seed", config["test_seed"], 0, 2**32 - 1)
+    _whole("workers", config["workers"], 0, None)
+    _whole("pictures", config["pictures"], 0, None)
+    _whole("recipe.batch_size", config["recipe"]["batch_size"], 1, None)
+    if config["selection"] not in SELECTIONS:
+        raise FssError(f"selection={config['selection']} is not known: choose one of {', '.join(SELECTIONS)}.")
+    if config["resume"] not in ("auto", "never"):
+        raise FssError(f"resume={config['resume']} is not known: choose auto or never.")
+    stages = config["finetune"].get("stages", [])
+    if not isinstance(stages, list) or any(not isinstance(s, int) or not 0 <= s <= 4 for s in stages):
+        raise FssError(f"finetune.stages={stages} is not allowed: give a list of stages 0 (stem) to 4, e.g. [2,3,4].")
+
+
+def friendly(program: Callable[..., Any]) -> Callable[..., Any]:
+    """Show a user's error as one paragraph and exit with status 2; defects keep their traceback.
+
+    Covers :class:`FssError` and Hydra's own complaints about unknown options and values.
+
+    Args:
+        program: a command's function.
+
+    Returns:
+        The wrapped function.
+    """
+
+    @wraps(program)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return program(*args, **kwargs)
+        except Exception as error:
+            known = cause(error) or (error if isinstance(error, (HydraException, OmegaConfBaseException)) else None)
+            if known is None:
+                raise
+            sys.stderr.write(f"\nError: {str(known).strip()}\n")
+            sys.exit(2)
+
+    return wrapped
+
+
+def cause(error: BaseException | None) -> FssError | None:
+    """Find the user's error that libraries may have wrapped.
+
+    Args:
+        error: what was caught.
+
+    Returns:
+        The :class:`FssError` in its chain, or None.
+    """
+    while error is not None:
+        if isinstance(error, FssError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _whole(name: str, value: object, low: int, high: int | None) -> None:
+    fits = isinstance(value, int) and not isinstance(value, bool) and value >= low and (high is None or value <= high)
+    if not fits:
+        allowed = f"from {low} up" if high is None else f"from {low} to {high}"
+        raise FssError(f"{name}={value} is not allowed: give a whole number {allowed}.")

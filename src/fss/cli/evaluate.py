@@ -1,0 +1,110 @@
+"""Test a checkpoint: on its fold, with any shot, on any episodes."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from fss.cli.edge import identity, plain
+from fss.cli.train import show
+from fss.cli.trainer import Job
+from fss.errors import FssError
+
+if TYPE_CHECKING:
+    from fss.api import Checkpoint
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig) -> float:
+    """Test what the configuration names.
+
+    Args:
+        cfg: composed configuration of eval.py.
+
+    Returns:
+        mIoU in percent.
+
+    Raises:
+        FssError: if the checkpoint or an option is wrong.
+    """
+    asked = plain(cfg)
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    from fss.api import read_checkpoint
+
+    checkpoint = read_checkpoint(asked["ckpt"])
+    config = merged(asked, checkpoint.config)
+    name = f"eval-{config['shot']}shot-{config['data']['name']}{config['fold']}-{identity(config)[:6]}"
+    folder = Path(asked["out"] or checkpoint.path.parent.parent / name)
+    return _test(Job(config, folder, name), checkpoint, asked)
+
+
+def merged(asked: dict[str, Any], trained: dict[str, Any]) -> dict[str, Any]:
+    """Replace settings of the training by what was asked for the test.
+
+    Args:
+        asked: resolved configuration of eval.py.
+        trained: configuration of the run.
+
+    Returns:
+        The configuration of the test.
+
+    Raises:
+        FssError: if the fold differs and ``cross_fold`` is not set.
+    """
+    config = {
+        **trained,
+        "trainer": {**trained["trainer"], **_hardware(asked["trainer"])},
+        "pictures": asked["pictures"],
+    }
+    config["data"] = dict(asked.get("data") or trained["data"])
+    if asked["fold"] is not None and asked["fold"] != trained["fold"] and not asked["cross_fold"]:
+        raise FssError(
+            f"fold={asked['fold']} was asked, but the checkpoint was trained on fold {trained['fold']}: its training "
+            "saw classes that this test calls novel. Leave fold out, or add cross_fold=true if you mean it."
+        )
+    for name, target in (("fold", "fold"), ("shot", "shot"), ("seed", "test_seed")):
+        if asked[name] is not None:
+            config[target] = asked[name]
+    for name in ("episodes", "test_episodes"):
+        if asked[name] is not None:
+            config["data"][name] = asked[name]
+    if asked["root"] is not None:
+        config["data"]["root"] = asked["root"]
+        config["data"]["source"] = {**config["data"]["source"], "root": asked["root"]}
+    return config
+
+
+def _hardware(trainer: dict[str, Any]) -> dict[str, Any]:
+    return {k: trainer[k] for k in ("accelerator", "devices", "precision", "enable_progress_bar", "limit_test_batches")}
+
+
+def _test(job: Job, checkpoint: Checkpoint, asked: dict[str, Any]) -> float:
+    import pytorch_lightning as pl
+
+    from fss.api import rebuild
+    from fss.cli.build import build_data, build_recipe, build_source
+    from fss.cli.trainer import build_trainer, facts
+    from fss.lit.callbacks.backbone import BackboneFinetune
+    from fss.lit.episodic import EpisodicModule
+
+    config = job.config
+    source = build_source(config["data"])
+    source.check("val")
+    data = build_data(config, source)
+    data.setup("test")
+    pl.seed_everything(config["test_seed"], workers=True, verbose=False)
+    model, strategy = rebuild(checkpoint)
+    novel = list(data.novel_classes.values())
+    module = EpisodicModule(
+        model, build_recipe(config["recipe"]), train_classes=novel, val_classes=novel, test_classes=novel
+    )
+    note = f"tested by eval.py from {checkpoint.path.name} of run {checkpoint.identity[:12]}"
+    trainer = build_trainer(job, BackboneFinetune(strategy), facts(config, note), logger=False)
+    trainer.test(module, datamodule=data, verbose=False)
+    show(job.folder, asked["pictures"])
+    return 100 * module.test_scores.miou

@@ -1,0 +1,88 @@
+"""Loggers of a run: CSV, TensorBoard, and W&B with or without a key."""
+
+from __future__ import annotations
+
+import netrc
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+
+from fss.errors import FssError
+
+MODES = ("auto", "online", "offline", "disabled")
+
+
+def build_loggers(node: Mapping[str, Any], folder: Path, name: str, config: dict[str, Any]) -> list[Logger]:
+    """Build the loggers that the configuration asks for.
+
+    Args:
+        node: the logger group.
+        folder: the run's folder.
+        name: the run's name.
+        config: resolved configuration, stored with the W&B run.
+
+    Returns:
+        The loggers.
+
+    Raises:
+        FssError: if the W&B mode is unknown.
+    """
+    loggers: list[Logger] = []
+    if node["csv"]:
+        loggers.append(CSVLogger(folder, name="csv", version=""))
+    if node["tensorboard"]:
+        loggers.append(TensorBoardLogger(folder, name="tensorboard", version=""))
+    mode = wandb_mode(node["wandb"])
+    if mode != "disabled":
+        from pytorch_lightning.loggers import WandbLogger  # wandb alone takes a second to import
+
+        loggers.append(
+            WandbLogger(
+                name=name,
+                project=node["project"],
+                save_dir=folder,
+                offline=mode == "offline",
+                group=str(config["group"]),
+                job_type=str(config["finetune"]["name"]),
+                tags=[str(config[g]["name"]) for g in ("method", "backbone", "finetune", "data")],
+                config=config,
+            )
+        )
+    return loggers
+
+
+def wandb_mode(asked: str) -> str:
+    """Decide how W&B runs.
+
+    Args:
+        asked: ``auto``, ``online``, ``offline`` or ``disabled``.
+
+    Returns:
+        ``online``, ``offline`` or ``disabled``; ``auto`` is online only where a key is set. The environment variable
+        ``WANDB_MODE`` wins over ``auto``.
+
+    Raises:
+        FssError: if the mode is unknown.
+    """
+    if asked not in MODES:
+        raise FssError(f"logger.wandb={asked} is not known: choose one of {', '.join(MODES)}.")
+    if asked != "auto":
+        return asked
+    wish = os.environ.get("WANDB_MODE", "")
+    if wish in MODES and wish != "auto":
+        return wish
+    return "online" if _has_key() else "offline"
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        return netrc.netrc().authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

@@ -1,0 +1,17 @@
+"""``fss``: data, pre-training, demo and reports. Training itself is ``python train.py``."""
+
+from __future__ import annotations
+
+import typer
+
+from fss.cli.data import app as data_app
+from fss.cli.pretrain import pretrain
+
+app = typer.Typer(
+    name="fss",
+    help="Few-shot segmentation with Singular Value Fine-tuning. Train with: python train.py --help",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(data_app, name="data")
+app.command()(pretrain)

@@ -1,0 +1,51 @@
+"""``fss pretrain``: train a small backbone by classification."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fss.cli.edge import friendly
+
+
+@friendly
+def pretrain(
+    data: Annotated[Path, typer.Option(help="Folder with train/NAME/*.jpg and val/NAME/*.jpg.")] = Path(
+        "data/shapes/classification"
+    ),
+    out: Annotated[Path, typer.Option(help="File of the backbone's weights.")] = Path("weights/shapes_resnet18.pth"),
+    depth: Annotated[int, typer.Option(help="Layers of the ResNet: 18 or 50.")] = 18,
+    width: Annotated[int, typer.Option(help="Channels of its first stage.")] = 32,
+    epochs: Annotated[int, typer.Option(help="Passes over the pictures.", min=1)] = 12,
+    batch_size: Annotated[int, typer.Option(help="Pictures per step.", min=2)] = 64,
+    seed: Annotated[int, typer.Option(help="Seed of initialisation and order.", min=0)] = 0,
+) -> None:
+    """Pre-train a small backbone by classification of single objects, as ImageNet does for photographs."""
+    import pytorch_lightning as pl
+    import torch
+
+    from fss.backbones.resnet import ResNet
+    from fss.data.classification import classification_loader
+    from fss.files import atomic
+    from fss.lit.classification import Classifier
+
+    pl.seed_everything(seed, verbose=False)
+    train, classes = classification_loader(data, "train", batch_size, workers=1, seed=seed)
+    val, _ = classification_loader(data, "val", 256, workers=0, seed=seed)
+    model = Classifier(ResNet(depth, "torchvision", "none", width), len(classes))
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        check_val_every_n_epoch=epochs,
+    )
+    trainer.fit(model, train, val)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    with atomic(out) as file:
+        torch.save(model.backbone.state_dict(), file)
+    typer.echo(f"{out}: {len(classes)} classes, accuracy {100 * model.accuracy:.1f} % on held-out pictures")

@@ -1,0 +1,149 @@
+"""Train and test one run."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from fss.cli.edge import check, determining, identity, plain, slug
+from fss.cli.trainer import Job, build_trainer, checkpointing, facts
+from fss.reports.results import load_result
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+    from fss.data.datamodule import FewShotDataModule
+    from fss.data.source import SegmentationSource
+    from fss.lit.callbacks.backbone import BackboneFinetune
+    from fss.lit.episodic import EpisodicModule
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig) -> float:
+    """Train and test what the configuration describes, unless it is done already.
+
+    Args:
+        cfg: composed configuration.
+
+    Returns:
+        Novel-class mIoU in percent (what a Hydra sweeper maximises).
+    """
+    config = plain(cfg)
+    check(config)
+    job = Job(config, Path(HydraConfig.get().runtime.output_dir), slug(config))
+    done = finished(job)
+    if done is not None:
+        log.info("Already finished with mIoU %.2f: %s (overwrite=true runs it again)", done, job.folder)
+        return done
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    from fss.cli.build import build_source  # heavy libraries come now
+
+    source = build_source(config["data"])
+    for split in ("train", "val"):
+        source.check(split)
+    return _train_and_test(job, source)
+
+
+def finished(job: Job) -> float | None:
+    """Look for a finished run of the same identity.
+
+    Args:
+        job: the run.
+
+    Returns:
+        Its mIoU in percent, or None if it must run.
+    """
+    path = job.folder / "result.json"
+    if not path.is_file():
+        return None
+    if job.config["overwrite"]:
+        path.unlink()
+        (job.folder / "checkpoints" / "last.ckpt").unlink(missing_ok=True)
+        return None
+    result = load_result(path)
+    return result.scores.miou if result.identity == identity(job.config) else None
+
+
+def _train_and_test(job: Job, source: SegmentationSource) -> float:
+    import pytorch_lightning as pl
+
+    from fss.cli.build import build_data, build_model, build_recipe, build_strategy
+    from fss.cli.loggers import build_loggers
+    from fss.lit.callbacks.backbone import BackboneFinetune
+    from fss.lit.episodic import EpisodicModule
+
+    config = job.config
+    pl.seed_everything(config["seed"], workers=True, verbose=False)
+    data = build_data(config, source)
+    data.setup("fit")  # a data set that is too small fails before the model is built
+    module = EpisodicModule(
+        build_model(config),
+        build_recipe(config["recipe"]),
+        train_classes=list(data.base_classes.values()),
+        val_classes=list(data.val_classes.values()),
+        test_classes=list(data.novel_classes.values()),
+        card=card(job),
+    )
+    finetune = BackboneFinetune(build_strategy(config["finetune"]))
+    loggers = build_loggers(config["logger"], job.folder, job.name, config)
+    trainer = build_trainer(job, finetune, facts(config), logger=loggers, more=[checkpointing(job)])
+    last = job.folder / "checkpoints" / "last.ckpt"
+    resumed = last.is_file() and config["resume"] == "auto"
+    if resumed:
+        log.info("Continuing the interrupted run %s (resume=never starts again)", job.folder)
+    trainer.fit(module, datamodule=data, ckpt_path=str(last) if resumed else None, weights_only=True)
+    if trainer.interrupted:
+        log.warning("Interrupted. The same command continues at the last whole epoch.")
+        raise KeyboardInterrupt
+    return _test(job, trainer, module, data, finetune)
+
+
+def _test(
+    job: Job, trainer: pl.Trainer, module: EpisodicModule, data: FewShotDataModule, finetune: BackboneFinetune
+) -> float:
+    from fss.checkpoints.tuned import save_tuned
+
+    best = "last" if job.config["selection"] == "last" else "best"
+    checkpoint = job.folder / "checkpoints" / f"{best}.ckpt"
+    found = str(checkpoint) if checkpoint.is_file() else None  # nothing is saved when no step was taken
+    trainer.test(module, datamodule=data, ckpt_path=found, verbose=False, weights_only=True)
+    report = finetune.report
+    if trainer.is_global_zero and report is not None and report.trainable:
+        save_tuned(job.folder / "tuned.pt", module.model.backbone, module.card)
+    show(job.folder, job.config["pictures"])
+    return 100 * module.test_scores.miou
+
+
+def show(folder: Path, pictures: int) -> None:
+    """Print a run's scores and draw its pictures.
+
+    Args:
+        folder: the run's folder.
+        pictures: number of episodes to draw; 0 draws none.
+    """
+    from rich.console import Console
+
+    from fss.reports.pictures import picture_grid
+    from fss.reports.tables import strategy_table
+
+    result = load_result(folder / "result.json")
+    Console().print(strategy_table([result]))
+    if pictures and (folder / "pictures.npz").is_file():
+        picture_grid({result.key.finetune: folder}, folder / "pictures.png", episodes=pictures)
+    log.info("Result: %s", folder / "result.json")
+
+
+def card(job: Job) -> dict[str, Any]:
+    """Return the plain facts that checkpoints carry; the model can be rebuilt from them."""
+    return {
+        "format": 1,
+        "config": job.config,
+        "determining": determining(job.config),
+        "identity": identity(job.config),
+    }

@@ -1,0 +1,1 @@
+"""Callbacks: fine-tuning, results, pictures, cost."""

@@ -1,0 +1,87 @@
+"""Measure what a run costs: seconds, and memory kept for the backward pass."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+
+class CostMeter(pl.Callback):
+    """Records training and test time and memory.
+
+    Memory on a GPU is the allocator's peak; elsewhere it is the exact number of bytes that the first training step
+    saves for its backward pass outside parameters, which, unlike a process's peak, belongs to this run alone.
+
+    Attributes:
+        seconds: stage (``train``, ``test``) -> wall seconds of this process.
+        saved_bytes: bytes saved for backward by one training step.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = {"train": 0.0, "test": 0.0}
+        self.saved_bytes = 0
+        self._started = 0.0
+        self._hooks: torch.autograd.graph.saved_tensors_hooks | None = None
+        self._storages: dict[int, int] = {}
+
+    def summary(self) -> dict[str, Any]:
+        """Return the ``cost`` entry of the result file."""
+        cuda = torch.cuda.is_available()
+        peak = torch.cuda.max_memory_allocated() if cuda else self.saved_bytes
+        return {
+            "train_seconds": round(self.seconds["train"], 3),
+            "test_seconds": round(self.seconds["test"], 3),
+            "peak_memory_mb": round(peak / 2**20, 3),
+            "memory_kind": "cuda" if cuda else "saved_for_backward",
+            "saved_for_backward_mb": round(self.saved_bytes / 2**20, 3),
+        }
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock and the allocator's peak."""
+        self._start()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop the clock."""
+        self.seconds["train"] += time.perf_counter() - self._started
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._started = time.perf_counter()
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop the clock."""
+        self.seconds["test"] += time.perf_counter() - self._started
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Count what the first step's forward pass saves."""
+        if self.saved_bytes or self._hooks is not None:
+            return
+        parameters = {p.untyped_storage().data_ptr() for p in pl_module.parameters()}
+
+        def pack(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in parameters:
+                self._storages[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t)
+        self._hooks.__enter__()
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+        """Stop counting."""
+        if self._hooks is not None:
+            self._hooks.__exit__(None, None, None)
+            self._hooks = None
+            self.saved_bytes = sum(self._storages.values())
+            self._storages.clear()
+
+    def _start(self) -> None:
+        self._started = time.perf_counter()
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()

@@ -1,0 +1,115 @@
+"""Write the one result file of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from fss.files import write_json
+from fss.lit.callbacks.backbone import BackboneFinetune
+from fss.lit.callbacks.cost import CostMeter
+from fss.lit.episodic import EpisodicModule
+from fss.types import TuneReport
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What the command line knows about a run.
+
+    Attributes:
+        identity: hash of everything that determines the numbers.
+        key: the cell of a table: data, method, backbone, finetune, fold, shot, seed, recipe, experiment.
+        selection: ``rule`` and a ``note`` on how the tested checkpoint was chosen.
+        config: resolved configuration.
+        versions: of Python and the libraries.
+        commit: of the code, or None outside a checkout.
+        notes: departures worth knowing.
+    """
+
+    identity: str
+    key: dict[str, Any]
+    selection: dict[str, str]
+    config: dict[str, Any]
+    versions: dict[str, str]
+    commit: str | None
+    notes: tuple[str, ...] = ()
+
+
+class ResultWriter(pl.Callback):
+    """Writes ``result.json`` when the test ends.
+
+    Attributes:
+        path: the file.
+        facts: what is known before the run.
+    """
+
+    def __init__(self, folder: Path, facts: RunFacts, finetune: BackboneFinetune, cost: CostMeter) -> None:
+        """Store the parts.
+
+        Args:
+            folder: receives ``result.json``.
+            facts: what is known before the run.
+            finetune: knows what trained.
+            cost: measured by another callback of the same trainer.
+        """
+        self.path = folder / "result.json"
+        self.facts = facts
+        self.finetune = finetune
+        self.cost = cost
+        self.files: dict[str, str] = {}
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Collect and write."""
+        assert isinstance(pl_module, EpisodicModule)
+        if not trainer.is_global_zero:
+            return
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        scores = pl_module.test_scores
+        names = pl_module.class_names["test"]
+        report = self.finetune.report
+        assert report is not None
+        facts = self.facts
+        write_json(
+            self.path,
+            {
+                "schema_version": SCHEMA_VERSION,
+                "status": "finished",
+                "identity": facts.identity,
+                "key": facts.key,
+                "scores": {
+                    "miou": 100 * scores.miou,
+                    "miou_interval": [100 * v for v in scores.miou_interval],
+                    "fb_iou": 100 * scores.fb_iou,
+                    "fb_iou_interval": [100 * v for v in scores.fb_iou_interval],
+                    "per_class": {n: 100 * v for n, v in zip(names, scores.per_class, strict=True)},
+                },
+                "episodes": {
+                    "count": scores.episodes,
+                    "hash": data.test_episodes_hash,
+                    "sampler": "stateless",
+                },
+                "selection": facts.selection,
+                "parameters": _parameters(pl_module, report),
+                "cost": self.cost.summary(),
+                "notes": [*facts.notes, *report.notes],
+                "config": facts.config,
+                "versions": facts.versions,
+                "commit": facts.commit,
+                "files": self.files,
+            },
+        )
+
+
+def _parameters(module: EpisodicModule, report: TuneReport) -> dict[str, Any]:
+    return {
+        "backbone_trainable": report.trainable_total,
+        "backbone_total": report.plain_total,
+        "backbone_total_injected": report.total,
+        "head_trainable": sum(p.numel() for p in module.model.head.parameters() if p.requires_grad),
+        "per_layer": report.trainable,
+    }

@@ -1,0 +1,88 @@
+"""Pre-train a backbone by classification: the part that ImageNet plays for real pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import OneCycleLR
+
+from fss.types import StagedBackbone
+
+
+class Classifier(pl.LightningModule):
+    """A backbone, global average pooling and a linear layer, trained with cross entropy.
+
+    Attributes:
+        backbone: what is kept afterwards.
+        accuracy: of the last validation, in [0, 1].
+    """
+
+    def __init__(self, backbone: nn.Module, classes: int, lr: float = 0.1) -> None:
+        """Join the parts.
+
+        Args:
+            backbone: a staged backbone with its strides, not dilated.
+            classes: number of classes.
+            lr: highest rate of a one-cycle schedule.
+        """
+        super().__init__()
+        assert isinstance(backbone, StagedBackbone)
+        self.backbone = backbone
+        self.fc = nn.Linear(backbone.channels[-1], classes)
+        self.lr = lr
+        self.accuracy = 0.0
+        self._hits: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Classify.
+
+        Args:
+            x: normalised RGB, (N, 3, H, W).
+
+        Returns:
+            logits (N, classes).
+        """
+        for index in range(5):
+            x = self.backbone.stage(index)(x)
+        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
+        return logits
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Return the loss of a batch.
+
+        Args:
+            batch: pictures (N, 3, H, W) and labels (N).
+            batch_idx: unused.
+
+        Returns:
+            Cross entropy.
+        """
+        loss = F.cross_entropy(self(batch[0]), batch[1])
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Count hits.
+
+        Args:
+            batch: pictures and labels.
+            batch_idx: unused.
+        """
+        self._hits.append((self(batch[0]).argmax(dim=1) == batch[1]).float())
+
+    def on_validation_epoch_end(self) -> None:
+        """Compute the accuracy."""
+        self.accuracy = float(torch.cat(self._hits).mean())
+        self._hits.clear()
+        self.log("accuracy", self.accuracy, prog_bar=True)
+
+    def configure_optimizers(self) -> Any:
+        """Use SGD with a one-cycle schedule."""
+        optimizer = torch.optim.SGD(self.parameters(), lr=self.lr, momentum=0.9, weight_decay=5e-4, nesterov=True)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = OneCycleLR(optimizer, max_lr=self.lr, total_steps=steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,180 @@
+"""The Lightning module that trains and tests any few-shot head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from fss.lit.optim import Recipe, build_optimizer, freeze_untrained
+from fss.methods.segmenter import FewShotSegmenter
+from fss.metrics.geometry import at_label_size
+from fss.metrics.iou import EpisodeIoU, Scores
+from fss.nn.resize import up
+from fss.types import Episode, HeadOutput
+
+
+class EpisodicModule(pl.LightningModule):
+    """Wraps a backbone and a head; fine-tuning is injected by a callback before the optimiser is built.
+
+    Attributes:
+        model: what is trained.
+        recipe: how.
+        scores: metric per stage: ``train_iou``, ``val_iou``, ``test_iou``.
+        card: plain facts stored with every checkpoint, from which the model can be rebuilt.
+    """
+
+    def __init__(
+        self,
+        model: FewShotSegmenter,
+        recipe: Recipe,
+        train_classes: list[str],
+        val_classes: list[str],
+        test_classes: list[str],
+        card: dict[str, Any] | None = None,
+    ) -> None:
+        """Store the parts.
+
+        Args:
+            model: backbone and head.
+            recipe: optimiser and schedule.
+            train_classes: names by class index of training episodes.
+            val_classes: likewise of validation episodes.
+            test_classes: likewise of test episodes.
+            card: facts to store with checkpoints.
+        """
+        super().__init__()
+        self.model = model
+        self.recipe = recipe
+        self.card = card or {}
+        self.class_names = {"train": train_classes, "val": val_classes, "test": test_classes}
+        freeze_untrained(model.head, recipe.untrained)
+        self.scores = torch.nn.ModuleDict(
+            {f"{s}_iou": EpisodeIoU(len(n), 1000 if s == "test" else 0) for s, n in self.class_names.items()}
+        )
+
+    def forward(self, query: Tensor, support_images: Tensor, support_masks: Tensor) -> Tensor:
+        """Segment queries; see :meth:`FewShotSegmenter.forward`.
+
+        Args:
+            query: (B, 3, H, W).
+            support_images: (B, K, 3, H, W).
+            support_masks: (B, K, H, W).
+
+        Returns:
+            logits (B, 2, H, W).
+        """
+        logits: Tensor = self.model(query, support_images, support_masks)
+        return logits
+
+    def configure_optimizers(self) -> Any:
+        """Build the optimiser once, from what trains after the strategy was injected."""
+        steps = int(self.trainer.estimated_stepping_batches)
+        optimizer, scheduler = build_optimizer(self.model, self.recipe, steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def training_step(self, episode: Episode, batch_idx: int) -> Tensor:
+        """Compute the loss of a batch.
+
+        Args:
+            episode: the batch.
+            batch_idx: unused.
+
+        Returns:
+            The weighted sum of all loss terms.
+        """
+        output = self.model.run_episode(episode)
+        labels = {"query": episode.query_label, "support": episode.support_labels.flatten(0, 1)}
+        if "base_label" in episode.extras:
+            labels["base"] = episode.extras["base_label"]
+        terms = self.model.head.loss(output, labels)
+        for name, value in terms.items():
+            self.log(f"train/loss_{name}", value.detach(), prog_bar=name == "total", batch_size=len(episode))
+        with torch.no_grad():
+            size = (episode.query.shape[-2], episode.query.shape[-1])
+            predicted = up(output.logits.detach().float(), size, self.model.head.align_corners).argmax(dim=1)
+            for i in range(len(episode)):
+                self._metric("train").update(
+                    predicted[i], episode.query_label[i], episode.class_index[i], episode.index[i]
+                )
+        return terms["total"]
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's scores on augmented training crops."""
+        self._log_scores("train", self._metric("train").compute())
+        self._metric("train").reset()
+
+    def validation_step(self, episode: Episode, batch_idx: int) -> None:
+        """Score a batch of validation episodes at original size.
+
+        Args:
+            episode: the batch.
+            batch_idx: unused.
+        """
+        self._score("val", episode)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores of the validation episodes."""
+        self._log_scores("val", self._metric("val").compute())
+        self._metric("val").reset()
+
+    def test_step(self, episode: Episode, batch_idx: int) -> dict[str, Any]:
+        """Score a batch of test episodes at original size.
+
+        Args:
+            episode: the batch.
+            batch_idx: unused.
+
+        Returns:
+            ``predictions``: list of (H_i, W_i) maps of 0 and 1; ``masks``: the same at network size, (B, H, W);
+            ``iou``: foreground IoU per episode.
+        """
+        return self._score("test", episode)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test scores; they stay in :attr:`test_scores` for the result file."""
+        self.test_scores = self._metric("test").compute()
+        self.test_rows = self._metric("test").table()
+        self._log_scores("test", self.test_scores)
+        self._metric("test").reset()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the facts from which the model can be rebuilt.
+
+        Args:
+            checkpoint: Lightning's dictionary.
+        """
+        checkpoint["fss"] = self.card
+
+    def _metric(self, stage: str) -> EpisodeIoU:
+        metric = self.scores[f"{stage}_iou"]
+        assert isinstance(metric, EpisodeIoU)
+        return metric
+
+    def _score(self, stage: str, episode: Episode) -> dict[str, Any]:
+        head = self.model.head
+        output: HeadOutput = self.model.run_episode(episode)
+        size = (episode.query.shape[-2], episode.query.shape[-1])
+        square = up(output.logits, size, head.align_corners).float()
+        predictions, ious = [], []
+        for i, label in enumerate(episode.full_labels):
+            logits, target = at_label_size(square[i], label, head.align_corners)
+            loss = head.criterion(logits[None], target[None])
+            self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=1)
+            predicted = logits.argmax(dim=0)
+            self._metric(stage).update(predicted, target, episode.class_index[i], episode.index[i])
+            predictions.append(predicted[: label.shape[0], : label.shape[1]].to(torch.uint8))
+            counted = target != 255
+            p, t = (predicted == 1) & counted, target == 1
+            ious.append(float((p & t).sum() / (p | t).sum().clamp(min=1)))
+        masks = square.argmax(dim=1).to(torch.uint8)
+        return {"predictions": predictions, "iou": ious, "masks": masks}
+
+    def _log_scores(self, stage: str, scores: Scores) -> None:
+        self.log(f"{stage}/miou", 100 * scores.miou, prog_bar=True, rank_zero_only=True)
+        self.log(f"{stage}/fb_iou", 100 * scores.fb_iou, rank_zero_only=True)
+        if stage != "train":
+            for name, value in zip(self.class_names[stage], scores.per_class, strict=True):
+                self.log(f"{stage}/iou_{name}", 100 * value, rank_zero_only=True)

@@ -1,0 +1,138 @@
+"""Optimiser groups from strategy and head, and learning-rate schedules built once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from fss.errors import FssError
+from fss.methods.segmenter import FewShotSegmenter
+
+Schedule = Callable[[float], float]
+"""Progress in [0, 1] -> factor of the learning rate."""
+
+
+def constant(progress: float) -> float:
+    """Keep the rate: what the SVF release's rebuilt cosine schedule amounts to.
+
+    Args:
+        progress: share of the training that is done.
+
+    Returns:
+        1.
+    """
+    return 1.0
+
+
+def cosine(progress: float) -> float:
+    """Decay to zero along half a cosine (SGDR without restarts, arXiv 1608.03983).
+
+    Args:
+        progress: share of the training that is done.
+
+    Returns:
+        Factor from 1 to 0.
+    """
+    return (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+
+
+def poly(progress: float, power: float = 0.9) -> float:
+    """Decay polynomially, as PFENet and BAM train.
+
+    Args:
+        progress: share of the training that is done.
+        power: exponent.
+
+    Returns:
+        Factor from 1 to 0.
+    """
+    return float((1 - min(progress, 1.0)) ** power)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How parameters are optimised.
+
+    Attributes:
+        optimizer: partial of a torch optimiser; its ``lr`` is the head's rate.
+        schedule: factor of every group's rate, stepped per iteration.
+        backbone_lr_factor: rate of tuned backbone values relative to the head's.
+        untrained: children of the head that keep their initial values (the SVF release forgets ``down_query``).
+    """
+
+    optimizer: Callable[..., Optimizer]
+    schedule: Schedule = cosine
+    backbone_lr_factor: float = 0.1
+    untrained: tuple[str, ...] = field(default=())
+
+
+def freeze_untrained(head: nn.Module, names: Iterable[str]) -> None:
+    """Freeze children of a head that a recipe leaves out.
+
+    Args:
+        head: the head.
+        names: names of its children.
+
+    Raises:
+        FssError: if the head has no such child.
+    """
+    children = dict(head.named_children())
+    for name in names:
+        if name not in children:
+            raise FssError(f"recipe.untrained names {name!r}, but the head has {sorted(children)}")
+        children[name].requires_grad_(False)
+
+
+def parameter_groups(model: FewShotSegmenter, recipe: Recipe) -> list[dict[str, Any]]:
+    """Collect trainable parameters by group, with the rate of each.
+
+    Args:
+        model: with its strategy injected.
+        recipe: gives the factors.
+
+    Returns:
+        Keyword groups for a torch optimiser: ``params``, ``lr_factor``, ``name`` and overrides.
+
+    Raises:
+        FssError: if nothing trains.
+    """
+    groups: list[dict[str, Any]] = []
+    tuned = [p for p in model.backbone.parameters() if p.requires_grad]
+    if tuned:
+        groups.append({"params": tuned, "name": "backbone", "lr_factor": recipe.backbone_lr_factor})
+    for group in model.head.param_groups():
+        trainable = [p for p in group.parameters if p.requires_grad]
+        if not trainable:
+            continue
+        entry: dict[str, Any] = {"params": trainable, "name": group.name, "lr_factor": group.lr_factor}
+        if group.weight_decay is not None:
+            entry["weight_decay"] = group.weight_decay
+        groups.append(entry)
+    if not groups:
+        raise FssError("nothing trains: the backbone is frozen and the head has no trainable parameter")
+    return groups
+
+
+def build_optimizer(model: FewShotSegmenter, recipe: Recipe, steps: int) -> tuple[Optimizer, LambdaLR]:
+    """Build optimiser and schedule.
+
+    Args:
+        model: with its strategy injected.
+        recipe: partials and factors.
+        steps: number of optimiser steps of the whole training.
+
+    Returns:
+        The optimiser and a scheduler to be stepped once per iteration.
+    """
+    groups = parameter_groups(model, recipe)
+    factors = [g.pop("lr_factor") for g in groups]
+    optimizer = recipe.optimizer(groups)
+    for group, factor in zip(optimizer.param_groups, factors, strict=True):
+        group["lr"] *= factor
+    return optimizer, LambdaLR(optimizer, lambda step: recipe.schedule(step / max(steps, 1)))
