@@ -35,7 +35,7 @@ def two_class_mask(first: int, second: int, shape: tuple[int, int] = SIZE) -> np
     return mask
 
 
-def write_voc(root: Path, per_split: int = 40, classes: int = 20) -> Path:
+def write_voc(root: Path, per_split: int = 80, classes: int = 20) -> Path:
     """Write pictures that hold two classes each; every class is in per_split * 2 / classes pictures of a list."""
     for folder in ("JPEGImages", "SegmentationClassAug", "ImageSets/FewShot"):
         (root / folder).mkdir(parents=True)

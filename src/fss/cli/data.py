@@ -14,7 +14,6 @@ import typer
 
 if TYPE_CHECKING:
     from fss.data.source import SegmentationSource
-    from fss.data.streams import EpisodeStreams
 
 app = typer.Typer(help="Index, episode lists and the drawn data set.", no_args_is_help=True)
 
@@ -47,6 +46,13 @@ class NovelRule(str, Enum):  # noqa: UP042
 
     drop = "drop"
     keep = "keep"
+
+
+class SmallRule(str, Enum):  # noqa: UP042
+    """What happens to classes with fewer than shot + 1 pictures."""
+
+    error = "error"
+    drop = "drop"
 
 
 class Scheme(str, Enum):  # noqa: UP042
@@ -82,8 +88,12 @@ def index(
 ) -> None:
     """Write which pictures take part and which hold each class."""
     with _explained():
+        from fss.data.options import IndexOptions
+        from fss.data.streams import EpisodeStreams
+
         source = _source(data, root, masks, ids, scheme)
-        streams = _streams(source, fold, 1, 0, novel_images, min_area)
+        options = IndexOptions(novel_images.value, _min_area(data, min_area))
+        streams = EpisodeStreams(source, fold, index=options)
         training = split is ListName.train
         relevant = streams.classes.base if training else streams.classes.novel
         forbidden = streams.classes.novel if training and novel_images is NovelRule.drop else ()
@@ -116,14 +126,18 @@ def episodes(
     masks: Masks = None,
     ids: Ids = None,
     min_area: MinArea = None,
+    small_classes: Annotated[SmallRule, typer.Option(help="Classes with too few pictures.")] = SmallRule.error,
     scheme: CocoSplit = Scheme.fwb,
 ) -> None:
     """Write a list of episodes that can be replayed with data.episodes=FILE."""
     with _explained():
         from fss.data.episode_list import EpisodeList, episodes_hash, record
+        from fss.data.options import EpisodeOptions, IndexOptions
+        from fss.data.streams import EpisodeStreams
 
         source = _source(data, root, masks, ids, scheme)
-        streams = _streams(source, fold, shot, seed, novel_images, min_area, count)
+        options = IndexOptions(novel_images.value, _min_area(data, min_area), small_classes.value)
+        streams = EpisodeStreams(source, fold, shot, seed, options, EpisodeOptions("base", count, test_seed=seed))
         stream = {"train": lambda: streams.train, "val": lambda: streams.val, "test": lambda: streams.test}
         drawn = record(stream[split.value](), count)
         EpisodeList(data.value, fold, shot, split.value, seed, "stateless", drawn).save(out)
@@ -165,21 +179,12 @@ def _source(
     return reader(folder, ids, ids, masks)
 
 
-def _streams(
-    source: SegmentationSource,
-    fold: int,
-    shot: int,
-    seed: int,
-    novel_images: NovelRule,
-    min_area: int | None,
-    count: int = 1000,
-) -> EpisodeStreams:
-    from fss.data.options import MIN_AREA, EpisodeOptions, IndexOptions
-    from fss.data.streams import EpisodeStreams
+def _min_area(data: DataName, given: int | None) -> int:
+    from fss.data.options import MIN_AREA
 
-    least = min_area if min_area is not None else 150 if source.name == "shapes" else MIN_AREA
-    options = IndexOptions(novel_images.value, least)
-    return EpisodeStreams(source, fold, shot, seed, options, EpisodeOptions("base", count, test_seed=seed))
+    if given is not None:
+        return given
+    return 150 if data is DataName.shapes else MIN_AREA  # as in conf/data
 
 
 def _write_json(path: Path, content: object) -> None:

@@ -88,7 +88,7 @@ def without_small_classes(index: ClassIndex, shot: int, rule: SmallClasses, name
     if rule == "error":
         raise DataError(
             f"{problem}. Complete the data set, lower shot, lower data.min_area, or leave these classes out with "
-            "data.small_classes=drop."
+            "data.small_classes=drop (fss data: --small-classes drop)."
         )
     kept = tuple(c for c in index.class_ids if c not in small)
     if not kept:
