@@ -10,6 +10,7 @@ import pytest
 
 from fss.data import shapes
 from fss.data.drawing import draw_paints, draw_sprite
+from fss.data.errors import DataError
 from fss.data.outlines import OUTLINES, unit_outline
 from fss.data.scenes import CLASSES, OTHER_CLASSES, VOID, class_name, draw_scene, draw_single
 from fss.data.shapes import write_shapes
@@ -133,13 +134,13 @@ def test_an_interrupted_replacement_keeps_the_old_data(tmp_path: Path, monkeypat
 
 def test_foreign_files_are_not_deleted(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(FileExistsError, match="no shapes data set"):
+    with pytest.raises(DataError, match="no shapes data set"):
         write_shapes(tmp_path, **SMALL, workers=1)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
 def test_counts_must_be_positive(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="val=0"):
+    with pytest.raises(DataError, match="val=0"):
         write_shapes(tmp_path / "s", val=0)
 
 

@@ -31,6 +31,7 @@ import numpy as np
 from rich.progress import track
 
 from fss.data import drawing, outlines, scenes, surfaces
+from fss.data.errors import DataError
 from fss.data.scenes import CLASSES, OTHER_CLASSES, SceneSplit, class_name, draw_scene, draw_single
 
 log = logging.getLogger(__name__)
@@ -65,13 +66,12 @@ def write_shapes(
             without an ``if __name__ == "__main__"`` guard must pass 1.
 
     Raises:
-        ValueError: a count is not positive.
-        FileExistsError: ``root`` holds something that this function did not write.
+        DataError: a count is not positive, or ``root`` holds something that this function did not write.
     """
     counts = {"train": train, "val": val, "pretrain_per_class": pretrain_per_class}
     for name, count in counts.items():
         if count < 1:
-            raise ValueError(f"{name}={count}: give at least 1")
+            raise DataError(f"{name}={count}: give at least 1")
     root = Path(root).absolute()
     manifest = {"name": "shapes", "seed": seed, **counts, "version": generator_version()}
     if _is_complete(root, manifest):
@@ -129,7 +129,7 @@ def _check_replaceable(root: Path) -> None:
         return
     manifest = _read_manifest(root)
     if manifest is None or manifest.get("name") != "shapes":
-        raise FileExistsError(f"{root} holds files that are no shapes data set; choose another data.root or empty it")
+        raise DataError(f"{root} holds files that are no shapes data set; choose another data.root or empty it")
     log.info("replacing the shapes data set in %s: other seed, size or version, or files missing", root)
 
 
