@@ -21,6 +21,7 @@ from fss.data.source import ListSplit, SegmentationSource, mask_paths
 from fss.types import IGNORE
 
 _VERSION = 1  # of the cache file
+_CHUNK = 32  # masks per task of a thread
 
 
 @dataclass(frozen=True)
@@ -83,21 +84,30 @@ def _load(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.int64] | None:
 
 def _measure(files: Sequence[Path], class_ids: Sequence[int], progress: bool, title: str) -> npt.NDArray[np.int64]:
     areas = np.zeros((len(files), len(class_ids)), dtype=np.int64)
-    wanted = list(class_ids)
-    known = {0, IGNORE, *wanted}
+    chunks = [files[k : k + _CHUNK] for k in range(0, len(files), _CHUNK)]
     console = Console(stderr=True)
     with ThreadPoolExecutor(THREADS) as pool:
-        rows = track(pool.map(mask_histogram, files), title, len(files), console=console, disable=not progress)
+        done = track(pool.map(_histograms, chunks), title, len(chunks), console=console, disable=not progress)
         try:
-            for row, counts in enumerate(rows):
-                strange = [value for value, count in enumerate(counts) if count and value not in known]
-                if strange:
-                    raise DataError(
-                        f"The mask {files[row]} holds the values {strange[:8]}; allowed are 0, the class ids "
-                        f"{wanted[0]}..{wanted[-1]} and 255. It belongs to another data set, or holds colours."
-                    )
-                areas[row] = [counts[c] for c in wanted]
+            for k, counts in enumerate(done):
+                _check_values(counts, chunks[k], class_ids)
+                areas[k * _CHUNK : k * _CHUNK + len(counts)] = counts[:, list(class_ids)]
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
     return areas
+
+
+def _histograms(files: Sequence[Path]) -> npt.NDArray[np.int64]:
+    return np.array([mask_histogram(file) for file in files], dtype=np.int64)
+
+
+def _check_values(counts: npt.NDArray[np.int64], files: Sequence[Path], class_ids: Sequence[int]) -> None:
+    strange = counts > 0
+    strange[:, [0, IGNORE, *class_ids]] = False
+    if strange.any():
+        row = int(strange.any(axis=1).argmax())
+        raise DataError(
+            f"The mask {files[row]} holds the values {np.flatnonzero(strange[row])[:8].tolist()}; allowed are 0, the "
+            f"class ids {class_ids[0]}..{class_ids[-1]} and 255. It belongs to another data set, or holds colours."
+        )
