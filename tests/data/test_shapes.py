@@ -1,7 +1,12 @@
 """The embedded data set: bytes, balance, valid masks, and that a salience baseline is not enough."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -116,6 +121,34 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest
     assert not partial.exists()
     assert not (root / "JPEGImages/stranger.jpg").exists()
     assert len(list((root / "JPEGImages").iterdir())) == 10
+
+
+def test_a_killed_process_leaves_no_data_no_lock_and_no_workers(tmp_path: Path) -> None:
+    root = tmp_path / "s"
+    code = f"from pathlib import Path; from fss.data.shapes import write_shapes as w; w(Path({str(root)!r}), workers=2)"
+    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stdout=subprocess.DEVNULL)
+    wait_until(lambda: any(tmp_path.glob(".s.partial/JPEGImages/*.jpg")))
+    process.kill()
+    process.wait()
+    assert not root.exists()
+    wait_until(lambda: not session_lives(process.pid))
+    write_shapes(root, 1, **SMALL, workers=1)
+    assert len(list((root / "JPEGImages").iterdir())) == 10
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def session_lives(leader: int) -> bool:
+    try:
+        os.killpg(leader, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_an_interrupted_replacement_keeps_the_old_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
