@@ -1,0 +1,166 @@
+"""Every file in conf/ composes, and the files of a family are its registry."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from fss.cli.build import targets
+from fss.cli.edge import check, plain, prepare_hydra, slug
+from fss.finetune.base import Strategy
+from fss.methods.base import FewShotHead
+
+ROOT = Path(__file__).resolve().parents[2]
+CONF = ROOT / "conf"
+COUNTS = {  # at least; a group that shrinks or moves would be checked in vain
+    "backbone": 3,
+    "data": 3,
+    "debug": 2,
+    "experiment": 1,
+    "finetune": 3,
+    "logger": 3,
+    "method": 1,
+    "recipe": 4,
+    "trainer": 3,
+}
+OPTIONS = sorted((p.parent.relative_to(CONF).as_posix(), p.stem) for p in CONF.glob("*/**/*.yaml"))
+FAMILIES = {"method": ("methods", FewShotHead), "finetune": ("finetune", Strategy)}
+WITH_TARGET = [(g, o) for g, o in OPTIONS if g in ("method", "finetune", "backbone")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _hydra() -> Iterator[None]:
+    prepare_hydra()
+    with initialize_config_dir(str(CONF), version_base="1.3", job_name="test"):
+        yield
+
+
+def composed(*overrides: str, name: str = "config") -> DictConfig:
+    return compose(name, overrides=list(overrides))
+
+
+def test_every_group_is_counted() -> None:
+    groups = {g for g, _ in OPTIONS}
+    assert groups >= COUNTS.keys()
+    for group, least in COUNTS.items():
+        assert sum(g == group for g, _ in OPTIONS) >= least, group
+    assert {p.stem for p in CONF.glob("*.yaml")} == {"config", "eval"}
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_with_the_defaults(group: str, option: str) -> None:
+    # an experiment and a debug preset are added, everything else replaces a default
+    config = plain(composed(f"{group}={option}"))
+    check(config)
+    assert slug(config)
+    if group in ("method", "finetune", "recipe", "data"):
+        assert config[group]["name"] == option
+    OmegaConf.to_container(OmegaConf.create(config), throw_on_missing=group != "experiment")
+
+
+@pytest.mark.xfail(
+    strict=True, reason="conf/eval.yaml: trainer.max_epochs is ${data.epochs}, and eval.py composes no data group"
+)
+def test_eval_composes() -> None:
+    config = plain(composed("ckpt=some.ckpt", name="eval"))
+    assert config["shot"] is None
+    assert config["trainer"]["_target_"] == "pytorch_lightning.Trainer"
+
+
+def test_a_misspelt_option_does_not_compose() -> None:
+    with pytest.raises(Exception, match="finetune/svff"):
+        composed("finetune=svff")
+
+
+def imported(target: str) -> Any:
+    module, _, name = target.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_target_exists(group: str, option: str) -> None:
+    for target in targets(plain(composed(f"{group}={option}"))[group]) if group not in ("experiment", "debug") else []:
+        assert callable(imported(target)), target
+
+
+@pytest.mark.parametrize(("group", "option"), WITH_TARGET)
+def test_class_and_yaml_agree(group: str, option: str) -> None:
+    node = plain(composed(f"{group}={option}"))[group]
+    cls = imported(node["_target_"])
+    assert inspect.getdoc(cls), f"{cls.__name__} has no docstring"
+    if group in FAMILIES:
+        assert cls.name == node["name"] == option
+        assert issubclass(cls, FAMILIES[group][1])
+        assert cls.__module__.startswith(f"fss.{FAMILIES[group][0]}.")
+    own = {"name", "wants", "weights", "_target_"}
+    parameters = inspect.signature(cls).parameters
+    assert node.keys() - own <= parameters.keys(), "the yaml offers arguments that the class does not take"
+    siblings = [plain(composed(f"{group}={o}"))[group] for g, o in WITH_TARGET if g == group]
+    shown = {k for n in siblings if n["_target_"] == node["_target_"] for k in n}
+    missing = parameters.keys() - shown - {"channels"}
+    assert not missing, "constructor arguments that no yaml shows cannot be found by a user"
+
+
+@pytest.mark.parametrize("group", FAMILIES)
+def test_every_member_has_a_yaml_and_every_yaml_a_member(group: str) -> None:
+    package, base = FAMILIES[group]
+    found = {}
+    for path in sorted((ROOT / "src" / "fss" / package).glob("*.py")):
+        if not any(isinstance(n, ast.ClassDef) for n in ast.parse(path.read_text()).body):
+            continue
+        module = importlib.import_module(f"fss.{package}.{path.stem}")
+        for cls in vars(module).values():
+            own = inspect.isclass(cls) and cls.__module__ == module.__name__
+            if own and issubclass(cls, base) and not inspect.isabstract(cls):
+                assert inspect.getdoc(cls), f"{cls.__name__} has no docstring"
+                found[cls.name] = f"{cls.__module__}.{cls.__name__}"
+    assert len(found) >= COUNTS[group]
+    in_conf = {o: yaml.safe_load((CONF / g / f"{o}.yaml").read_text()) for g, o in OPTIONS if g == group}
+    assert set(in_conf) == set(found)
+    used = {o: plain(composed(f"{group}={o}"))[group]["_target_"] for o in in_conf}
+    assert used == found
+
+
+def test_heads_say_which_dilation_they_want() -> None:
+    for group, option in OPTIONS:
+        if group == "method":
+            config = plain(composed(f"method={option}"))
+            assert config["backbone"]["dilation"] == config["method"]["wants"]["dilation"]
+
+
+def test_defaults_are_the_papers() -> None:
+    config = plain(composed())
+    recipe = config["recipe"]
+    assert (config["backbone"]["name"], config["finetune"]["name"], recipe["name"]) == ("resnet50", "svf", "paper")
+    assert (recipe["optimizer"]["lr"], recipe["optimizer"]["momentum"]) == (0.015, 0.9)
+    assert (recipe["optimizer"]["weight_decay"], recipe["batch_size"], recipe["backbone_lr_factor"]) == (1e-4, 8, 0.1)
+    assert recipe["schedule"]["_target_"].endswith(".cosine")
+    assert recipe["untrained"] == []
+    release = plain(composed("recipe=release"))["recipe"]
+    assert release["untrained"] == ["down_query"]
+    assert release["schedule"]["_target_"].endswith(".constant")
+    for data, size, epochs in (("pascal", 473, 200), ("coco", 641, 50)):
+        node = plain(composed(f"data={data}"))["data"]
+        assert (node["size"], node["epochs"], node["test_episodes"]) == (size, epochs, 1000)
+
+
+@pytest.mark.parametrize("option", sorted(o for g, o in OPTIONS if g == "recipe"))
+def test_every_recipe_builds_a_schedule(option: str) -> None:
+    import torch
+
+    from fss.cli.build import build_recipe
+
+    recipe = build_recipe(plain(composed(f"recipe={option}"))["recipe"])
+    assert 0 < recipe.schedule(0.0) <= 1
+    assert 0 <= recipe.schedule(1.0) <= recipe.schedule(0.5) <= recipe.schedule(0.0)
+    optimizer = recipe.optimizer([torch.nn.Parameter(torch.zeros(1))])
+    assert isinstance(optimizer, torch.optim.Optimizer)
