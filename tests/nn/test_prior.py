@@ -1,0 +1,112 @@
+"""The prior mask against the formula of PFENet, written with loops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from fss.nn.prior import prior_mask
+
+
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def by_hand(query: np.ndarray, support: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """One picture: query (C, h, w), support (C, r, s), mask (r, s) at feature size; methods.md section 2."""
+    _, h, w = query.shape
+    best = np.zeros((h, w))
+    for y in range(h):
+        for x in range(w):
+            q = query[:, y, x]
+            values = []
+            for j in range(support.shape[1]):
+                for i in range(support.shape[2]):
+                    s = support[:, j, i] * mask[j, i]
+                    values.append(s @ q / (np.sqrt(s @ s) * np.sqrt(q @ q) + 1e-7))
+            best[y, x] = max(values)
+    return (best - best.min()) / (best.max() - best.min() + 1e-7)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_equals_the_plain_formula(soft: bool) -> None:
+    query, support = randn(2, 5, 4, 3), randn(2, 5, 3, 6, seed=1)
+    mask = torch.rand(2, 1, 3, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    if not soft:
+        mask = (mask > 0.6).double()
+    assert 0 < float(mask.sum()) < mask.numel()
+    prior = prior_mask(query, support, mask)
+    assert prior.shape == (2, 1, 4, 3)
+    for b in range(2):
+        expected = by_hand(query[b].numpy(), support[b].numpy(), mask[b, 0].numpy())
+        np.testing.assert_allclose(prior[b, 0].numpy(), expected, atol=1e-12)
+
+
+def test_full_size_mask_is_resized_with_aligned_corners() -> None:
+    query, support = randn(1, 4, 3, 3), randn(1, 4, 3, 3, seed=1)
+    mask = torch.zeros(1, 1, 5, 5, dtype=torch.float64)
+    mask[..., :2] = 1  # with aligned corners columns 0, 2, 4 are taken: 1, 0, 0
+    small = np.array([[1.0, 0, 0]] * 3)
+    np.testing.assert_allclose(
+        prior_mask(query, support, mask)[0, 0].numpy(),
+        by_hand(query[0].numpy(), support[0].numpy(), small),
+        atol=1e-12,
+    )
+
+
+def test_one_where_the_query_equals_the_masked_support() -> None:
+    query, support = randn(1, 16, 4, 4), randn(1, 16, 4, 4, seed=1)
+    mask = torch.zeros(1, 1, 4, 4, dtype=torch.float64)
+    mask[0, 0, 2, 3] = 1
+    query[0, :, 1, 1] = 3 * support[0, :, 2, 3]  # length does not matter
+    prior = prior_mask(query, support, mask)[0, 0]
+    assert float(prior[1, 1]) == pytest.approx(1.0, abs=1e-6)
+    assert int((prior > 0.999).sum()) == 1
+    assert float(prior.min()) == 0.0
+
+
+def test_equal_outside_the_mask_does_not_count() -> None:
+    query, support = randn(1, 16, 4, 4), randn(1, 16, 4, 4, seed=1)
+    mask = torch.zeros(1, 1, 4, 4, dtype=torch.float64)
+    mask[0, 0, 0, :2] = 1
+    query[0, :, 3, 3] = support[0, :, 2, 2]
+    changed = prior_mask(query, support, mask)
+    support[0, :, 2, 2] = 0
+    assert torch.equal(changed, prior_mask(query, support, mask))
+
+
+def test_scaled_per_picture() -> None:
+    query = randn(2, 4, 3, 3)
+    query[1] *= 100
+    support = randn(2, 4, 3, 3, seed=1)
+    prior = prior_mask(query, support, torch.ones(2, 1, 3, 3, dtype=torch.float64))
+    for picture in prior:
+        assert float(picture.min()) == 0.0
+        assert float(picture.max()) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_empty_mask_gives_zero_and_finite_gradients() -> None:
+    query, support = randn(1, 4, 3, 3).requires_grad_(), randn(1, 4, 3, 3, seed=1).requires_grad_()
+    prior = prior_mask(query, support, torch.zeros(1, 1, 9, 9, dtype=torch.float64))
+    assert torch.equal(prior, torch.zeros_like(prior))
+    prior.sum().backward()
+    for leaf in (query, support):
+        assert leaf.grad is not None
+        assert bool(leaf.grad.isfinite().all())
+
+
+def test_gradient_is_finite_where_features_vanish() -> None:
+    query, support = randn(1, 4, 3, 3), randn(1, 4, 3, 3, seed=1)
+    query[0, :, 1, 1] = 0
+    support[0, :, 0, 0] = 0
+    query.requires_grad_()
+    support.requires_grad_()
+    mask = torch.ones(1, 1, 3, 3, dtype=torch.float64)
+    mask[..., 2] = 0
+    prior_mask(query, support, mask).square().sum().backward()
+    for leaf in (query, support):
+        assert leaf.grad is not None
+        assert bool(leaf.grad.isfinite().all())
+        assert float(leaf.grad.abs().max()) > 0
