@@ -1,0 +1,52 @@
+"""Every strategy of conf/finetune, and a small backbone to inject it into."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from torch import nn
+
+from fss.backbones.resnet import ResNet
+from fss.cli.build import build_strategy
+from fss.cli.edge import plain, prepare_hydra
+from fss.finetune.base import Strategy
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+NAMES = sorted(p.stem for p in (CONF / "finetune").glob("*.yaml"))
+
+
+def node(name: str, *overrides: str) -> dict[str, Any]:
+    prepare_hydra()
+    with initialize_config_dir(str(CONF), version_base="1.3", job_name="test"):
+        found: dict[str, Any] = plain(compose("config", overrides=[f"finetune={name}", *overrides]))["finetune"]
+    return found
+
+
+# Further forms of a strategy: id -> (yaml, overrides).
+VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {n: (n, ()) for n in NAMES} | {
+    "svf-usv": ("svf", ("finetune.factors=[U,S,V]",)),
+    "svf-stem": ("svf", ("finetune.stages=[0,4]",)),
+    "full-norm": ("full", ("finetune.train_norm=true",)),
+    "full-all": ("full", ("finetune.stages=[0,1,2,3,4]",)),
+}
+
+
+def make(variant: str) -> Strategy:
+    name, overrides = VARIANTS[variant]
+    return build_strategy(node(name, *overrides))
+
+
+def tiny(seed: int = 0) -> ResNet:
+    """ResNet-18 with 8 channels, non-trivial batch-norm statistics and affine values, as after pre-training."""
+    torch.manual_seed(seed)
+    backbone = ResNet(18, width=8)
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.1)
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return backbone
