@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from fss.cli.build import build_model, build_strategy, targets
-from fss.errors import FssError
+from fss.cli.build import build_model, build_strategy
+from fss.cli.instantiate import targets
+from fss.errors import FssError, first_line
 from fss.finetune.base import Strategy
 from fss.methods.segmenter import FewShotSegmenter
 
@@ -55,7 +56,7 @@ def read_checkpoint(path: str | Path, trusted: Sequence[str] = ()) -> Checkpoint
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged and unsafe files raise many types
         raise FssError(
-            f"{file} is no readable checkpoint: {str(error).splitlines()[0]} Pickled code is never run; a damaged "
+            f"{file} is no readable checkpoint: {first_line(error)} Pickled code is never run; a damaged "
             "file must be written again."
         ) from error
     card = content.get("fss") if isinstance(content, Mapping) else None

@@ -9,3 +9,15 @@ class FssError(ValueError):
     The command line prints the message alone and exits with status 2; any other exception is a defect and keeps its
     traceback.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its type where it has none.
+
+    Args:
+        error: any exception.
+
+    Returns:
+        One line.
+    """
+    return next(iter(str(error).splitlines()), type(error).__name__)

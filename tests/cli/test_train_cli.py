@@ -157,7 +157,6 @@ def test_tuned_values_are_those_of_the_checkpoint(run: Run) -> None:
     assert all(torch.equal(v, state[f"backbone.{n}"]) for n, v in values.items())
 
 
-@pytest.mark.xfail(strict=True, reason="conf/eval.yaml: ${data.epochs} of the trainer group has no data group")
 def test_eval_with_another_shot(run: Run) -> None:
     before = (run.folder / "result.json").read_bytes()
     done = call(run.home, "eval.py", f"ckpt={run.folder / 'checkpoints' / 'best.ckpt'}", "shot=2")
@@ -191,11 +190,6 @@ class Watch(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=TypeError,
-    reason="overfit_batches puts Lightning's SequentialSampler, whose keys are numbers, before data/episodes.py",
-)
 def test_overfitting_repeats_the_same_episodes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """conf/debug/overfit.yaml: the trainer's overfit_batches must work with our sampler."""
     monkeypatch.setenv("FSS_CACHE", str(run.home / "cache"))

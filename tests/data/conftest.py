@@ -9,7 +9,7 @@ from tests.data.fabricate import write_voc
 
 from fss.data.voc import ShapesSource
 
-SHARED = Path(os.environ.get("FSS_SHARED", Path(__file__).resolve().parents[2] / "../shared"))
+SHARED = Path(os.environ.get("FSS_SHARED", Path(__file__).resolve().parents[2].parent / "shared"))
 
 
 @pytest.fixture(autouse=True)

@@ -89,10 +89,6 @@ def test_masked_before_stage_4() -> None:
         assert not torch.allclose(found.support[4][:, k], plain.support[4][:, k])
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="features.py: stages[3] and parts are one list, so `parts[1:] = ...` masks the recorded stage 3 as well",
-)
 def test_masking_before_stage_4_leaves_stage_3_alone() -> None:
     """Prototypes come from unmasked maps (methods.md section 2); double masking shows where masks are soft."""
     given = inputs(2, 2, size=SOFT)

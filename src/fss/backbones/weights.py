@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fss.backbones.staged import StagedModule
-from fss.errors import FssError
+from fss.errors import FssError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for damaged or unsafe files
         raise WeightsError(
-            f"{path} is no readable weight file: {str(error).splitlines()[0]}. "
+            f"{path} is no readable weight file: {first_line(error)}. "
             "Only plain tensors are read (weights_only=True); a damaged file must be fetched again."
         ) from error
     for nest in ("state_dict", "model"):

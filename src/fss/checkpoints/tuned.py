@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fss.errors import FssError
+from fss.errors import FssError, first_line
 from fss.files import atomic
 from fss.finetune.base import load_trained_state, trained_state
 from fss.types import StagedBackbone
@@ -44,6 +44,6 @@ def apply_tuned(path: Path, backbone: StagedBackbone) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
         values, card = content["values"], content["card"]
     except Exception as error:  # damaged and unsafe files raise many types
-        raise FssError(f"{path} is no file of tuned values: {str(error).splitlines()[0]}") from error
+        raise FssError(f"{path} is no file of tuned values: {first_line(error)}") from error
     load_trained_state(backbone, values)
     return dict(card)

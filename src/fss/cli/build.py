@@ -2,53 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from fss.backbones.staged import StagedModule
 from fss.backbones.weights import load_into, resolve
-from fss.cli.edge import cause
+from fss.cli.instantiate import Node, make
 from fss.data.datamodule import FewShotDataModule
 from fss.data.options import EpisodeOptions, IndexOptions, LoaderOptions, Selection, TransformOptions
 from fss.data.source import SegmentationSource
-from fss.errors import FssError
 from fss.finetune.base import Strategy
 from fss.lit.optim import Recipe
 from fss.methods.base import FewShotHead
 from fss.methods.segmenter import FewShotSegmenter
-
-Node = Mapping[str, Any]
-
-# Facts of a group that are for people and other groups, not for its constructor.
-_NOT_ARGUMENTS = ("name", "wants", "weights")
-
-
-def make(group: str, node: Node, **more: Any) -> Any:
-    """Instantiate one group.
-
-    Args:
-        group: its name, for messages.
-        node: ``_target_`` and arguments; ``name``, ``wants`` and ``weights`` are left out.
-        more: further arguments.
-
-    Returns:
-        The object.
-
-    Raises:
-        FssError: if the class is unknown or refuses its arguments.
-    """
-    arguments = {k: v for k, v in node.items() if k not in _NOT_ARGUMENTS}
-    try:
-        return instantiate(arguments, **more, _convert_="all")
-    except InstantiationException as error:
-        known = cause(error)
-        if known is not None:
-            raise known from error
-        text = str(error).replace("\n", " ")
-        raise FssError(f"The options of {group}={node.get('name')} cannot be used: {text}") from error
 
 
 def build_backbone(node: Node, pretrained: bool = True) -> StagedModule:
@@ -105,20 +72,6 @@ def build_recipe(node: Node) -> Recipe:
     )
 
 
-def build_source(node: Node) -> SegmentationSource:
-    """Build the reader of a data set; imports no torch.
-
-    Args:
-        node: the data group.
-
-    Returns:
-        The reader.
-    """
-    source = make("data", node["source"])
-    assert isinstance(source, SegmentationSource)
-    return source
-
-
 def build_data(config: Node, source: SegmentationSource, test_shot: int | None = None) -> FewShotDataModule:
     """Build the data module.
 
@@ -153,23 +106,6 @@ def build_data(config: Node, source: SegmentationSource, test_shot: int | None =
             workers=config["workers"],
         ),
     )
-
-
-def targets(node: Any) -> list[str]:
-    """List every ``_target_`` in a configuration.
-
-    Args:
-        node: nested dictionaries and lists.
-
-    Returns:
-        Import paths.
-    """
-    if isinstance(node, Mapping):
-        own = [str(node["_target_"])] if "_target_" in node else []
-        return own + [t for v in node.values() for t in targets(v)]
-    if isinstance(node, Sequence) and not isinstance(node, str):
-        return [t for v in node for t in targets(v)]
-    return []
 
 
 def _options(kind: type[Any], data: Node) -> Any:

@@ -87,11 +87,14 @@ def _test(job: Job, checkpoint: Checkpoint, asked: dict[str, Any]) -> float:
     import pytorch_lightning as pl
 
     from fss.api import rebuild
-    from fss.cli.build import build_data, build_recipe, build_source
+    from fss.cli.build import build_data, build_recipe
+    from fss.cli.instantiate import build_source
+    from fss.cli.quiet import hush
     from fss.cli.trainer import build_trainer, facts
     from fss.lit.callbacks.backbone import BackboneFinetune
     from fss.lit.episodic import EpisodicModule
 
+    hush()
     config = job.config
     source = build_source(config["data"])
     source.check("val")

@@ -6,6 +6,7 @@ import typer
 
 from fss.cli.data import app as data_app
 from fss.cli.pretrain import pretrain
+from fss.cli.report import report
 
 app = typer.Typer(
     name="fss",
@@ -15,3 +16,4 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.command()(pretrain)
+app.command()(report)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,20 +19,27 @@ def pretrain(
     ),
     out: Annotated[Path, typer.Option(help="File of the backbone's weights.")] = Path("weights/shapes_resnet18.pth"),
     depth: Annotated[int, typer.Option(help="Layers of the ResNet: 18 or 50.")] = 18,
-    width: Annotated[int, typer.Option(help="Channels of its first stage.")] = 32,
-    epochs: Annotated[int, typer.Option(help="Passes over the pictures.", min=1)] = 12,
+    width: Annotated[int, typer.Option(help="Channels of its first stage.")] = 16,
+    epochs: Annotated[int, typer.Option(help="Passes over the pictures.", min=1)] = 10,
     batch_size: Annotated[int, typer.Option(help="Pictures per step.", min=2)] = 64,
     seed: Annotated[int, typer.Option(help="Seed of initialisation and order.", min=0)] = 0,
 ) -> None:
     """Pre-train a small backbone by classification of single objects, as ImageNet does for photographs."""
+    settings = {"depth": depth, "width": width, "epochs": epochs, "batch_size": batch_size, "seed": seed}
+    settings["data"] = _fingerprint(data)
+    if _already(out, settings):
+        typer.echo(f"{out} is there already, pre-trained with these settings on these pictures.")
+        return
     import pytorch_lightning as pl
     import torch
 
     from fss.backbones.resnet import ResNet
+    from fss.cli.quiet import hush
     from fss.data.classification import classification_loader
-    from fss.files import atomic
+    from fss.files import atomic, write_json
     from fss.lit.classification import Classifier
 
+    hush()
     pl.seed_everything(seed, verbose=False)
     train, classes = classification_loader(data, "train", batch_size, workers=1, seed=seed)
     val, _ = classification_loader(data, "val", 256, workers=0, seed=seed)
@@ -47,5 +56,24 @@ def pretrain(
     if trainer.interrupted:
         raise KeyboardInterrupt
     with atomic(out) as file:
-        torch.save(model.backbone.state_dict(), file)
+        torch.save({"state_dict": model.backbone.state_dict()}, file)
+    write_json(_settings_file(out), settings)
     typer.echo(f"{out}: {len(classes)} classes, accuracy {100 * model.accuracy:.1f} % on held-out pictures")
+
+
+def _settings_file(out: Path) -> Path:
+    return out.with_suffix(".json")
+
+
+def _already(out: Path, settings: dict[str, Any]) -> bool:
+    """Return whether the weights were made with these very settings."""
+    try:
+        return out.is_file() and json.loads(_settings_file(out).read_text()) == settings
+    except (OSError, ValueError):
+        return False
+
+
+def _fingerprint(data: Path) -> str:
+    """Hash names and sizes of the pictures."""
+    files = sorted((str(p.relative_to(data)), p.stat().st_size) for p in data.rglob("*.jpg"))
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from omegaconf import DictConfig
 
 from fss.cli.edge import check, determining, identity, plain, slug
 from fss.cli.trainer import Job, build_trainer, checkpointing, facts
+from fss.errors import FssError
 from fss.reports.results import load_result
 
 if TYPE_CHECKING:
@@ -42,12 +44,24 @@ def run(cfg: DictConfig) -> float:
         log.info("Already finished with mIoU %.2f: %s (overwrite=true runs it again)", done, job.folder)
         return done
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    from fss.cli.build import build_source  # heavy libraries come now
+    from fss.cli.instantiate import build_source
 
-    source = build_source(config["data"])
-    for split in ("train", "val"):
-        source.check(split)
-    return _train_and_test(job, source)
+    try:
+        source = build_source(config["data"])
+        for split in ("train", "val"):
+            source.check(split)
+        return _train_and_test(job, source)
+    except FssError:
+        _tidy(job.folder)
+        raise
+
+
+def _tidy(folder: Path) -> None:
+    """Remove the folder of a run that failed before it made anything but a log."""
+    made = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
+    if made <= {".hydra", "train.log"}:
+        logging.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def finished(job: Job) -> float | None:
@@ -75,9 +89,11 @@ def _train_and_test(job: Job, source: SegmentationSource) -> float:
 
     from fss.cli.build import build_data, build_model, build_recipe, build_strategy
     from fss.cli.loggers import build_loggers
+    from fss.cli.quiet import hush
     from fss.lit.callbacks.backbone import BackboneFinetune
     from fss.lit.episodic import EpisodicModule
 
+    hush()
     config = job.config
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     data = build_data(config, source)

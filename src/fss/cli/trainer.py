@@ -104,7 +104,7 @@ def build_trainer(
     import pytorch_lightning as pl
 
     from fss.backbones.weights import IMAGENET_MEAN, IMAGENET_STD
-    from fss.cli.build import make
+    from fss.cli.instantiate import make
     from fss.lit.callbacks.cost import CostMeter
     from fss.lit.callbacks.pictures import PictureRecorder
     from fss.lit.callbacks.result import ResultWriter

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fss.data.errors import DataError
+from fss.files import atomic
 
 THREADS = max(2, min(16, os.cpu_count() or 2))
 """Threads for reading many small files; decoding and hashing release the interpreter lock."""
@@ -37,22 +37,14 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         DataError: if the folder cannot be written to.
     """
     data = content.encode() if isinstance(content, str) else content
-    name = ""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:32]}.", suffix=".tmp")
-        with os.fdopen(handle, "wb") as file:
+        with atomic(path) as file:
             file.write(data)
-        Path(name).chmod(0o644)
-        os.replace(name, path)
     except OSError as error:
         raise DataError(
             f"Cannot write {path}: {error.strerror or error}. Give a folder that is writable and has room "
             "(derived files go to $FSS_CACHE, by default ~/.cache/fss)."
         ) from error
-    finally:
-        if name:
-            Path(name).unlink(missing_ok=True)
 
 
 def fingerprint(files: Sequence[Path]) -> str:

@@ -6,6 +6,7 @@ the state of ``rng``.
 
 from __future__ import annotations
 
+import colorsys
 from dataclasses import dataclass
 
 import cv2
@@ -122,25 +123,33 @@ def random_colour(rng: np.random.Generator) -> Colour:
     """Draw a colour of any hue, from dull to saturated, (3,) in 0..255."""
     hue, saturation, value = rng.uniform(0, 6), rng.uniform(0.1, 1.0), rng.uniform(50, 250)
     steps = np.clip(np.abs((hue - np.array([0.0, 2.0, 4.0]) + 3) % 6 - 3) - 1, 0, 1)
-    return (value * (1 - saturation * steps)).astype(np.float32)
+    return np.asarray(value * (1 - saturation * steps), dtype=np.float32)
 
 
-def draw_paints(rng: np.random.Generator, ground: Colour, contrast: float = 60.0) -> Paints:
+def draw_paints(rng: np.random.Generator, ground: Colour, hue: float | None = None, contrast: float = 60.0) -> Paints:
     """Draw the two colours of an object: apart from each other, and the first apart from the background.
 
     Args:
         rng: source.
         ground: mean colour behind the object, (3,).
+        hue: of the first colour, in [0, 1), met within 0.03; None draws any.
         contrast: least difference in luma between the two, in 0..255.
 
     Returns:
         pair: two colours, (3,) each.
     """
     while True:
-        first, second = random_colour(rng), random_colour(rng)
+        first = random_colour(rng) if hue is None else _tint(rng, hue)
+        second = random_colour(rng)
         visible = np.abs(first - ground).max() > 45
         if visible and abs(float((first - second) @ _LUMA)) > contrast:
             return first, second
+
+
+def _tint(rng: np.random.Generator, hue: float) -> Colour:
+    """Draw a strong colour of about one hue, (3,)."""
+    near = (hue + rng.uniform(-0.03, 0.03)) % 1.0
+    return np.array(colorsys.hsv_to_rgb(near, rng.uniform(0.65, 1.0), rng.uniform(0.55, 1.0)), dtype=np.float32) * 255
 
 
 def plain_background(height: int, width: int, rng: np.random.Generator) -> Canvas:
@@ -165,7 +174,7 @@ def rough_background(height: int, width: int, rng: np.random.Generator) -> Canva
         )
     mix = np.clip(0.5 + 0.45 * field, 0, 1)[..., None]
     canvas = (first * (1 - mix) + second * mix) * _lighting(height, width, rng, 0.3)
-    return np.clip(canvas, 0, 255).astype(np.float32)
+    return np.asarray(np.clip(canvas, 0, 255), dtype=np.float32)
 
 
 def scatter_clutter(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -190,7 +199,7 @@ def _polygon(rng: np.random.Generator) -> NDArray[np.float64]:
     """Return an irregular polygon of radius about 1, (N, 2)."""
     count = int(rng.integers(4, 9))
     angle = (np.arange(count) + rng.uniform(0, 0.8, count)) * (2 * np.pi / count)
-    return rng.uniform(0.6, 1.2, (count, 1)) * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    return np.asarray(rng.uniform(0.6, 1.2, (count, 1)) * np.stack([np.cos(angle), np.sin(angle)], axis=1))
 
 
 def degrade(canvas: Canvas, rng: np.random.Generator, strength: float = 1.0) -> Mask:

@@ -78,16 +78,16 @@ class EpisodeDataset(Dataset[EpisodeItem]):
         """Return the number of episodes per epoch."""
         return len(self.draws)
 
-    def __getitem__(self, key: tuple[int, int]) -> EpisodeItem:
+    def __getitem__(self, key: tuple[int, int] | int) -> EpisodeItem:
         """Return one episode.
 
         Args:
-            key: (epoch, i).
+            key: (epoch, i), or i alone for epoch 0, as Lightning's ``overfit_batches`` asks.
 
         Raises:
             DataError: if a picture or mask is missing or damaged, or their sizes differ.
         """
-        epoch, i = key
+        epoch, i = (0, key) if isinstance(key, int) else key
         draw = self.draws.draw(epoch, i)
         labels: list[UInt8] = []
         parts: list[tuple[Tensor, Tensor]] = []

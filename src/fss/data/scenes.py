@@ -42,6 +42,8 @@ CLASSES: tuple[tuple[str, str], ...] = tuple((_SHAPES[i % 8], _TEXTURES[i % 7]) 
 OTHER_CLASSES: tuple[tuple[str, str], ...] = tuple((_OTHER_SHAPES[i % 8], _OTHER_TEXTURES[i % 7]) for i in range(18))
 """Shape and texture of the classes for pre-training by classification, none of them in :data:`CLASSES`."""
 
+_HUES = 6  # a class has one of six hues, met by three or four classes; pre-training pictures have any
+
 _SINGLE_SIDE = 64
 _STREAMS = {"train": 0, "val": 1, "single_train": 2, "single_val": 3}
 
@@ -70,7 +72,8 @@ def draw_scene(seed: int, split: SceneSplit, number: int) -> tuple[Mask, Mask]:
     ground = canvas.mean(axis=(0, 1))
     placed: list[tuple[int, NDArray[np.bool_]]] = []
     for index in _choose_classes(seed, split, number, rng):
-        sprite = draw_sprite(*CLASSES[index], rng.uniform(480.0, 1400.0), draw_paints(rng, ground), rng)
+        paints = draw_paints(rng, ground, hue=(index % _HUES) / _HUES)
+        sprite = draw_sprite(*CLASSES[index], rng.uniform(900.0, 2400.0), paints, rng)
         spot = _free_spot(canvas, sprite, [mask for _, mask in placed], rng)
         if spot is not None:
             paste(canvas, sprite, *spot)
@@ -93,7 +96,7 @@ def draw_single(seed: int, split: SceneSplit, index: int, number: int) -> Mask:
     rng = np.random.default_rng([seed, _STREAMS[f"single_{split}"], index, number])
     canvas = plain_background(_SINGLE_SIDE, _SINGLE_SIDE, rng)
     sprite = draw_sprite(
-        *OTHER_CLASSES[index], rng.uniform(550.0, 1500.0), draw_paints(rng, canvas.mean(axis=(0, 1))), rng
+        *OTHER_CLASSES[index], rng.uniform(800.0, 2000.0), draw_paints(rng, canvas.mean(axis=(0, 1))), rng
     )
     room = _SINGLE_SIDE - np.array(sprite.alpha.shape[::-1])
     x, y = (int(rng.integers(min(n, 0), max(n, 0) + 1)) for n in room)
@@ -106,11 +109,11 @@ def _choose_classes(seed: int, split: SceneSplit, number: int, rng: np.random.Ge
     turn = np.random.default_rng([seed, _STREAMS[split], number // 20, 20]).permutation(20)
     main = int(turn[number % 20])
     chosen = [main]
-    for _ in range(int(rng.choice([1, 2, 3], p=[0.25, 0.45, 0.3]))):
+    for _ in range(int(rng.choice([1, 2, 3], p=[0.45, 0.4, 0.15]))):
         draw = rng.random()
         if draw < 0.08:
             rivals = [main]
-        elif draw < 0.4:
+        elif draw < 0.2:
             rivals = [i for i in range(20) if i not in chosen and _akin(CLASSES[i], CLASSES[main])]
         else:
             rivals = [i for i in range(20) if i not in chosen]

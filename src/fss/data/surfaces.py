@@ -7,6 +7,7 @@ mixes the two colours of the object. Angle and period vary within a class and ar
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +20,14 @@ def _phase(rng: np.random.Generator) -> float:
     return float(rng.uniform(0.0, 1.0))
 
 
-def _wave(t: Field) -> Field:
+def _wave(t: NDArray[Any]) -> Field:
     """Return a triangle wave of period 1 between -1 and 1, same shape."""
-    return 4.0 * np.abs(t - np.floor(t) - 0.5) - 1.0
+    return np.asarray(4.0 * np.abs(t - np.floor(t) - 0.5) - 1.0)
 
 
-def _step(t: Field, softness: float = 0.15) -> Field:
+def _step(t: NDArray[Any], softness: float = 0.15) -> Field:
     """Return 0 below zero and 1 above, with a soft edge, same shape."""
-    return np.clip(0.5 + t / (2.0 * softness), 0.0, 1.0)
+    return np.asarray(np.clip(0.5 + t / (2.0 * softness), 0.0, 1.0))
 
 
 def plain(x: Field, y: Field, period: float, rng: np.random.Generator) -> Field:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -42,7 +45,7 @@ def full_rank(weight: Tensor, groups: int = 1) -> int:
 def decompose(weight: Tensor, rank: int, groups: int = 1) -> tuple[Tensor, Tensor, Tensor]:
     """Decompose a weight as W = U diag(S) V^T, group by group (SVF paper, section 3.2).
 
-    The factorisation runs in float64: it costs a second at start-up, and keeps the injected network equal to the
+    The factorisation runs in float64: it costs seconds at start-up, and keeps the injected network equal to the
     plain one to float32 rounding.
 
     Args:
@@ -54,11 +57,24 @@ def decompose(weight: Tensor, rank: int, groups: int = 1) -> tuple[Tensor, Tenso
         U (Co, R), S (groups * R), V (groups * R, Ci / groups, k, k), in the weight's type; S descends per group.
     """
     matrix = weight.detach().double().reshape(groups, weight.shape[0] // groups, -1)
-    u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
+    with _one_thread(matrix.device):
+        u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
     U = u[:, :, :rank].reshape(weight.shape[0], rank)
     S = s[:, :rank].reshape(-1)
     V = vt[:, :rank].reshape(groups * rank, *weight.shape[1:])
     return U.to(weight).contiguous(), S.to(weight).contiguous(), V.to(weight).contiguous()
+
+
+@contextmanager
+def _one_thread(device: torch.device) -> Iterator[None]:
+    """LAPACK's SVD gains little from threads and loses tenfold when the cores are shared (measured)."""
+    threads = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def rebuild(U: Tensor, S: Tensor, V: Tensor, groups: int = 1) -> Tensor:

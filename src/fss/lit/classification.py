@@ -21,7 +21,7 @@ class Classifier(pl.LightningModule):
         accuracy: of the last validation, in [0, 1].
     """
 
-    def __init__(self, backbone: nn.Module, classes: int, lr: float = 0.1) -> None:
+    def __init__(self, backbone: nn.Module, classes: int, lr: float = 3e-3) -> None:
         """Join the parts.
 
         Args:
@@ -81,8 +81,8 @@ class Classifier(pl.LightningModule):
         self.log("accuracy", self.accuracy, prog_bar=True)
 
     def configure_optimizers(self) -> Any:
-        """Use SGD with a one-cycle schedule."""
-        optimizer = torch.optim.SGD(self.parameters(), lr=self.lr, momentum=0.9, weight_decay=5e-4, nesterov=True)
+        """Use AdamW with a one-cycle schedule."""
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=0.02)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = OneCycleLR(optimizer, max_lr=self.lr, total_steps=steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -29,13 +29,20 @@ class Baseline(FewShotHead):
 
     name: ClassVar[str] = "baseline"
 
-    def __init__(self, channels: Sequence[int], width: int = 256, shot_aggregation: ShotAggregation = "mean") -> None:
+    def __init__(
+        self,
+        channels: Sequence[int],
+        width: int = 256,
+        shot_aggregation: ShotAggregation = "mean",
+        dropout: float = 0.5,
+    ) -> None:
         """Build the head.
 
         Args:
             channels: output channels of the backbone's stages 0 to 4.
             width: channels within the head; 256 in the paper.
             shot_aggregation: how K supports become one.
+            dropout: share of reduced channels dropped in training; 0.5 in the release.
 
         Raises:
             FssError: if ``shot_aggregation`` is neither ``mean`` nor ``sum``.
@@ -45,8 +52,8 @@ class Baseline(FewShotHead):
             raise FssError(f"method.shot_aggregation={shot_aggregation!r}: choose mean, or sum as in the SVF release")
         self.shot_aggregation = shot_aggregation
         middle = channels[2] + channels[3]
-        self.down_query = _reduction(middle, width)
-        self.down_supp = _reduction(middle, width)
+        self.down_query = _reduction(middle, width, dropout)
+        self.down_supp = _reduction(middle, width, dropout)
         self.init_merge = nn.Sequential(nn.Conv2d(2 * width + 1, width, 1, bias=False), nn.ReLU(inplace=True))
         self.aspp = ASPP(width)
         self.res1 = nn.Sequential(nn.Conv2d(5 * width, width, 1, bias=False), nn.ReLU(inplace=True))
@@ -94,5 +101,5 @@ class Baseline(FewShotHead):
         )
 
 
-def _reduction(channels: int, width: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.ReLU(inplace=True), nn.Dropout2d(0.5))
+def _reduction(channels: int, width: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.ReLU(inplace=True), nn.Dropout2d(dropout))

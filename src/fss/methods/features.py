@@ -50,7 +50,7 @@ def extract(
     for index in range(max((*spec.stages, *spec.taps)) + 1):
         if index == _MASKED_STAGE and spec.support_view == "masked_before_stage4":
             size = (parts[1].shape[-2], parts[1].shape[-1])
-            parts[1:] = [x * up(m, size) for x, m in zip(parts[1:], masks, strict=True)]
+            parts = [parts[0], *(x * up(m, size) for x, m in zip(parts[1:], masks, strict=True))]
         parts, tapped = _run(backbone.stage(index), parts, together, index in spec.taps)
         if index in spec.stages:
             stages[index] = parts

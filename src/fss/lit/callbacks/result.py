@@ -61,7 +61,6 @@ class ResultWriter(pl.Callback):
         self.facts = facts
         self.finetune = finetune
         self.cost = cost
-        self.files: dict[str, str] = {}
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Collect and write."""
@@ -100,9 +99,15 @@ class ResultWriter(pl.Callback):
                 "config": facts.config,
                 "versions": facts.versions,
                 "commit": facts.commit,
-                "files": self.files,
+                "files": self._files(),
             },
         )
+
+    def _files(self) -> dict[str, str]:
+        """Name what lies beside the result, relative to it."""
+        folder = self.path.parent
+        known = {"pictures": "pictures.npz", "best": "checkpoints/best.ckpt", "last": "checkpoints/last.ckpt"}
+        return {name: file for name, file in known.items() if (folder / file).is_file()}
 
 
 def _parameters(module: EpisodicModule, report: TuneReport) -> dict[str, Any]:

@@ -1,0 +1,62 @@
+# The front door. `make help` lists everything.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= auto
+SEEDS ?= 0
+export NO_ALBUMENTATIONS_UPDATE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint format readme lock clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.ready ## Make .venv with the locked dependencies (uv if it is there, else pip)
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed, $(PYTHON) is older. Name another one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 2; }
+	@echo "Setting up $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@if command -v uv >/dev/null 2>&1; then uv=uv; \
+	  elif $(BIN)/python -m pip install -q --disable-pip-version-check uv >/dev/null 2>&1; then uv=$(BIN)/uv; else uv=; fi; \
+	if [ -n "$$uv" ]; then \
+	  $$uv pip install -q --python $(BIN)/python -r requirements.lock && \
+	  $$uv pip install -q --python $(BIN)/python --no-deps -e .; \
+	else \
+	  $(BIN)/python -m pip install -q -r requirements.lock && $(BIN)/python -m pip install -q --no-deps -e .; \
+	fi
+	@touch $@
+
+demo: setup ## Draw data, pre-train, train freeze / SVF / full, compare (SEEDS=0,1,2 for several)
+	$(BIN)/fss data shapes --root data/shapes
+	$(BIN)/fss pretrain --data data/shapes/classification --out multirun/demo/pretrained.pth
+	$(BIN)/python train.py -m experiment=demo seed=$(SEEDS) finetune=freeze,svf,full
+	$(BIN)/fss report multirun/demo
+
+test: setup ## Run the test suite
+	$(BIN)/python -m pytest -n $(JOBS)
+
+test-all: setup ## Run the test suite with the slow tests
+	$(BIN)/python -m pytest -n $(JOBS) -m "not gpu"
+
+lint: setup ## Check style, types, and that generated text is current
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m fss.reports.options --check README.md
+
+format: setup ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+readme: setup ## Write the generated parts of the README
+	$(BIN)/python -m fss.reports.options --write README.md
+
+lock: ## Pin all dependencies anew (needs uv)
+	uv pip compile pyproject.toml --extra dev --universal --no-annotate --no-header -q -o requirements.lock
+
+clean: ## Remove caches; data, weights and runs stay
+	rm -rf .mypy_cache .ruff_cache .pytest_cache build dist
+	find src tests -name __pycache__ -type d -exec rm -rf {} +
