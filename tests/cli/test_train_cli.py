@@ -18,7 +18,8 @@ import torch
 
 import fss
 from fss.api import read_checkpoint
-from fss.cli.build import build_data, build_source
+from fss.cli.build import build_data
+from fss.cli.instantiate import build_source
 from fss.data.shapes import write_shapes
 from fss.finetune.layers import TunedLayer
 from fss.metrics.geometry import at_label_size

@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer
 
-from fss.cli.build import targets
+from fss.cli.instantiate import targets
 from fss.cli.edge import check, plain, prepare_hydra, slug
 from fss.data.options import TransformOptions
 from fss.finetune.base import Strategy

@@ -25,7 +25,13 @@ def pretrain(
     seed: Annotated[int, typer.Option(help="Seed of initialisation and order.", min=0)] = 0,
 ) -> None:
     """Pre-train a small backbone by classification of single objects, as ImageNet does for photographs."""
-    settings = {"depth": depth, "width": width, "epochs": epochs, "batch_size": batch_size, "seed": seed}
+    settings: dict[str, Any] = {
+        "depth": depth,
+        "width": width,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "seed": seed,
+    }
     settings["data"] = _fingerprint(data)
     if _already(out, settings):
         typer.echo(f"{out} is there already, pre-trained with these settings on these pictures.")

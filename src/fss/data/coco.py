@@ -10,8 +10,7 @@ from fss.data.cache import cache_dir, fingerprint
 from fss.data.coco_masks import RULE, is_complete, rasterise
 from fss.data.errors import DataError
 from fss.data.folds import COCO_CLASSES, CocoScheme, FoldClasses, coco_fold
-from fss.data.masks import UInt8, read_mask, read_picture
-from fss.data.source import ListSplit, existing_folder, read_id_list
+from fss.data.source import ListSplit, PictureFiles, existing_folder, read_id_list
 
 _FOLDERS: dict[ListSplit, str] = {"train": "train2014", "val": "val2014"}
 
@@ -22,7 +21,7 @@ _HELP = (
 )
 
 
-class CocoSource:
+class CocoSource(PictureFiles):
     """COCO 2014 photographs with masks of contiguous class ids 1..80, ascending by COCO category id.
 
         ROOT/train2014/ID.jpg                           photographs, also val2014
@@ -156,28 +155,6 @@ class CocoSource:
         """
         folder = self.masks if self.masks is not None else self._mask_folder(self._split_of(image_id))
         return folder / f"{image_id}.png"
-
-    def image(self, image_id: str) -> UInt8:
-        """Return a photograph, RGB, (H, W, 3), uint8.
-
-        Args:
-            image_id: picture id.
-
-        Raises:
-            DataError: if it is missing or damaged.
-        """
-        return read_picture(self.image_path(image_id))
-
-    def mask(self, image_id: str) -> UInt8:
-        """Return class indices, (H, W), uint8.
-
-        Args:
-            image_id: picture id.
-
-        Raises:
-            DataError: if it is missing or damaged.
-        """
-        return read_mask(self.mask_path(image_id))
 
     def _split_of(self, image_id: str) -> ListSplit:
         """Tell the folder of a picture from its official name, else by looking for it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from fss.data.errors import DataError
 from fss.data.folds import FoldClasses
-from fss.data.masks import UInt8
+from fss.data.masks import UInt8, read_mask, read_picture
 
 ListSplit = Literal["train", "val"]
 """The two picture lists of a data set; the classes decide which episodes are drawn from them."""
@@ -87,6 +88,40 @@ class SegmentationSource(Protocol):
             DataError: if it is missing or damaged.
         """
         ...
+
+
+class PictureFiles(ABC):
+    """Reads pictures and masks from wherever a data set says they lie."""
+
+    @abstractmethod
+    def image_path(self, image_id: str) -> Path:
+        """Return the file of a photograph."""
+
+    @abstractmethod
+    def mask_path(self, image_id: str) -> Path:
+        """Return the file of a mask."""
+
+    def image(self, image_id: str) -> UInt8:
+        """Return a photograph, RGB, (H, W, 3), uint8.
+
+        Args:
+            image_id: picture id.
+
+        Raises:
+            DataError: if it is missing or damaged.
+        """
+        return read_picture(self.image_path(image_id))
+
+    def mask(self, image_id: str) -> UInt8:
+        """Return class indices, (H, W), uint8, 255 ignored.
+
+        Args:
+            image_id: picture id.
+
+        Raises:
+            DataError: if it is missing or damaged.
+        """
+        return read_mask(self.mask_path(image_id))
 
 
 def read_id_list(path: Path) -> list[str]:

@@ -8,11 +8,10 @@ from typing import ClassVar
 
 from fss.data.errors import DataError
 from fss.data.folds import FoldClasses, block_fold
-from fss.data.masks import UInt8, read_mask, read_picture
-from fss.data.source import ListSplit, existing_folder, read_id_list
+from fss.data.source import ListSplit, PictureFiles, existing_folder, read_id_list
 
 
-class VocSource:
+class VocSource(PictureFiles):
     """A data set in the layout of PASCAL VOC.
 
         ROOT/JPEGImages/ID.jpg              photographs
@@ -126,28 +125,6 @@ class VocSource:
             image_id: picture id.
         """
         return self.masks / f"{image_id}.png"
-
-    def image(self, image_id: str) -> UInt8:
-        """Return a photograph, RGB, (H, W, 3), uint8.
-
-        Args:
-            image_id: picture id.
-
-        Raises:
-            DataError: if it is missing or damaged.
-        """
-        return read_picture(self.image_path(image_id))
-
-    def mask(self, image_id: str) -> UInt8:
-        """Return class indices, (H, W), uint8, 255 ignored.
-
-        Args:
-            image_id: picture id.
-
-        Raises:
-            DataError: if it is missing or damaged.
-        """
-        return read_mask(self.mask_path(image_id))
 
     def _help(self) -> str:
         return self.how_to_get.format(root=self.root)
