@@ -15,8 +15,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer
 
-from fss.cli.instantiate import targets
 from fss.cli.edge import check, plain, prepare_hydra, slug
+from fss.cli.instantiate import targets
 from fss.data.options import TransformOptions
 from fss.finetune.base import Strategy
 from fss.methods.base import FewShotHead

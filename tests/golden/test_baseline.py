@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.golden.released import baseline, digest, fill, inputs
 
 from fss.finetune.svf import SVF
-from tests.golden.released import baseline, digest, fill, inputs
 
 # mean, std, out[0,0,0,0], out[0,1,80,80], out[1,0,37,120], out[1,1,160,5]; then the training loss.
 VECTORS = {
