@@ -59,8 +59,6 @@ def pretrain(
         check_val_every_n_epoch=epochs,
     )
     trainer.fit(model, train, val)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     with atomic(out) as file:
         torch.save({"state_dict": model.backbone.state_dict()}, file)
     write_json(_settings_file(out), settings)

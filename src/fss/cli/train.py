@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,15 +110,26 @@ def _train_and_test(job: Job, source: SegmentationSource) -> float:
     finetune = BackboneFinetune(build_strategy(config["finetune"]))
     loggers = build_loggers(config["logger"], job.folder, job.name, config)
     trainer = build_trainer(job, finetune, facts(config), logger=loggers, more=[checkpointing(job)])
+    _fit(job, trainer, module, data)
+    return _test(job, trainer, module, data, finetune)
+
+
+def _fit(job: Job, trainer: pl.Trainer, module: EpisodicModule, data: FewShotDataModule) -> None:
+    """Train, from the last whole epoch of an interrupted identical run; end the process if interrupted."""
+    from pytorch_lightning.utilities.exceptions import SIGTERMException
+
     last = job.folder / "checkpoints" / "last.ckpt"
-    resumed = last.is_file() and config["resume"] == "auto"
+    resumed = last.is_file() and job.config["resume"] == "auto"
     if resumed:
         log.info("Continuing the interrupted run %s (resume=never starts again)", job.folder)
-    trainer.fit(module, datamodule=data, ckpt_path=str(last) if resumed else None, weights_only=True)
-    if trainer.interrupted:
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=str(last) if resumed else None, weights_only=True)
+    except SIGTERMException:  # left alone, a sweep would go on with its next run
+        log.warning("Terminated. The same command continues at the last whole epoch.")
+        sys.exit(143)
+    except SystemExit:  # what Lightning makes of Ctrl-C
         log.warning("Interrupted. The same command continues at the last whole epoch.")
-        raise KeyboardInterrupt
-    return _test(job, trainer, module, data, finetune)
+        sys.exit(130)
 
 
 def _test(
