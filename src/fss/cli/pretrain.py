@@ -20,7 +20,7 @@ def pretrain(
     out: Annotated[Path, typer.Option(help="File of the backbone's weights.")] = Path("weights/shapes_resnet18.pth"),
     depth: Annotated[int, typer.Option(help="Layers of the ResNet: 18 or 50.")] = 18,
     width: Annotated[int, typer.Option(help="Channels of its first stage.")] = 16,
-    epochs: Annotated[int, typer.Option(help="Passes over the pictures.", min=1)] = 10,
+    epochs: Annotated[int, typer.Option(help="Passes over the pictures.", min=1)] = 5,
     batch_size: Annotated[int, typer.Option(help="Pictures per step.", min=2)] = 64,
     seed: Annotated[int, typer.Option(help="Seed of initialisation and order.", min=0)] = 0,
 ) -> None:
@@ -49,7 +49,7 @@ def pretrain(
     pl.seed_everything(seed, verbose=False)
     train, classes = classification_loader(data, "train", batch_size, workers=1, seed=seed)
     val, _ = classification_loader(data, "val", 256, workers=0, seed=seed)
-    model = Classifier(ResNet(depth, "torchvision", "none", width), len(classes))
+    model = Classifier(ResNet(depth, "torchvision", "torchvision", width), len(classes))
     trainer = pl.Trainer(
         max_epochs=epochs,
         logger=False,

@@ -42,7 +42,7 @@ CLASSES: tuple[tuple[str, str], ...] = tuple((_SHAPES[i % 8], _TEXTURES[i % 7]) 
 OTHER_CLASSES: tuple[tuple[str, str], ...] = tuple((_OTHER_SHAPES[i % 8], _OTHER_TEXTURES[i % 7]) for i in range(18))
 """Shape and texture of the classes for pre-training by classification, none of them in :data:`CLASSES`."""
 
-_HUES = 6  # a class has one of six hues, met by three or four classes; pre-training pictures have any
+_HUES = 6  # a class has one of six hues, met by three or four classes
 
 _SINGLE_SIDE = 64
 _STREAMS = {"train": 0, "val": 1, "single_train": 2, "single_val": 3}
@@ -95,9 +95,8 @@ def draw_single(seed: int, split: SceneSplit, index: int, number: int) -> Mask:
     """
     rng = np.random.default_rng([seed, _STREAMS[f"single_{split}"], index, number])
     canvas = plain_background(_SINGLE_SIDE, _SINGLE_SIDE, rng)
-    sprite = draw_sprite(
-        *OTHER_CLASSES[index], rng.uniform(800.0, 2000.0), draw_paints(rng, canvas.mean(axis=(0, 1))), rng
-    )
+    paints = draw_paints(rng, canvas.mean(axis=(0, 1)), hue=(index % _HUES) / _HUES)
+    sprite = draw_sprite(*OTHER_CLASSES[index], rng.uniform(800.0, 2000.0), paints, rng)
     room = _SINGLE_SIDE - np.array(sprite.alpha.shape[::-1])
     x, y = (int(rng.integers(min(n, 0), max(n, 0) + 1)) for n in room)
     paste(canvas, sprite, x, y)
@@ -113,7 +112,7 @@ def _choose_classes(seed: int, split: SceneSplit, number: int, rng: np.random.Ge
         draw = rng.random()
         if draw < 0.08:
             rivals = [main]
-        elif draw < 0.2:
+        elif draw < 0.15:
             rivals = [i for i in range(20) if i not in chosen and _akin(CLASSES[i], CLASSES[main])]
         else:
             rivals = [i for i in range(20) if i not in chosen]

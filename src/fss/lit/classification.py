@@ -25,7 +25,7 @@ class Classifier(pl.LightningModule):
         """Join the parts.
 
         Args:
-            backbone: a staged backbone with its strides, not dilated.
+            backbone: a staged backbone; dilated as it will be used, or its features change when it is.
             classes: number of classes.
             lr: highest rate of a one-cycle schedule.
         """
