@@ -11,9 +11,9 @@ from tests.data.fabricate import two_class_mask
 from fss.data.datamodule import FewShotDataModule
 from fss.data.episodes import EpisodeDataset, binary_label, collate
 from fss.data.errors import DataError
+from fss.data.index_sampler import EpisodeIndexSampler
 from fss.data.options import EpisodeOptions, IndexOptions, LoaderOptions, TransformOptions
 from fss.data.pascal import PascalSource
-from fss.data.sampler import EpisodeIndexSampler
 from fss.data.transforms import eval_transform
 from fss.data.voc import ShapesSource
 from fss.types import Episode

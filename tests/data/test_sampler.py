@@ -7,7 +7,8 @@ from scipy.stats import chisquare
 
 from fss.data.errors import DataError
 from fss.data.index import ClassIndex
-from fss.data.sampler import Draw, EpisodeIndexSampler, RandomStream, StatelessEpisodes, augment_seed
+from fss.data.index_sampler import EpisodeIndexSampler
+from fss.data.sampler import Draw, RandomStream, StatelessEpisodes, augment_seed
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from fss.data.cache import THREADS, cache_dir, fingerprint, write_atomic
 from fss.data.errors import DataError
 from fss.data.masks import mask_histogram
 from fss.data.source import ListSplit, SegmentationSource, mask_paths
-from fss.types import IGNORE
+
+IGNORE = 255  # fss.types.IGNORE, repeated as importing that loads torch, which the index does not need
 
 _VERSION = 1  # of the cache file
 _CHUNK = 32  # masks per task of a thread

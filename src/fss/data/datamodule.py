@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader
 
 from fss.data.episode_list import episodes_hash, record
 from fss.data.episodes import EpisodeDataset, EpisodeItem, collate
+from fss.data.index_sampler import EpisodeIndexSampler
 from fss.data.options import EpisodeOptions, IndexOptions, LoaderOptions, TransformOptions
-from fss.data.sampler import EpisodeIndexSampler
 from fss.data.source import ListSplit, SegmentationSource
 from fss.data.streams import EpisodeStreams
 from fss.data.transforms import eval_transform, train_transform

@@ -7,14 +7,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fss.data.cache import write_atomic
 from fss.data.errors import DataError
 from fss.data.folds import FoldClasses
 from fss.data.sampler import Draw, DrawSource
 from fss.data.source import SegmentationSource
-from fss.types import Split
+
+if TYPE_CHECKING:
+    from fss.types import Split
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fss.data.areas import area_table
 from fss.data.episode_list import EpisodeList, checked_replay
@@ -12,7 +13,9 @@ from fss.data.index import ClassIndex, class_index, without_small_classes
 from fss.data.options import EpisodeOptions, IndexOptions, check_least
 from fss.data.sampler import DrawSource, StatelessEpisodes
 from fss.data.source import ListSplit, SegmentationSource
-from fss.types import Split
+
+if TYPE_CHECKING:
+    from fss.types import Split
 
 
 class EpisodeStreams:
