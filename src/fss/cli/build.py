@@ -99,6 +99,7 @@ def build_data(config: Node, source: SegmentationSource, test_shot: int | None =
             test_shot=data["test_shot"] if test_shot is None else test_shot,
             test_seed=config["test_seed"],
             replay=data["episodes"],
+            sampler=data.get("sampler", "stateless"),  # checkpoints from before the option lack it
         ),
         loader=LoaderOptions(
             batch_size=config["recipe"]["batch_size"],

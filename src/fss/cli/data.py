@@ -55,6 +55,13 @@ class SmallRule(str, Enum):  # noqa: UP042
     drop = "drop"
 
 
+class SamplerName(str, Enum):  # noqa: UP042
+    """Rules by which episodes are drawn."""
+
+    stateless = "stateless"
+    release = "release"
+
+
 class Scheme(str, Enum):  # noqa: UP042
     """Class splits of COCO-20i."""
 
@@ -128,6 +135,9 @@ def episodes(
     min_area: MinArea = None,
     small_classes: Annotated[SmallRule, typer.Option(help="Classes with too few pictures.")] = SmallRule.error,
     scheme: CocoSplit = Scheme.fwb,
+    sampler: Annotated[
+        SamplerName, typer.Option(help="release: as 8 loader processes of SVF and BAM draw them; split test only.")
+    ] = SamplerName.stateless,
 ) -> None:
     """Write a list of episodes that can be replayed with data.episodes=FILE."""
     with _explained():
@@ -135,12 +145,15 @@ def episodes(
         from fss.data.options import EpisodeOptions, IndexOptions
         from fss.data.streams import EpisodeStreams
 
+        _check_sampler(sampler, split)
         source = _source(data, root, masks, ids, scheme)
         options = IndexOptions(novel_images.value, _min_area(data, min_area), small_classes.value)
-        streams = EpisodeStreams(source, fold, shot, seed, options, EpisodeOptions("base", count, test_seed=seed))
-        stream = {"train": lambda: streams.train, "val": lambda: streams.val, "test": lambda: streams.test}
-        drawn = record(stream[split.value](), count)
-        EpisodeList(data.value, fold, shot, split.value, seed, "stateless", drawn).save(out)
+        tests = EpisodeOptions("base", count, test_seed=seed, sampler=sampler.value)
+        streams = EpisodeStreams(source, fold, shot, seed, options, tests)
+        choices = {"train": lambda: streams.train, "val": lambda: streams.val, "test": lambda: streams.test}
+        stream = choices[split.value]()
+        drawn = record(stream, count)
+        EpisodeList(data.value, fold, shot, split.value, seed, stream.sampler, drawn).save(out)
     typer.echo(f"{len(drawn)} episodes, hash {episodes_hash(drawn)[:16]} -> {out}")
 
 
@@ -177,6 +190,16 @@ def _source(
         return CocoSource(folder, scheme.value, ids, ids, masks)
     reader = PascalSource if data is DataName.pascal else ShapesSource
     return reader(folder, ids, ids, masks)
+
+
+def _check_sampler(sampler: SamplerName, split: StreamName) -> None:
+    from fss.data.errors import DataError
+
+    if sampler is SamplerName.release and split is not StreamName.test:
+        raise DataError(
+            f"--sampler release with --split {split.value} is not possible: the releases' rule is known for novel "
+            "classes only. Use --split test, or --sampler stateless, which draws training and base validation."
+        )
 
 
 def _min_area(data: DataName, given: int | None) -> int:

@@ -7,9 +7,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from fss.cli.edge import identity, plain
+from fss.cli.edge import check, identity, plain
 from fss.cli.train import show
 from fss.cli.trainer import Job
 from fss.errors import FssError
@@ -38,9 +40,25 @@ def run(cfg: DictConfig) -> float:
 
     checkpoint = read_checkpoint(asked["ckpt"])
     config = merged(asked, checkpoint.config)
-    name = f"eval-{config['shot']}shot-{config['data']['name']}{config['fold']}-{identity(config)[:6]}"
+    check(config)
+    name = test_name(config)
     folder = Path(asked["out"] or checkpoint.path.parent.parent / name)
+    if asked["out"] and HydraConfig.get().mode is RunMode.MULTIRUN:
+        folder /= name  # one folder for all would keep the last test only
     return _test(Job(config, folder, name), checkpoint, asked)
+
+
+def test_name(config: dict[str, Any]) -> str:
+    """Name a test: readable parts, then six digits of its identity.
+
+    Args:
+        config: configuration of the test.
+
+    Returns:
+        The name of its folder, another one for every seed, shot, fold and rule.
+    """
+    what = f"{config['shot']}shot-{config['data']['name']}{config['fold']}-s{config['test_seed']}"
+    return f"eval-{what}-{identity(config)[:6]}"
 
 
 def merged(asked: dict[str, Any], trained: dict[str, Any]) -> dict[str, Any]:
@@ -54,7 +72,7 @@ def merged(asked: dict[str, Any], trained: dict[str, Any]) -> dict[str, Any]:
         The configuration of the test.
 
     Raises:
-        FssError: if the fold differs and ``cross_fold`` is not set.
+        FssError: if the fold differs and ``cross_fold`` is not set, or both a list and a rule to draw are given.
     """
     config = {
         **trained,
@@ -70,13 +88,27 @@ def merged(asked: dict[str, Any], trained: dict[str, Any]) -> dict[str, Any]:
     for name, target in (("fold", "fold"), ("shot", "shot"), ("seed", "test_seed")):
         if asked[name] is not None:
             config[target] = asked[name]
-    for name in ("episodes", "test_episodes"):
-        if asked[name] is not None:
-            config["data"][name] = asked[name]
+    config["data"].update(_episodes(asked))
     if asked["root"] is not None:
         config["data"]["root"] = asked["root"]
         config["data"]["source"] = {**config["data"]["source"], "root": asked["root"]}
     return config
+
+
+def _episodes(asked: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of the data set that what was asked replaces."""
+    if asked["episodes"] is not None and asked["sampler"] is not None:
+        raise FssError(
+            f"episodes={asked['episodes']} and sampler={asked['sampler']} exclude each other: the episodes of a list "
+            "are drawn already. Leave one of them out."
+        )
+    names = ("episodes", "test_episodes", "sampler")
+    changes = {name: asked[name] for name in names if asked[name] is not None}
+    if asked["seed"] is not None or asked["sampler"] is not None:
+        changes.setdefault("episodes", None)  # the list of the training would win over what was asked
+    if asked["shot"] is not None:
+        changes["test_shot"] = None  # likewise
+    return changes
 
 
 def _hardware(trainer: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ MIN_AREA = 2 * 32 * 32
 NovelImages = Literal["drop", "keep"]
 SmallClasses = Literal["error", "drop"]
 Selection = Literal["novel", "base"]
+Sampler = Literal["stateless", "release"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,9 @@ class EpisodeOptions:
         test_seed: seed of test and validation episodes, apart from the training's, so that runs of several seeds are
             tested on the same episodes (the releases seed every validation with 321).
         replay: JSON list to test on instead of drawing; its length replaces ``test_episodes``.
+        sampler: how episodes of novel classes are drawn. ``stateless``: each from the seed and its number;
+            ``release``: as the 8 loader processes of SVF and BAM draw them. Training episodes and validation on
+            base classes, which the releases do not have, are stateless always.
     """
 
     selection: Selection = "novel"
@@ -65,6 +69,7 @@ class EpisodeOptions:
     test_shot: int | None = None
     test_seed: int = 321
     replay: str | Path | None = None
+    sampler: Sampler = "stateless"
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -73,6 +78,7 @@ class EpisodeOptions:
             DataError: if one is not allowed.
         """
         _check_choice("selection", self.selection, get_args(Selection))
+        _check_choice("sampler", self.sampler, get_args(Sampler))
         for name in ("test_episodes", "val_episodes", "test_shot"):
             if getattr(self, name) is not None:
                 check_least(name, getattr(self, name), 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -40,8 +40,14 @@ class DrawSource(Protocol):
     """A stream of episodes: drawn, or read from a list.
 
     Attributes:
+        sampler: name of the rule that drew the episodes.
         class_ids: ids of all classes that occur, ascending.
     """
+
+    @property
+    def sampler(self) -> str:
+        """Name of the rule that drew the episodes."""
+        ...
 
     @property
     def class_ids(self) -> tuple[int, ...]:
@@ -118,6 +124,7 @@ class StatelessEpisodes:
     list of the class. Episodes of fewer shots are the first supports of those with more.
 
     Attributes:
+        sampler: name of the rule.
         index: queries and class lists.
         shot: supports per episode.
         seed: seed of the stream, >= 0.
@@ -133,6 +140,8 @@ class StatelessEpisodes:
     seed: int
     split: Split
     length: int | None = None
+
+    sampler: ClassVar[str] = "stateless"
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -177,13 +186,26 @@ class StatelessEpisodes:
         return Draw(class_id, query, supports)
 
 
-def _distinct(stream: RandomStream, pictures: Sequence[str], query: str, count: int) -> tuple[str, ...]:
-    too_few = len(pictures) < count or (len(pictures) == count and query in pictures)
-    if too_few:
+def check_enough(pictures: Sequence[str], query: str, count: int) -> None:
+    """Check that an episode can have its supports, so that no draw goes on for ever.
+
+    Args:
+        pictures: pictures of its class.
+        query: the query, no support itself.
+        count: supports needed.
+
+    Raises:
+        DataError: if there are too few.
+    """
+    if len(pictures) < count or (len(pictures) == count and query in pictures):
         raise DataError(
             f"shot={count} needs {count} supports besides the query {query}, its class has {len(pictures)} pictures. "
             "Lower shot, or leave small classes out with data.small_classes=drop."
         )
+
+
+def _distinct(stream: RandomStream, pictures: Sequence[str], query: str, count: int) -> tuple[str, ...]:
+    check_enough(pictures, query, count)
     chosen: dict[str, None] = {}
     while len(chosen) < count:
         picture = pictures[stream.below(len(pictures))]

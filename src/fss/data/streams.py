@@ -11,6 +11,7 @@ from fss.data.episode_list import EpisodeList, checked_replay
 from fss.data.folds import name_classes
 from fss.data.index import ClassIndex, class_index, without_small_classes
 from fss.data.options import EpisodeOptions, IndexOptions, check_least
+from fss.data.release import ReleaseEpisodes
 from fss.data.sampler import DrawSource, StatelessEpisodes
 from fss.data.source import ListSplit, SegmentationSource
 
@@ -86,21 +87,19 @@ class EpisodeStreams:
             return StatelessEpisodes(self.base_val_index, self.shot, self.episodes.test_seed, "val", count)
         if self.test_shot != self.shot:
             index = self.index("val", self.classes.novel, (), self.shot)
-            return StatelessEpisodes(index, self.shot, self.episodes.test_seed, "test", count)
+            return self._novel(index, self.shot, count)
         if options.val_episodes is None:
             return self.test
         if self.replayed is not None:
             return self.replayed.head(count)
-        return StatelessEpisodes(self.test_index, self.shot, self.episodes.test_seed, "test", count)
+        return self._novel(self.test_index, self.shot, count)
 
     @cached_property
     def test(self) -> DrawSource:
         """Test episodes."""
         if self.replayed is not None:
             return self.replayed
-        return StatelessEpisodes(
-            self.test_index, self.test_shot, self.episodes.test_seed, "test", self.episodes.test_episodes
-        )
+        return self._novel(self.test_index, self.test_shot, self.episodes.test_episodes)
 
     @cached_property
     def replayed(self) -> EpisodeList | None:
@@ -158,6 +157,13 @@ class EpisodeStreams:
         self.source.prepare(split)
         table = area_table(self.source, split, self.progress)
         return class_index(table, relevant, forbidden, self.options.min_area)
+
+    def _novel(self, index: ClassIndex, shot: int, count: int) -> DrawSource:
+        """Draw test episodes, or validation episodes that are tests too, by the rule asked for."""
+        seed = self.episodes.test_seed
+        if self.episodes.sampler == "release":
+            return ReleaseEpisodes(index, shot, seed, count)
+        return StatelessEpisodes(index, shot, seed, "test", count)
 
     def _kept(self, split: Split, base: bool) -> tuple[int, ...]:
         if split == "train":

@@ -90,7 +90,7 @@ class ResultWriter(pl.Callback):
                 "episodes": {
                     "count": scores.episodes,
                     "hash": data.test_episodes_hash,
-                    "sampler": "stateless",
+                    "sampler": data.streams.test.sampler,
                 },
                 "selection": facts.selection,
                 "parameters": _parameters(pl_module, report),
