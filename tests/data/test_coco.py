@@ -6,7 +6,7 @@ import pytest
 from pycocotools.coco import COCO
 from tests.data.fabricate import SIZE, write_coco
 
-from fss.data import coco, coco_masks
+from fss.data import coco, coco_masks, pools
 from fss.data.coco import CocoSource
 from fss.data.errors import DataError
 
@@ -89,7 +89,7 @@ def test_rasterised_once_and_continued(root, monkeypatch):
 def test_processes_draw_the_same(root, tmp_path, monkeypatch):
     instances = root / "annotations" / "instances_val2014.json"
     coco_masks.rasterise(instances, tmp_path / "a", progress=False)
-    monkeypatch.setattr(coco_masks, "_FEW", 0)
+    monkeypatch.setattr(pools, "FEW", 0)
     assert coco_masks.rasterise(instances, tmp_path / "b", progress=False) == 5
     for file in (tmp_path / "a").glob("*.png"):
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()

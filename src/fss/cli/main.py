@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from fss.cli.data import app as data_app
+from fss.cli.prepare import prepare
 from fss.cli.pretrain import pretrain
 from fss.cli.report import report
 
@@ -14,6 +15,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+data_app.command()(prepare)
 app.add_typer(data_app, name="data")
 app.command()(pretrain)
 app.command()(report)

@@ -13,7 +13,7 @@ from fss.data.episode_list import episodes_hash, record
 from fss.data.episodes import EpisodeDataset, EpisodeItem, collate
 from fss.data.index_sampler import EpisodeIndexSampler
 from fss.data.options import EpisodeOptions, IndexOptions, LoaderOptions, TransformOptions
-from fss.data.source import ListSplit, SegmentationSource
+from fss.data.source import Facts, ListSplit, SegmentationSource
 from fss.data.streams import EpisodeStreams
 from fss.data.transforms import eval_transform, train_transform
 from fss.types import Split
@@ -91,6 +91,11 @@ class FewShotDataModule(LightningDataModule):
     def val_episodes_hash(self) -> str:
         """SHA-256 of the validation episodes."""
         return episodes_hash(record(self.streams.val))
+
+    @property
+    def data_facts(self) -> Facts:
+        """Facts of the data set for the result file: lists, rules of the masks, origin."""
+        return self.source.facts()
 
     def prepare_data(self) -> None:
         """Derive and cache masks and area tables, in one process per machine.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 
 from fss.data.folds import PASCAL_CLASSES
+from fss.data.pascal_lists import RELEASED_SHA256
+from fss.data.source import Facts
 from fss.data.voc import VocSource
 
 
@@ -17,11 +19,18 @@ class PascalSource(VocSource):
     name = "pascal"
     how_to_get = (
         "PASCAL-5i is expected below data.root={root} as JPEGImages/ID.jpg, SegmentationClassAug/ID.png and "
-        "ImageSets/FewShot/train.txt and val.txt with one id per line. Point data.root to such a folder, or give "
-        "data.train_list and data.val_list."
+        "ImageSets/FewShot/train.txt and val.txt with one id per line. Point data.root to such a folder "
+        "(data.train_list and data.val_list give other lists), or make it from the official archives with: "
+        "fss data prepare pascal --root {root} --archives DIR (or --download)"
     )
 
     @cached_property
     def class_names(self) -> dict[int, str]:
         """Class id -> name, ids 1..20."""
         return dict(PASCAL_CLASSES)
+
+    def facts(self) -> Facts:
+        """Return the facts of the layout, and whether both lists are the released ones."""
+        facts = super().facts()
+        released = all(facts.get(f"{split}_list") == known for split, known in RELEASED_SHA256.items())
+        return facts | {"lists": "released" if released else "other"}

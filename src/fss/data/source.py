@@ -15,6 +15,9 @@ from fss.data.masks import UInt8, read_mask, read_picture
 ListSplit = Literal["train", "val"]
 """The two picture lists of a data set; the classes decide which episodes are drawn from them."""
 
+Facts = dict[str, str | int]
+"""What a result file says of the data behind it."""
+
 
 @runtime_checkable
 class SegmentationSource(Protocol):
@@ -63,6 +66,10 @@ class SegmentationSource(Protocol):
         Raises:
             DataError: if the list is missing, empty or holds an id twice.
         """
+        ...
+
+    def facts(self) -> Facts:
+        """Return plain facts for the result file: rules of the masks, lists, and where all of it comes from."""
         ...
 
     def image_path(self, image_id: str) -> Path:

@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from fss.data.errors import DataError
 from fss.data.folds import FoldClasses, block_fold
-from fss.data.source import ListSplit, PictureFiles, existing_folder, read_id_list
+from fss.data.manifest import Manifest, check_complete, list_hash, manifest_facts
+from fss.data.source import Facts, ListSplit, PictureFiles, existing_folder, read_id_list
 
 
 class VocSource(PictureFiles):
@@ -18,6 +19,7 @@ class VocSource(PictureFiles):
         ROOT/SegmentationClassAug/ID.png    masks of class indices, 255 ignored
         ROOT/ImageSets/FewShot/train.txt    picture ids, also val.txt
         ROOT/classes.txt                    one class name per line, in the order of the ids 1, 2, ...
+        ROOT/fss.json                       how it was made, if ``fss data prepare`` did
 
     Fold i holds out the i-th quarter of the classes.
 
@@ -46,6 +48,15 @@ class VocSource(PictureFiles):
         }
         self.images = self.root / "JPEGImages"
         self.masks = self.root / "SegmentationClassAug" if masks is None else Path(masks).expanduser()
+
+    @cached_property
+    def manifest(self) -> Manifest | None:
+        """What ``fss data prepare`` wrote into the root, or None.
+
+        Raises:
+            DataError: if preparing was interrupted.
+        """
+        return check_complete(self.root)
 
     @cached_property
     def class_names(self) -> dict[int, str]:
@@ -86,6 +97,7 @@ class VocSource(PictureFiles):
             DataError: naming what is missing and how to get it.
         """
         existing_folder(self.masks, self._help())
+        _ = self.manifest
         if pictures:
             existing_folder(self.images, self._help())
         if not self.lists[split].is_file():
@@ -109,6 +121,16 @@ class VocSource(PictureFiles):
             DataError: if the list is missing, empty or holds an id twice.
         """
         return read_id_list(self.lists[split])
+
+    def facts(self) -> Facts:
+        """Return lengths and hashes of the lists, and where the masks come from."""
+        facts: Facts = {"name": self.name}
+        for split, path in self.lists.items():
+            if path.is_file():  # a test alone needs no training list
+                ids = self.ids(split)
+                facts |= {f"{split}_pictures": len(ids), f"{split}_list": list_hash(ids)}
+        own = self.masks == self.root / "SegmentationClassAug"
+        return facts | manifest_facts(self.manifest if own else None)
 
     def image_path(self, image_id: str) -> Path:
         """Return the file of a photograph.

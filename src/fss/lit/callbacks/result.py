@@ -92,6 +92,7 @@ class ResultWriter(pl.Callback):
                     "hash": data.test_episodes_hash,
                     "sampler": data.streams.test.sampler,
                 },
+                "data": getattr(data, "data_facts", {}),
                 "selection": facts.selection,
                 "parameters": _parameters(pl_module, report),
                 "cost": self.cost.summary(),
