@@ -25,6 +25,7 @@ _FREE = (
     "group",
     "overwrite",
     "resume",
+    "checkpoint_minutes",
     "pictures",
     "workers",
     "test_batch_size",
@@ -34,6 +35,8 @@ _FREE = (
     "trainer._target_",
     "trainer.accelerator",
     "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
     "trainer.enable_progress_bar",
     "trainer.log_every_n_steps",
 )
@@ -140,6 +143,9 @@ def check(config: dict[str, Any]) -> None:
     _whole("recipe.batch_size", config["recipe"]["batch_size"], 1, None)
     if config["selection"] not in SELECTIONS:
         raise FssError(f"selection={config['selection']} is not known: choose one of {', '.join(SELECTIONS)}.")
+    minutes = config["checkpoint_minutes"]
+    if isinstance(minutes, bool) or not isinstance(minutes, int | float) or not minutes >= 0:
+        raise FssError(f"checkpoint_minutes={minutes} is not allowed: give minutes from 0 up; 0 means never.")
     if config["resume"] not in ("auto", "never"):
         raise FssError(f"resume={config['resume']} is not known: choose auto or never.")
     stages = config["finetune"].get("stages", [])
@@ -163,6 +169,9 @@ def friendly(program: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
             return program(*args, **kwargs)
+        except KeyboardInterrupt:
+            sys.stderr.write("\nInterrupted.\n")
+            sys.exit(130)
         except Exception as error:
             known = cause(error) or (error if isinstance(error, (HydraException, OmegaConfBaseException)) else None)
             if known is None:

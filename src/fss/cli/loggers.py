@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import netrc
 import os
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
 
+from fss.cli.resume import Interrupted
 from fss.errors import FssError
+from fss.files import atomic
+from fss.lit.history import History
 
 MODES = ("auto", "online", "offline", "disabled")
 
 
-def build_loggers(node: Mapping[str, Any], folder: Path, name: str, config: dict[str, Any]) -> list[Logger]:
+def build_loggers(
+    node: Mapping[str, Any], folder: Path, name: str, config: dict[str, Any], resumed: Interrupted | None = None
+) -> list[Logger]:
     """Build the loggers that the configuration asks for.
 
     Args:
@@ -24,6 +30,7 @@ def build_loggers(node: Mapping[str, Any], folder: Path, name: str, config: dict
         folder: the run's folder.
         name: the run's name.
         config: resolved configuration, stored with the W&B run.
+        resumed: the interrupted run that is continued: its logs go on, from its checkpoint.
 
     Returns:
         The loggers.
@@ -33,9 +40,10 @@ def build_loggers(node: Mapping[str, Any], folder: Path, name: str, config: dict
     """
     loggers: list[Logger] = []
     if node["csv"]:
-        loggers.append(CSVLogger(folder, name="csv", version=""))
+        loggers.append(History(folder, keep=resumed.rows if resumed else 0))
     if node["tensorboard"]:
-        loggers.append(TensorBoardLogger(folder, name="tensorboard", version=""))
+        purge = resumed.step if resumed else None  # hides what was logged after the checkpoint
+        loggers.append(TensorBoardLogger(folder, name="tensorboard", version="", purge_step=purge))
     mode = wandb_mode(node["wandb"])
     if mode != "disabled":
         from pytorch_lightning.loggers import WandbLogger  # wandb alone takes a second to import
@@ -43,6 +51,8 @@ def build_loggers(node: Mapping[str, Any], folder: Path, name: str, config: dict
         loggers.append(
             WandbLogger(
                 name=name,
+                id=wandb_id(folder, new=resumed is None),
+                resume="allow",
                 project=node["project"],
                 save_dir=folder,
                 offline=mode == "offline",
@@ -53,6 +63,23 @@ def build_loggers(node: Mapping[str, Any], folder: Path, name: str, config: dict
             )
         )
     return loggers
+
+
+def wandb_id(folder: Path, new: bool) -> str:
+    """Return the W&B id of a run, so that a continued run stays one run there.
+
+    Args:
+        folder: of the run; the id is kept in ``wandb_id`` below it.
+        new: make another one.
+
+    Returns:
+        The id.
+    """
+    path = folder / "wandb_id"
+    if new or not path.is_file():
+        with atomic(path) as file:
+            file.write(uuid.uuid4().hex[:12].encode())
+    return path.read_text().strip()
 
 
 def wandb_mode(asked: str) -> str:

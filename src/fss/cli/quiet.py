@@ -9,6 +9,7 @@ _NOTICES = (
     r".*isinstance\(treespec, LeafSpec\).*",  # Lightning and a newer torch
     r".*module\(s\) in eval mode at the start of training.*",  # frozen batch norm is the point
     r".*does not have many workers which may be a bottleneck.*",
+    r".*your dataloader is not resumable.*",  # ours is: the sampler is told where to go on
     r".*Experiment logs directory .* exists and is not empty.*",
     r".*The number of training batches .* is smaller than the logging interval.*",
     r".*Checkpoint directory .* exists and is not empty.*",

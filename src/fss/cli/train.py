@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from fss.cli.edge import check, determining, identity, plain, slug
+from fss.cli.resume import Interrupted, interrupted
+from fss.cli.signals import ending_on_signals
+from fss.cli.slurm import inside_slurm, requeue
 from fss.cli.trainer import Job, build_trainer, checkpointing, facts
 from fss.errors import FssError
 from fss.reports.results import load_result
@@ -51,7 +55,8 @@ def run(cfg: DictConfig) -> float:
         source = build_source(config["data"])
         for split in ("train", "val"):
             source.check(split)
-        return _train_and_test(job, source)
+        with ending_on_signals():
+            return _train_and_test(job, source)
     except FssError:
         _tidy(job.folder)
         raise
@@ -108,28 +113,30 @@ def _train_and_test(job: Job, source: SegmentationSource) -> float:
         card=card(job),
     )
     finetune = BackboneFinetune(build_strategy(config["finetune"]))
-    loggers = build_loggers(config["logger"], job.folder, job.name, config)
-    trainer = build_trainer(job, finetune, facts(config), logger=loggers, more=[checkpointing(job)])
-    _fit(job, trainer, module, data)
+    resumed = interrupted(job)
+    loggers = build_loggers(config["logger"], job.folder, job.name, config, resumed)
+    trainer = build_trainer(job, finetune, facts(config), logger=loggers, more=checkpointing(job))
+    _fit(trainer, module, data, resumed)
     return _test(job, trainer, module, data, finetune)
 
 
-def _fit(job: Job, trainer: pl.Trainer, module: EpisodicModule, data: FewShotDataModule) -> None:
-    """Train, from the last whole epoch of an interrupted identical run; end the process if interrupted."""
-    from pytorch_lightning.utilities.exceptions import SIGTERMException
+def _fit(trainer: pl.Trainer, module: EpisodicModule, data: FewShotDataModule, resumed: Interrupted | None) -> None:
+    """Train, from the checkpoint of an interrupted identical run; end the process if a signal says so."""
+    from fss.lit.callbacks.snapshots import Stopped
 
-    last = job.folder / "checkpoints" / "last.ckpt"
-    resumed = last.is_file() and job.config["resume"] == "auto"
-    if resumed:
-        log.info("Continuing the interrupted run %s (resume=never starts again)", job.folder)
+    if resumed is not None:
+        log.info("Continuing the interrupted run at epoch %d, step %d: %s", resumed.epoch, resumed.step, resumed.path)
+        log.info("(resume=never starts from the beginning)")
+    path = None if resumed is None else str(resumed.path)
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=str(last) if resumed else None, weights_only=True)
-    except SIGTERMException:  # left alone, a sweep would go on with its next run
-        log.warning("Terminated. The same command continues at the last whole epoch.")
-        sys.exit(143)
-    except SystemExit:  # what Lightning makes of Ctrl-C
-        log.warning("Interrupted. The same command continues at the last whole epoch.")
-        sys.exit(130)
+        trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
+    except Stopped as stop:
+        if not trainer.is_global_zero:
+            sys.exit(0)  # a launcher that sees another code kills the first process before it can say anything
+        log.warning("Stopped at step %d. The same command continues from there.", trainer.global_step)
+        if stop.signum == signal.SIGUSR1 and inside_slurm():
+            requeue()
+        sys.exit(128 + stop.signum)
 
 
 def _test(
@@ -142,9 +149,10 @@ def _test(
     found = str(checkpoint) if checkpoint.is_file() else None  # nothing is saved when no step was taken
     trainer.test(module, datamodule=data, ckpt_path=found, verbose=False, weights_only=True)
     report = finetune.report
-    if trainer.is_global_zero and report is not None and report.trainable:
-        save_tuned(job.folder / "tuned.pt", module.model.backbone, module.card)
-    show(job.folder, job.config["pictures"])
+    if trainer.is_global_zero:
+        if report is not None and report.trainable:
+            save_tuned(job.folder / "tuned.pt", module.model.backbone, module.card)
+        show(job.folder, job.config["pictures"])
     return 100 * module.test_scores.miou
 
 

@@ -58,28 +58,29 @@ def facts(config: dict[str, Any], note: str | None = None) -> RunFacts:
     return RunFacts(identity(config), key, selection, config, versions(), commit())
 
 
-def checkpointing(job: Job) -> pl.Callback:
-    """Return the callback that keeps the best and the last checkpoint by the run's selection rule.
+def checkpointing(job: Job) -> list[pl.Callback]:
+    """Return the callbacks that keep the best and the last checkpoint by the run's selection rule.
 
     Args:
         job: the run.
 
     Returns:
-        A ``ModelCheckpoint``; with ``selection=last`` it keeps the last one only.
+        The callbacks; with ``selection=last`` nothing is compared and the last checkpoint alone is kept.
     """
     from pytorch_lightning.callbacks import ModelCheckpoint
 
-    last = job.config["selection"] == "last"
-    return ModelCheckpoint(
-        dirpath=job.folder / "checkpoints",
-        filename="best",
-        monitor=None if last else "val/miou",
-        mode="max",
-        save_top_k=0 if last else 1,
-        save_last=True,
-        save_on_train_epoch_end=last,
+    from fss.lit.callbacks.snapshots import Snapshots
+    from fss.lit.history import logged_rows
+
+    folder = job.folder / "checkpoints"
+    snapshots = Snapshots(folder / "last.ckpt", job.config["checkpoint_minutes"], logged_rows)
+    if job.config["selection"] == "last":
+        return [snapshots]
+    best = ModelCheckpoint(
+        folder, "best", monitor="val/miou", mode="max", save_top_k=1, save_on_train_epoch_end=False,
         enable_version_counter=False,
-    )
+    )  # fmt: skip
+    return [best, snapshots]
 
 
 def build_trainer(
@@ -108,6 +109,8 @@ def build_trainer(
     from fss.lit.callbacks.cost import CostMeter
     from fss.lit.callbacks.pictures import PictureRecorder
     from fss.lit.callbacks.result import ResultWriter
+    from fss.lit.callbacks.seeding import StepSeed
+    from fss.lit.checkpoint_io import AtomicCheckpointIO
 
     config = job.config
     options = dict(config["trainer"])
@@ -120,7 +123,15 @@ def build_trainer(
         options,
         default_root_dir=str(job.folder),
         logger=logger,
-        callbacks=[finetune, cost, pictures, ResultWriter(job.folder, known, finetune, cost), *more],
+        callbacks=[
+            finetune,
+            StepSeed(config["seed"]),
+            cost,
+            pictures,
+            ResultWriter(job.folder, known, finetune, cost),
+            *more,
+        ],
+        plugins=[AtomicCheckpointIO()],
         enable_checkpointing=bool(more),
         use_distributed_sampler=False,
         enable_model_summary=False,

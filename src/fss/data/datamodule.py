@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from fss.data.episode_list import episodes_hash, record
 from fss.data.episodes import EpisodeDataset, EpisodeItem, collate
 from fss.data.index_sampler import EpisodeIndexSampler
+from fss.data.loader import EpisodeLoader
 from fss.data.options import EpisodeOptions, IndexOptions, LoaderOptions, TransformOptions
 from fss.data.source import Facts, ListSplit, SegmentationSource
 from fss.data.streams import EpisodeStreams
@@ -39,6 +40,8 @@ class FewShotDataModule(LightningDataModule):
     Raises:
         DataError: if fold, shot or seed is not allowed.
     """
+
+    allow_zero_length_dataloader_with_multiple_devices = True  # more processes than test episodes are allowed
 
     def __init__(
         self,
@@ -149,7 +152,7 @@ class FewShotDataModule(LightningDataModule):
         rank, world = self._processes()
         options = self.loading
         size = options.batch_size if training else options.test_batch_size * world
-        return DataLoader(
+        return EpisodeLoader(
             dataset,
             batch_size=size // world,
             sampler=EpisodeIndexSampler(len(draws), size, rank, world, training),

@@ -16,6 +16,9 @@ class EpisodeIndexSampler(Sampler[tuple[int, int]]):
     [b * batch, (b + 1) * batch), whatever W is. In training an incomplete global batch is left out; elsewhere
     nothing is padded and nothing is dropped. Use it with ``Trainer(use_distributed_sampler=False)``.
 
+    Attributes:
+        skip: global batches that the next iteration leaves out, because they were trained before an interruption.
+
     Args:
         length: episodes per epoch.
         batch_size: size of the global batch.
@@ -41,7 +44,9 @@ class EpisodeIndexSampler(Sampler[tuple[int, int]]):
             )
         self.stop = length - length % batch_size if training else length
         self.rank, self.world_size, self.training = rank, world_size, training
+        self.batch_size = batch_size
         self.epoch = 0
+        self.skip = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch (called by Lightning); validation and test episodes stay the same.
@@ -53,8 +58,9 @@ class EpisodeIndexSampler(Sampler[tuple[int, int]]):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Iterate over the (epoch, i) of this process."""
-        return ((self.epoch, i) for i in range(self.rank, self.stop, self.world_size))
+        first, self.skip = self.skip * self.batch_size + self.rank, 0
+        return ((self.epoch, i) for i in range(first, self.stop, self.world_size))
 
     def __len__(self) -> int:
-        """Return the number of episodes of this process."""
+        """Return the number of episodes of this process in a whole epoch."""
         return len(range(self.rank, self.stop, self.world_size))

@@ -71,7 +71,7 @@ class EpisodicModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build the optimiser once, from what trains after the strategy was injected."""
-        steps = int(self.trainer.estimated_stepping_batches)
+        steps = int(self.trainer.estimated_stepping_batches)  # the same on any number of devices
         optimizer, scheduler = build_optimizer(self.model, self.recipe, steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -136,17 +136,32 @@ class EpisodicModule(pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Log the test scores; they stay in :attr:`test_scores` for the result file."""
         self.test_scores = self._metric("test").compute()
-        self.test_rows = self._metric("test").table()
+        self.test_rows = self._metric("test").counted
         self._log_scores("test", self.test_scores)
         self._metric("test").reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the facts from which the model can be rebuilt.
+        """Add the facts from which the model can be rebuilt, and the training episodes scored so far in the epoch.
 
         Args:
             checkpoint: Lightning's dictionary.
         """
         checkpoint["fss"] = self.card
+        metric = self._metric("train")
+        with metric.sync_context(should_unsync=True):
+            checkpoint["fss_train_rows"] = metric.table()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take back the training episodes scored so far in the epoch.
+
+        Args:
+            checkpoint: Lightning's dictionary.
+        """
+        rows = checkpoint.get("fss_train_rows")
+        if rows is not None:
+            metric = self._metric("train")
+            metric.reset()
+            metric.rows.append(rows.to(metric.device))  # on every process; repeated rows count once
 
     def _metric(self, stage: str) -> EpisodeIoU:
         metric = self.scores[f"{stage}_iou"]

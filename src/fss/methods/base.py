@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fss.nn.parallel import mean_over_processes
 from fss.nn.resize import up
 from fss.types import IGNORE, EpisodeFeatures, FeatureSpec, HeadOutput, ParamGroup
 
@@ -50,21 +51,24 @@ class FewShotHead(nn.Module, ABC):
             logits (B, 2, h, w) at the head's own resolution, and what else it predicts.
         """
 
-    def criterion(self, logits: Tensor, label: Tensor) -> Tensor:
+    def criterion(self, logits: Tensor, label: Tensor, pixels: Tensor | None = None) -> Tensor:
         """Compare logits with a label; the default is cross entropy, mean over pixels that count.
 
         Args:
             logits: (N, classes, H, W).
             label: (N, H, W), 255 ignored.
+            pixels: number to divide by; None: the pixels of ``label`` that are not ignored. Training gives their
+                mean over all processes.
 
         Returns:
             A scalar; zero (with a graph) if every pixel is ignored.
         """
         total = F.cross_entropy(logits, label.long(), ignore_index=IGNORE, reduction="sum")
-        return total / (label != IGNORE).sum().clamp(min=1)
+        counted = (label != IGNORE).sum() if pixels is None else pixels
+        return total / counted.clamp(min=1)
 
     def loss(self, output: HeadOutput, labels: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Compute every term of the training loss.
+        """Compute every term of the training loss; in parallel training all processes must call it together.
 
         Args:
             output: what :meth:`forward` returned.
@@ -93,4 +97,5 @@ class FewShotHead(nn.Module, ABC):
 
     def _at_label_size(self, logits: Tensor, label: Tensor) -> Tensor:
         size = (label.shape[-2], label.shape[-1])
-        return self.criterion(up(logits, size, self.align_corners), label)
+        pixels = mean_over_processes((label != IGNORE).sum())
+        return self.criterion(up(logits, size, self.align_corners), label, pixels)

@@ -73,6 +73,9 @@ class EpisodeIoU(Metric):
 
     Keeps one row per episode, so every episode counts exactly once on any number of processes: a sampler that
     repeats an episode changes nothing.
+
+    Attributes:
+        counted: what the last :meth:`compute` counted, on all processes together: :meth:`table` of its rows.
     """
 
     full_state_update = False
@@ -91,6 +94,8 @@ class EpisodeIoU(Metric):
         self.samples = samples
         self.seed = seed
         self.add_state("rows", default=[], dist_reduce_fx="cat")
+        self.counted = torch.zeros(0, 6, dtype=torch.int64)
+        self._begin()
 
     def update(self, prediction: Tensor, target: Tensor, class_index: int | Tensor, index: int | Tensor) -> None:
         """Add one episode.
@@ -110,6 +115,11 @@ class EpisodeIoU(Metric):
         key = torch.tensor([int(index), int(class_index)], device=counts.device)
         self.rows.append(torch.cat([key, counts])[None])
 
+    def reset(self) -> None:
+        """Forget all episodes."""
+        super().reset()
+        self._begin()
+
     def table(self) -> Tensor:
         """Return one row per distinct episode: index, class, and the four counts, (N, 6), sorted by index."""
         rows = torch.cat(list(self.rows)) if isinstance(self.rows, list) and self.rows else self.rows
@@ -122,7 +132,7 @@ class EpisodeIoU(Metric):
 
     def compute(self) -> Scores:
         """Return the scores of all episodes seen."""
-        rows = self.table()
+        rows = self.counted = self.table()
         n = len(rows)
         if n == 0:
             return Scores(0.0, 0.0, (0.0,) * self.classes, 0, (0.0, 0.0), (0.0, 0.0))
@@ -137,6 +147,10 @@ class EpisodeIoU(Metric):
             miou_interval, fb_interval = _interval(many.mean(dim=1)), _interval(many_fb)
         values = tuple(float(v) for v in per_class[0])
         return Scores(float(per_class.mean()), float(fb[0]), values, n, miou_interval, fb_interval)
+
+    def _begin(self) -> None:
+        """Start with an empty row: a process without episodes must still take part when rows are gathered."""
+        self.rows.append(torch.zeros(0, 6, dtype=torch.int64, device=self.device))
 
 
 def _interval(values: Tensor) -> tuple[float, float]:

@@ -25,6 +25,7 @@ class CostMeter(pl.Callback):
         self.seconds = {"train": 0.0, "test": 0.0}
         self.saved_bytes = 0
         self._started = 0.0
+        self._training = False
         self._hooks: torch.autograd.graph.saved_tensors_hooks | None = None
         self._storages: dict[int, int] = {}
 
@@ -40,13 +41,30 @@ class CostMeter(pl.Callback):
             "saved_for_backward_mb": round(self.saved_bytes / 2**20, 3),
         }
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was measured so far, so that a continued training reports all of its time."""
+        running = time.perf_counter() - self._started if self._training else 0.0
+        return {"train_seconds": self.seconds["train"] + running, "saved_bytes": self.saved_bytes}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take back what was measured before an interruption.
+
+        Args:
+            state_dict: of the checkpoint.
+        """
+        self.seconds["train"] = float(state_dict["train_seconds"])
+        self.saved_bytes = int(state_dict["saved_bytes"])
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock and the allocator's peak."""
-        self._start()
+        self._started, self._training = time.perf_counter(), True
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the clock."""
         self.seconds["train"] += time.perf_counter() - self._started
+        self._training = False
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
@@ -80,8 +98,3 @@ class CostMeter(pl.Callback):
             self._hooks = None
             self.saved_bytes = sum(self._storages.values())
             self._storages.clear()
-
-    def _start(self) -> None:
-        self._started = time.perf_counter()
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()

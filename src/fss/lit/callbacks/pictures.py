@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from fss.files import atomic
 from fss.lit.episodic import EpisodicModule
@@ -73,9 +73,9 @@ class PictureRecorder(pl.Callback):
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the file."""
-        if not self._rows or not trainer.is_global_zero:
+        rows = sorted(_of_all_processes(self._rows), key=lambda r: int(r["index"]))
+        if not rows or not trainer.is_global_zero:
             return
-        rows = sorted(self._rows, key=lambda r: int(r["index"]))
         with atomic(self.folder / "pictures.npz") as file:
             arrays: dict[str, Any] = {k: np.array([r[k] for r in rows]) for k in rows[0]}
             np.savez_compressed(file, **arrays)
@@ -83,3 +83,11 @@ class PictureRecorder(pl.Callback):
     def _picture(self, image: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
         pixels = (image.cpu().float() * self.std + self.mean).clamp(0, 1).mul(255).round()
         return pixels.permute(1, 2, 0).numpy().astype(np.uint8)
+
+
+def _of_all_processes(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return rows
+    gathered: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(gathered, rows)
+    return [row for part in gathered for row in part]

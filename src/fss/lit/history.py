@@ -1,0 +1,66 @@
+"""The CSV log of a run, which goes on where a checkpoint was written."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from lightning_fabric.loggers.logger import rank_zero_experiment
+from pytorch_lightning.loggers import CSVLogger
+
+
+class History(CSVLogger):
+    """Lightning's CSV logger, which would delete the file of the interrupted part.
+
+    Args:
+        folder: of the run; the file is ``csv/metrics.csv`` below it.
+        keep: rows to keep of an earlier file: those that were logged before the checkpoint. Later ones are logged
+            again.
+    """
+
+    def __init__(self, folder: Path, keep: int = 0) -> None:
+        super().__init__(folder, name="csv", version="")
+        self.file = folder / "csv" / "metrics.csv"
+        self.keep = keep
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """Return the writer, after putting back the rows to keep."""
+        if self._experiment is None:
+            kept, columns = self._read()
+            writer: Any = super().experiment
+            if kept:
+                writer.metrics_keys = columns
+                with open(self.file, "w", newline="", encoding="utf-8") as file:
+                    table = csv.DictWriter(file, columns)
+                    table.writeheader()
+                    table.writerows(kept)
+        return self._experiment
+
+    def rows(self) -> int:
+        """Write what is buffered, and count the rows of the file."""
+        self.save()
+        if not self.file.is_file():
+            return 0
+        with open(self.file, newline="", encoding="utf-8") as file:
+            return sum(1 for _ in csv.DictReader(file))
+
+    def _read(self) -> tuple[list[dict[str, str]], list[str]]:
+        if not self.keep or not self.file.is_file():
+            return [], []
+        with open(self.file, newline="", encoding="utf-8") as file:
+            table = csv.DictReader(file)
+            rows = list(table)[: self.keep]
+            return rows, list(table.fieldnames or [])
+
+
+def logged_rows(trainer: pl.Trainer) -> int:
+    """Return how many rows the run's :class:`History` holds; 0 without one.
+
+    Args:
+        trainer: knows its loggers.
+    """
+    return next((logger.rows() for logger in trainer.loggers if isinstance(logger, History)), 0)

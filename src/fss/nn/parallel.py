@@ -1,0 +1,26 @@
+"""What a value is over all processes of a training."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, distributed
+
+
+@torch.no_grad()
+def mean_over_processes(value: Tensor) -> Tensor:
+    """Average a value over all processes, so that a loss divided by it has the gradient of the global batch.
+
+    Parallel training averages the gradients of its processes. If each divided by its own number of pixels, the
+    result would depend on how the batch was shared; divided by the mean number, it does not.
+
+    Args:
+        value: a scalar; all processes must call this together.
+
+    Returns:
+        The mean, float32; ``value`` itself where there is one process.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return value
+    total = value.detach().double().clone()
+    distributed.all_reduce(total)
+    return (total / distributed.get_world_size()).float()
