@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,50 +11,29 @@ from urllib.error import URLError
 import torch
 from torch import Tensor
 
+from fss.backbones.records import IMAGENET_MEAN, IMAGENET_STD, RECORDS, WeightRecord, weights_dir
 from fss.backbones.staged import StagedModule
 from fss.errors import FssError, first_line
 
-log = logging.getLogger(__name__)
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "RECORDS",
+    "LoadReport",
+    "WeightRecord",
+    "WeightsError",
+    "load_into",
+    "read_state_dict",
+    "resolve",
+    "to_stage_keys",
+    "weights_dir",
+]
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+log = logging.getLogger(__name__)
 
 
 class WeightsError(FssError):
     """Weights that cannot be found, read or matched."""
-
-
-@dataclass(frozen=True)
-class WeightRecord:
-    """Where a weight file comes from and what it expects.
-
-    Attributes:
-        file: name of the file.
-        sha256_prefix: first digits of its SHA-256, checked after the download; empty if none is published.
-        url: where it is downloaded from; None where only its author's shared drive has it.
-        stem: stem of the network it belongs to.
-        mean: per-channel mean its inputs were normalised with, in [0, 1].
-        std: per-channel standard deviation, likewise.
-    """
-
-    file: str
-    sha256_prefix: str
-    url: str | None
-    stem: str
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-
-
-_TORCHVISION = "https://download.pytorch.org/models/"
-RECORDS: dict[tuple[str, str], WeightRecord] = {
-    ("resnet18", "torchvision"): WeightRecord(
-        "resnet18-f37072fd.pth", "f37072fd", _TORCHVISION + "resnet18-f37072fd.pth", "torchvision"
-    ),
-    ("resnet50", "torchvision"): WeightRecord(
-        "resnet50-0676ba61.pth", "0676ba61", _TORCHVISION + "resnet50-0676ba61.pth", "torchvision"
-    ),
-    ("resnet50", "deep"): WeightRecord("resnet50_v2.pth", "", None, "deep"),
-}
 
 
 @dataclass(frozen=True)
@@ -73,11 +51,6 @@ class LoadReport:
     loaded: int
     missing: list[str]
     unused: list[str]
-
-
-def weights_dir() -> Path:
-    """Return the folder of downloaded weights: ``$FSS_WEIGHTS``, else ``weights`` in the working directory."""
-    return Path(os.environ.get("FSS_WEIGHTS", "weights"))
 
 
 def resolve(weights: str, name: str, stem: str) -> Path | None:
