@@ -1,6 +1,7 @@
 """The light edge of the programs: run names, checks that need no heavy library, and how errors are shown.
 
-Nothing here imports torch, so a wrong option is answered at once.
+Nothing here imports torch, so a wrong option is answered at once, and Hydra only where a configuration is at hand, so
+that ``fss`` starts at once.
 """
 
 from __future__ import annotations
@@ -11,13 +12,12 @@ import os
 import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
-
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from typing import TYPE_CHECKING, Any
 
 from fss.errors import FssError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 # Keys that do not determine a run's numbers: names, paths, loggers, hardware and display.
 _FREE = (
@@ -40,6 +40,7 @@ _FREE = (
     "trainer.enable_progress_bar",
     "trainer.log_every_n_steps",
 )
+_HYDRA_ERRORS = ("hydra.errors.HydraException", "omegaconf.errors.OmegaConfBaseException")
 SELECTIONS = ("novel", "base", "last")
 
 
@@ -107,6 +108,8 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     Returns:
         Nested dictionaries and lists.
     """
+    from omegaconf import OmegaConf
+
     keys = [str(k) for k in cfg if k != "hydra"]
     content = OmegaConf.to_container(OmegaConf.masked_copy(cfg, keys), resolve=True)
     assert isinstance(content, dict)
@@ -115,6 +118,8 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 def prepare_hydra() -> None:
     """Make ``${fss.slug:}`` known to OmegaConf, and let Hydra's errors through to :func:`friendly` (idempotent)."""
+    from omegaconf import OmegaConf
+
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
 
     def resolve(*, _root_: DictConfig) -> str:
@@ -173,7 +178,7 @@ def friendly(program: Callable[..., Any]) -> Callable[..., Any]:
             sys.stderr.write("\nInterrupted.\n")
             sys.exit(130)
         except Exception as error:
-            known = cause(error) or (error if isinstance(error, (HydraException, OmegaConfBaseException)) else None)
+            known = cause(error) or (error if _of_hydra(error) else None)
             if known is None:
                 raise
             sys.stderr.write(f"\nError: {str(known).strip()}\n")
@@ -196,6 +201,12 @@ def cause(error: BaseException | None) -> FssError | None:
             return error
         error = error.__cause__ or error.__context__
     return None
+
+
+def _of_hydra(error: BaseException) -> bool:
+    """Tell whether Hydra complains, by name: a program that has not imported Hydra meets none of its errors."""
+    kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
+    return not kinds.isdisjoint(_HYDRA_ERRORS)
 
 
 def _whole(name: str, value: object, low: int, high: int | None) -> None:
