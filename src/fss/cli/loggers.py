@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import netrc
-import os
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 
 from fss.cli.resume import Interrupted
-from fss.errors import FssError
+from fss.cli.wandb_mode import wandb_mode
 from fss.files import atomic
 from fss.lit.history import History
-
-MODES = ("auto", "online", "offline", "disabled")
 
 
 def build_loggers(
@@ -80,36 +75,3 @@ def wandb_id(folder: Path, new: bool) -> str:
         with atomic(path) as file:
             file.write(uuid.uuid4().hex[:12].encode())
     return path.read_text().strip()
-
-
-def wandb_mode(asked: str) -> str:
-    """Decide how W&B runs.
-
-    Args:
-        asked: ``auto``, ``online``, ``offline`` or ``disabled``.
-
-    Returns:
-        ``online``, ``offline`` or ``disabled``; ``auto`` is online only where a key is set. The environment variable
-        ``WANDB_MODE`` wins over ``auto``.
-
-    Raises:
-        FssError: if the mode is unknown.
-    """
-    if asked not in MODES:
-        raise FssError(f"logger.wandb={asked} is not known: choose one of {', '.join(MODES)}.")
-    if asked != "auto":
-        return asked
-    wish = os.environ.get("WANDB_MODE", "")
-    if wish in MODES and wish != "auto":
-        return wish
-    return "online" if _has_key() else "offline"
-
-
-def _has_key() -> bool:
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    try:
-        return netrc.netrc().authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False

@@ -1,0 +1,45 @@
+"""Whether W&B runs online; imports neither wandb nor Lightning."""
+
+from __future__ import annotations
+
+import netrc
+import os
+from urllib.parse import urlparse
+
+from fss.errors import FssError
+
+MODES = ("auto", "online", "offline", "disabled")
+
+
+def wandb_mode(asked: str) -> str:
+    """Decide how W&B runs.
+
+    Args:
+        asked: ``auto``, ``online``, ``offline`` or ``disabled``.
+
+    Returns:
+        ``online``, ``offline`` or ``disabled``; ``auto`` is online only where a key is set. The environment variable
+        ``WANDB_MODE`` wins over ``auto``.
+
+    Raises:
+        FssError: if the mode is unknown.
+    """
+    if asked not in MODES:
+        raise FssError(f"logger.wandb={asked} is not known: choose one of {', '.join(MODES)}.")
+    if asked != "auto":
+        return asked
+    wish = os.environ.get("WANDB_MODE", "")
+    if wish in MODES and wish != "auto":
+        return wish
+    return "online" if has_key() else "offline"
+
+
+def has_key() -> bool:
+    """Tell whether a W&B key is set, in the environment or in ~/.netrc; contacts nobody."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        return netrc.netrc().authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
