@@ -63,7 +63,7 @@ def download(archives: Sequence[Archive], how: Fetching) -> list[Place]:
     try:
         how.folder.mkdir(parents=True, exist_ok=True)
         _check_room(archives, how)
-        return [_Download(archive, how).run() for archive in archives]
+        return [_Download(archive, how).fetch() for archive in archives]
     except OSError as error:
         raise DataError(
             f"Cannot write into {how.folder}: {error.strerror or error}. Give a folder that is writable and has room "
@@ -84,8 +84,15 @@ class _Download:
         self.have = 0
         self.md5: Any = None
 
-    def run(self) -> Place:
-        """Fetch, check, and give the file its name."""
+    def fetch(self) -> Place:
+        """Fetch, check, and give the file its name; a part without a byte is not kept."""
+        try:
+            return self._run()
+        finally:
+            if self.part.is_file() and not self.part.stat().st_size:
+                self.part.unlink()
+
+    def _run(self) -> Place:
         archive, how = self.archive, self.how
         if self._size_of_part() > archive.size:
             self.part.unlink()
