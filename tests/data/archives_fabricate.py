@@ -188,14 +188,15 @@ def coco_instances(split: str, images: int, year: int) -> dict[str, Any]:
         entries.append({"id": first_id + k, "file_name": name, "height": SIZE[0], "width": SIZE[1]})
         if k == 0:
             continue
-        for j, class_id in enumerate(_fold_mates(k - 1, 80, 20, 4)[::-1]):
+        mates = _fold_mates(k - 1, 80, 20, 4)
+        for j, class_id in enumerate(mates[::-1]):
             x, y = (60.6, 40.6) if j == 0 else (8.0, 8.0)
             polygons: Any = [[x, y, x + 50, y, x + 50, y + 50, x, y + 50]]
             if j == 0:
                 polygons.append([2.0, 80.0, 30.0, 80.0, 30.0, 95.0, 2.0, 95.0])
             annotations.append(_instance(annotations, first_id + k, class_id, polygons))
         crowd = {"size": list(SIZE), "counts": [0, SIZE[0], SIZE[0] * (SIZE[1] - 1)]}
-        annotations.append(_instance(annotations, first_id + k, 1, crowd) | {"iscrowd": int(k % 2 == 0)})
+        annotations.append(_instance(annotations, first_id + k, mates[0], crowd) | {"iscrowd": int(k % 2 == 0)})
     names = zip(COCO_CATEGORY_IDS, COCO_CLASSES.values(), strict=True)
     return {
         "images": entries,
