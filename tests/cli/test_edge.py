@@ -91,6 +91,7 @@ DETERMINING = [
     "data.val_episodes=10",
     "data.test_shot=5",
     "data.episodes=list.json",
+    "data.sampler=release",
     "data.train_list=other.txt",
     "data.val_list=other.txt",
     "trainer.precision=bf16-mixed",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from fss.cli.data import app as data_app
+from fss.cli.doctor import doctor
 from fss.cli.prepare import prepare
 from fss.cli.pretrain import pretrain
 from fss.cli.report import report
@@ -19,3 +20,4 @@ data_app.command()(prepare)
 app.add_typer(data_app, name="data")
 app.command()(pretrain)
 app.command()(report)
+app.command()(doctor)
