@@ -148,6 +148,9 @@ def test_masks_without_a_manifest_are_of_unknown_rule(first_polygons, tmp_path):
     source = CocoSource(root, progress=False, mask_rule="first_polygon")
     source.prepare("val")
     assert source.facts()["mask_rule"] == "first_polygon"  # rasterised just now
+    assert (source.facts()["val_pictures"], source.facts().get("train_pictures")) == (5, None)
+    (root / "annotations" / "instances_train2014.json").unlink()
+    assert "train_list" not in source.facts()
     source.mask_path("COCO_val2014_000000000501").parent.rename(root / "annotations" / "val2014")
     given = CocoSource(root, mask_rule="full")
     given.check("val")

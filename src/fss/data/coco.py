@@ -196,11 +196,19 @@ class CocoSource(PictureFiles):
         facts["mask_rule"] = "unknown" if given and not own else self.mask_rule
         splits: tuple[ListSplit, ...] = ("train", "val")
         for split in splits:
-            # the masks of a list that this run does not use may never have been rasterised
-            if self.lists[split] is not None or self._mask_folder(split).is_dir():
+            if self._is_listed(split):
                 ids = self.ids(split)
                 facts |= {f"{split}_pictures": len(ids), f"{split}_list": list_hash(ids)}
         return facts | manifest_facts(self.manifest if own else None)
+
+    def _is_listed(self, split: ListSplit) -> bool:
+        """Tell whether the ids of a split are known without rasterising: a test alone needs no training pictures."""
+        listed = self.lists[split]
+        if listed is not None:
+            return listed.is_file()
+        if self.masks is not None or self._has_masks(split):
+            return True
+        return self._instances(split).is_file() and is_complete(self._mask_folder(split))
 
     def _split_of(self, image_id: str) -> ListSplit:
         """Tell the folder of a picture from its official name, else by looking for it."""
