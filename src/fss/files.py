@@ -49,3 +49,13 @@ def write_json(path: Path, content: Any) -> None:
     """
     with atomic(path) as file:
         file.write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what :func:`atomic` leaves where a process was killed while writing.
+
+    Args:
+        folder: looked through with its sub-folders; nobody may be writing there.
+    """
+    for path in folder.rglob(".*.tmp"):
+        path.unlink(missing_ok=True)

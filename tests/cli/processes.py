@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import multiprocessing
 import os
 import runpy
@@ -14,15 +15,18 @@ ROOT = Path(__file__).resolve().parents[2]
 _HEAVY = (
     "torch", "pytorch_lightning", "torchmetrics", "albumentations", "hydra", "rich.progress", "fss.cli.build",
     "fss.cli.loggers", "fss.cli.train", "fss.cli.main", "fss.api", "fss.lit.callbacks.result",
-    "fss.lit.callbacks.snapshots", "fss.lit.callbacks.pictures", "fss.reports.pictures", "fss.reports.tables", "fss.data.shapes",
+    "fss.lit.callbacks.snapshots", "fss.lit.callbacks.pictures", "fss.reports.pictures",
+    "fss.reports.tables", "fss.data.shapes",
 )  # fmt: skip
+
+_NUMBER = itertools.count()
 
 
 class Program:
     """A program that runs in a process of its own.
 
     Args:
-        home: its working directory; output goes to ``out.txt`` below it.
+        home: its working directory; output goes to ``out-N.txt`` below it.
         program: ``train.py``, ``eval.py`` or ``fss``.
         arguments: of the command line.
         environment: changes of the environment.
@@ -31,10 +35,9 @@ class Program:
     def __init__(self, home: Path, program: str, *arguments: str, environment: dict[str, str] | None = None) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(list(_HEAVY))
-        self.output = home / "out.txt"
-        self.output.unlink(missing_ok=True)
+        self.output = home / f"out-{next(_NUMBER)}.txt"
         more = {"FSS_CACHE": str(home / "cache"), "WANDB_MODE": "disabled", **(environment or {})}
-        self.process = context.Process(target=_run, args=(str(home), program, arguments, more))
+        self.process = context.Process(target=_run, args=(str(home), str(self.output), program, arguments, more))
         self.process.start()
 
     def wait(self, seconds: float = 300) -> int:
@@ -66,10 +69,10 @@ def call(home: Path, program: str, *arguments: str, environment: dict[str, str] 
     return running.wait(), running.text()
 
 
-def _run(home: str, program: str, arguments: tuple[str, ...], environment: dict[str, str]) -> None:
+def _run(home: str, output: str, program: str, arguments: tuple[str, ...], environment: dict[str, str]) -> None:
     os.chdir(home)
     os.environ.update(environment)
-    target = os.open("out.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    target = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(target, 1)
     os.dup2(target, 2)
     for name, number in (("stdout", 1), ("stderr", 2)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,6 +12,8 @@ import torch
 from tests.methods.fakes import episode, tiny
 from torch.utils.data import DataLoader
 
+from fss.data.episode_list import EpisodeList
+from fss.data.sampler import Draw
 from fss.lit.callbacks.backbone import BackboneFinetune
 from fss.lit.callbacks.cost import CostMeter
 from fss.lit.callbacks.result import ResultWriter, RunFacts
@@ -31,6 +34,8 @@ class Episodes(pl.LightningDataModule):
     def __init__(self, batches: int = 4) -> None:
         super().__init__()
         self.batches = batches
+        drawn = tuple(Draw(1 + i % 2, f"q{i}", (f"s{i}",)) for i in range(2 * batches))
+        self.streams = SimpleNamespace(test=EpisodeList("x", 0, 1, "test", 0, "by hand", drawn))
 
     def make(self, full: bool) -> list[Episode]:
         made = []

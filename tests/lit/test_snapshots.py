@@ -169,8 +169,6 @@ def test_checkpoint_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_dropout_is_a_function_of_the_step() -> None:
     class At:
-        global_rank = 0
-
         def __init__(self, step: int) -> None:
             self.global_step = step
 

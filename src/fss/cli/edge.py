@@ -146,9 +146,10 @@ def check(config: dict[str, Any]) -> None:
     _whole("workers", config["workers"], 0, None)
     _whole("pictures", config["pictures"], 0, None)
     _whole("recipe.batch_size", config["recipe"]["batch_size"], 1, None)
+    _shared(config["recipe"]["batch_size"], config["trainer"])
     if config["selection"] not in SELECTIONS:
         raise FssError(f"selection={config['selection']} is not known: choose one of {', '.join(SELECTIONS)}.")
-    minutes = config["checkpoint_minutes"]
+    minutes = config.get("checkpoint_minutes", 0)  # checkpoints of before this option are tested too
     if isinstance(minutes, bool) or not isinstance(minutes, int | float) or not minutes >= 0:
         raise FssError(f"checkpoint_minutes={minutes} is not allowed: give minutes from 0 up; 0 means never.")
     if config["resume"] not in ("auto", "never"):
@@ -207,6 +208,16 @@ def _of_hydra(error: BaseException) -> bool:
     """Tell whether Hydra complains, by name: a program that has not imported Hydra meets none of its errors."""
     kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
     return not kinds.isdisjoint(_HYDRA_ERRORS)
+
+
+def _shared(batch: int, trainer: dict[str, Any]) -> None:
+    """Check that a batch divides by the processes, where their number is given as a number."""
+    devices, nodes = trainer.get("devices", 1), trainer.get("num_nodes", 1)
+    if isinstance(devices, int) and isinstance(nodes, int) and devices > 0 and nodes > 0 and batch % (devices * nodes):
+        raise FssError(
+            f"recipe.batch_size={batch} cannot be shared by {devices * nodes} processes (trainer.devices={devices}, "
+            f"trainer.num_nodes={nodes}): it is the size over all of them. Give a multiple of {devices * nodes}."
+        )
 
 
 def _whole(name: str, value: object, low: int, high: int | None) -> None:

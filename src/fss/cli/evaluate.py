@@ -12,9 +12,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from fss.cli.edge import check, identity, plain
+from fss.cli.signals import ending_on_signals
 from fss.cli.train import show
 from fss.cli.trainer import Job
 from fss.errors import FssError
+from fss.files import remove_leftovers
 
 if TYPE_CHECKING:
     from fss.api import Checkpoint
@@ -45,7 +47,7 @@ def run(cfg: DictConfig) -> float:
     folder = Path(asked["out"] or checkpoint.path.parent.parent / name)
     if asked["out"] and HydraConfig.get().mode is RunMode.MULTIRUN:
         folder /= name  # one folder for all would keep the last test only
-    return _test(Job(config, folder, name), checkpoint, asked)
+    return _test(Job(config, folder, name), checkpoint)
 
 
 def test_name(config: dict[str, Any]) -> str:
@@ -79,6 +81,7 @@ def merged(asked: dict[str, Any], trained: dict[str, Any]) -> dict[str, Any]:
         "trainer": {**trained["trainer"], **_hardware(asked["trainer"])},
         "pictures": asked["pictures"],
     }
+    config.update({k: asked[k] for k in ("workers", "test_batch_size") if asked[k] is not None})
     config["data"] = dict(asked.get("data") or trained["data"])
     if asked["fold"] is not None and asked["fold"] != trained["fold"] and not asked["cross_fold"]:
         raise FssError(
@@ -112,10 +115,19 @@ def _episodes(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def _hardware(trainer: dict[str, Any]) -> dict[str, Any]:
-    return {k: trainer[k] for k in ("accelerator", "devices", "precision", "enable_progress_bar", "limit_test_batches")}
+    names = (
+        "accelerator",
+        "devices",
+        "num_nodes",
+        "strategy",
+        "precision",
+        "enable_progress_bar",
+        "limit_test_batches",
+    )
+    return {k: trainer[k] for k in names}
 
 
-def _test(job: Job, checkpoint: Checkpoint, asked: dict[str, Any]) -> float:
+def _test(job: Job, checkpoint: Checkpoint) -> float:
     import pytorch_lightning as pl
 
     from fss.api import rebuild
@@ -128,6 +140,7 @@ def _test(job: Job, checkpoint: Checkpoint, asked: dict[str, Any]) -> float:
 
     hush()
     config = job.config
+    remove_leftovers(job.folder)
     source = build_source(config["data"])
     source.check("val")
     data = build_data(config, source)
@@ -140,6 +153,8 @@ def _test(job: Job, checkpoint: Checkpoint, asked: dict[str, Any]) -> float:
     )
     note = f"tested by eval.py from {checkpoint.path.name} of run {checkpoint.identity[:12]}"
     trainer = build_trainer(job, BackboneFinetune(strategy), facts(config, note), logger=False)
-    trainer.test(module, datamodule=data, verbose=False)
-    show(job.folder, asked["pictures"])
+    with ending_on_signals():
+        trainer.test(module, datamodule=data, verbose=False)
+    if trainer.is_global_zero:
+        show(job.folder)
     return 100 * module.test_scores.miou

@@ -19,6 +19,7 @@ from fss.cli.signals import ending_on_signals
 from fss.cli.slurm import inside_slurm, requeue
 from fss.cli.trainer import Job, build_trainer, checkpointing, facts
 from fss.errors import FssError
+from fss.files import remove_leftovers
 from fss.reports.results import load_result
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from fss.data.datamodule import FewShotDataModule
     from fss.data.source import SegmentationSource
-    from fss.lit.callbacks.backbone import BackboneFinetune
     from fss.lit.episodic import EpisodicModule
 
 log = logging.getLogger(__name__)
@@ -101,6 +101,8 @@ def _train_and_test(job: Job, source: SegmentationSource) -> float:
 
     hush()
     config = job.config
+    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        remove_leftovers(job.folder)
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     data = build_data(config, source)
     data.setup("fit")  # a data set that is too small fails before the model is built
@@ -117,7 +119,7 @@ def _train_and_test(job: Job, source: SegmentationSource) -> float:
     loggers = build_loggers(config["logger"], job.folder, job.name, config, resumed)
     trainer = build_trainer(job, finetune, facts(config), logger=loggers, more=checkpointing(job))
     _fit(trainer, module, data, resumed)
-    return _test(job, trainer, module, data, finetune)
+    return _test(job, trainer, module, data)
 
 
 def _fit(trainer: pl.Trainer, module: EpisodicModule, data: FewShotDataModule, resumed: Interrupted | None) -> None:
@@ -139,39 +141,27 @@ def _fit(trainer: pl.Trainer, module: EpisodicModule, data: FewShotDataModule, r
         sys.exit(128 + stop.signum)
 
 
-def _test(
-    job: Job, trainer: pl.Trainer, module: EpisodicModule, data: FewShotDataModule, finetune: BackboneFinetune
-) -> float:
-    from fss.checkpoints.tuned import save_tuned
-
+def _test(job: Job, trainer: pl.Trainer, module: EpisodicModule, data: FewShotDataModule) -> float:
     best = "last" if job.config["selection"] == "last" else "best"
     checkpoint = job.folder / "checkpoints" / f"{best}.ckpt"
     found = str(checkpoint) if checkpoint.is_file() else None  # nothing is saved when no step was taken
     trainer.test(module, datamodule=data, ckpt_path=found, verbose=False, weights_only=True)
-    report = finetune.report
     if trainer.is_global_zero:
-        if report is not None and report.trainable:
-            save_tuned(job.folder / "tuned.pt", module.model.backbone, module.card)
-        show(job.folder, job.config["pictures"])
+        show(job.folder)
     return 100 * module.test_scores.miou
 
 
-def show(folder: Path, pictures: int) -> None:
-    """Print a run's scores and draw its pictures.
+def show(folder: Path) -> None:
+    """Print a run's scores.
 
     Args:
         folder: the run's folder.
-        pictures: number of episodes to draw; 0 draws none.
     """
     from rich.console import Console
 
-    from fss.reports.pictures import picture_grid
     from fss.reports.tables import strategy_table
 
-    result = load_result(folder / "result.json")
-    Console().print(strategy_table([result]))
-    if pictures and (folder / "pictures.npz").is_file():
-        picture_grid({result.key.finetune: folder}, folder / "pictures.png", episodes=pictures)
+    Console().print(strategy_table([load_result(folder / "result.json")]))
     log.info("Result: %s", folder / "result.json")
 
 

@@ -105,8 +105,10 @@ def build_trainer(
     import pytorch_lightning as pl
 
     from fss.backbones.weights import IMAGENET_MEAN, IMAGENET_STD
+    from fss.cli.extras import Extras
     from fss.cli.instantiate import make
     from fss.lit.callbacks.cost import CostMeter
+    from fss.lit.callbacks.episodes import EpisodeRecorder
     from fss.lit.callbacks.pictures import PictureRecorder
     from fss.lit.callbacks.result import ResultWriter
     from fss.lit.callbacks.seeding import StepSeed
@@ -128,6 +130,8 @@ def build_trainer(
             StepSeed(config["seed"]),
             cost,
             pictures,
+            EpisodeRecorder(job.folder),
+            Extras(job.folder, config["finetune"]["name"], config["pictures"], finetune),
             ResultWriter(job.folder, known, finetune, cost),
             *more,
         ],

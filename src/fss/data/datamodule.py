@@ -41,8 +41,6 @@ class FewShotDataModule(LightningDataModule):
         DataError: if fold, shot or seed is not allowed.
     """
 
-    allow_zero_length_dataloader_with_multiple_devices = True  # more processes than test episodes are allowed
-
     def __init__(
         self,
         source: SegmentationSource,

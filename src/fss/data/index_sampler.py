@@ -27,7 +27,8 @@ class EpisodeIndexSampler(Sampler[tuple[int, int]]):
         training: whether epochs differ and incomplete batches are left out.
 
     Raises:
-        DataError: if a training batch does not divide by the processes, or is larger than the epoch.
+        DataError: if a training batch does not divide by the processes, or is larger than the epoch, or if there
+            are more processes than episodes.
     """
 
     def __init__(
@@ -41,6 +42,11 @@ class EpisodeIndexSampler(Sampler[tuple[int, int]]):
         if training and length < batch_size:
             raise DataError(
                 f"batch_size={batch_size} is larger than the {length} training episodes of an epoch. Lower batch_size."
+            )
+        if length < world_size:
+            raise DataError(
+                f"{length} episodes cannot be shared by {world_size} processes: give at least {world_size} test and "
+                "validation episodes, or lower trainer.devices."
             )
         self.stop = length - length % batch_size if training else length
         self.rank, self.world_size, self.training = rank, world_size, training

@@ -12,6 +12,7 @@ from fss.lit.optim import Recipe, build_optimizer, freeze_untrained
 from fss.methods.segmenter import FewShotSegmenter
 from fss.metrics.geometry import at_label_size
 from fss.metrics.iou import EpisodeIoU, Scores
+from fss.metrics.loss import EpisodeLoss
 from fss.nn.resize import up
 from fss.types import Episode, HeadOutput
 
@@ -54,6 +55,7 @@ class EpisodicModule(pl.LightningModule):
         self.scores = torch.nn.ModuleDict(
             {f"{s}_iou": EpisodeIoU(len(n), 1000 if s == "test" else 0) for s, n in self.class_names.items()}
         )
+        self.losses = torch.nn.ModuleDict({"val": EpisodeLoss(), "test": EpisodeLoss()})
 
     def forward(self, query: Tensor, support_images: Tensor, support_masks: Tensor) -> Tensor:
         """Segment queries; see :meth:`FewShotSegmenter.forward`.
@@ -117,6 +119,7 @@ class EpisodicModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores of the validation episodes."""
+        self._log_loss("val")
         self._log_scores("val", self._metric("val").compute())
         self._metric("val").reset()
 
@@ -137,6 +140,7 @@ class EpisodicModule(pl.LightningModule):
         """Log the test scores; they stay in :attr:`test_scores` for the result file."""
         self.test_scores = self._metric("test").compute()
         self.test_rows = self._metric("test").counted
+        self._log_loss("test")
         self._log_scores("test", self.test_scores)
         self._metric("test").reset()
 
@@ -168,6 +172,11 @@ class EpisodicModule(pl.LightningModule):
         assert isinstance(metric, EpisodeIoU)
         return metric
 
+    def _loss(self, stage: str) -> EpisodeLoss:
+        metric = self.losses[stage]
+        assert isinstance(metric, EpisodeLoss)
+        return metric
+
     def _score(self, stage: str, episode: Episode) -> dict[str, Any]:
         head = self.model.head
         output: HeadOutput = self.model.run_episode(episode)
@@ -176,8 +185,7 @@ class EpisodicModule(pl.LightningModule):
         predictions, ious = [], []
         for i, label in enumerate(episode.full_labels):
             logits, target = at_label_size(square[i], label, head.align_corners)
-            loss = head.criterion(logits[None], target[None])
-            self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=1)
+            self._loss(stage).update(head.criterion(logits[None], target[None]))
             predicted = logits.argmax(dim=0)
             self._metric(stage).update(predicted, target, episode.class_index[i], episode.index[i])
             predictions.append(predicted[: label.shape[0], : label.shape[1]].to(torch.uint8))
@@ -187,9 +195,14 @@ class EpisodicModule(pl.LightningModule):
         masks = square.argmax(dim=1).to(torch.uint8)
         return {"predictions": predictions, "iou": ious, "masks": masks}
 
+    def _log_loss(self, stage: str) -> None:
+        self.log(f"{stage}/loss", self._loss(stage).compute())
+        self._loss(stage).reset()
+
     def _log_scores(self, stage: str, scores: Scores) -> None:
-        self.log(f"{stage}/miou", 100 * scores.miou, prog_bar=True, rank_zero_only=True)
-        self.log(f"{stage}/fb_iou", 100 * scores.fb_iou, rank_zero_only=True)
+        """Log scores, which are those of all processes together already."""
+        self.log(f"{stage}/miou", 100 * scores.miou, prog_bar=True)
+        self.log(f"{stage}/fb_iou", 100 * scores.fb_iou)
         if stage != "train":
             for name, value in zip(self.class_names[stage], scores.per_class, strict=True):
-                self.log(f"{stage}/iou_{name}", 100 * value, rank_zero_only=True)
+                self.log(f"{stage}/iou_{name}", 100 * value)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.utilities import rank_zero_only
 
 
 class History(CSVLogger):
@@ -26,19 +26,18 @@ class History(CSVLogger):
         self.keep = keep
 
     @property
-    @rank_zero_experiment
     def experiment(self) -> Any:
         """Return the writer, after putting back the rows to keep."""
-        if self._experiment is None:
-            kept, columns = self._read()
-            writer: Any = super().experiment
-            if kept:
-                writer.metrics_keys = columns
-                with open(self.file, "w", newline="", encoding="utf-8") as file:
-                    table = csv.DictWriter(file, columns)
-                    table.writeheader()
-                    table.writerows(kept)
-        return self._experiment
+        first = self._experiment is None and rank_zero_only.rank == 0  # type: ignore[attr-defined]
+        kept, columns = self._read() if first else ([], [])
+        writer: Any = super().experiment
+        if kept:
+            writer.metrics_keys = columns
+            with open(self.file, "w", newline="", encoding="utf-8") as file:
+                table = csv.DictWriter(file, columns)
+                table.writeheader()
+                table.writerows(kept)
+        return writer
 
     def rows(self) -> int:
         """Write what is buffered, and count the rows of the file."""

@@ -12,6 +12,7 @@ from fss.errors import FssError
 from fss.methods.base import FewShotHead
 from fss.nn.aspp import ASPP
 from fss.nn.context import middle_features
+from fss.nn.dropout import SharedDropout2d
 from fss.nn.kshot import ShotAggregation, aggregate
 from fss.nn.prior import prior_mask
 from fss.nn.prototype import masked_average, support_mask
@@ -66,7 +67,7 @@ class Baseline(FewShotHead):
         self.cls = nn.Sequential(
             nn.Conv2d(width, width, 3, padding=1, bias=False),
             nn.ReLU(inplace=True),
-            nn.Dropout2d(0.1),
+            SharedDropout2d(0.1),
             nn.Conv2d(width, 2, 1),
         )
 
@@ -102,4 +103,4 @@ class Baseline(FewShotHead):
 
 
 def _reduction(channels: int, width: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.ReLU(inplace=True), nn.Dropout2d(dropout))
+    return nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.ReLU(inplace=True), SharedDropout2d(dropout))

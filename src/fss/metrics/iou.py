@@ -95,7 +95,6 @@ class EpisodeIoU(Metric):
         self.seed = seed
         self.add_state("rows", default=[], dist_reduce_fx="cat")
         self.counted = torch.zeros(0, 6, dtype=torch.int64)
-        self._begin()
 
     def update(self, prediction: Tensor, target: Tensor, class_index: int | Tensor, index: int | Tensor) -> None:
         """Add one episode.
@@ -114,11 +113,6 @@ class EpisodeIoU(Metric):
         counts = episode_counts(prediction, target)
         key = torch.tensor([int(index), int(class_index)], device=counts.device)
         self.rows.append(torch.cat([key, counts])[None])
-
-    def reset(self) -> None:
-        """Forget all episodes."""
-        super().reset()
-        self._begin()
 
     def table(self) -> Tensor:
         """Return one row per distinct episode: index, class, and the four counts, (N, 6), sorted by index."""
@@ -147,10 +141,6 @@ class EpisodeIoU(Metric):
             miou_interval, fb_interval = _interval(many.mean(dim=1)), _interval(many_fb)
         values = tuple(float(v) for v in per_class[0])
         return Scores(float(per_class.mean()), float(fb[0]), values, n, miou_interval, fb_interval)
-
-    def _begin(self) -> None:
-        """Start with an empty row: a process without episodes must still take part when rows are gathered."""
-        self.rows.append(torch.zeros(0, 6, dtype=torch.int64, device=self.device))
 
 
 def _interval(values: Tensor) -> tuple[float, float]:

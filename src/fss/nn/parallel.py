@@ -6,6 +6,13 @@ import torch
 from torch import Tensor, distributed
 
 
+def place() -> tuple[int, int]:
+    """Return the number of this process and how many there are; (0, 1) outside of parallel training."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
 @torch.no_grad()
 def mean_over_processes(value: Tensor) -> Tensor:
     """Average a value over all processes, so that a loss divided by it has the gradient of the global batch.
@@ -19,7 +26,7 @@ def mean_over_processes(value: Tensor) -> Tensor:
     Returns:
         The mean, float32; ``value`` itself where there is one process.
     """
-    if not (distributed.is_available() and distributed.is_initialized()):
+    if place()[1] == 1:
         return value
     total = value.detach().double().clone()
     distributed.all_reduce(total)

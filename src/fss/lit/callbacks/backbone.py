@@ -34,7 +34,7 @@ class BackboneFinetune(pl.Callback):
         """Apply the strategy (idempotent) and fix the mode of batch norm.
 
         Args:
-            trainer: unused.
+            trainer: Lightning's.
             pl_module: an :class:`EpisodicModule`.
             stage: Lightning's stage.
         """
@@ -44,7 +44,7 @@ class BackboneFinetune(pl.Callback):
         self.report = self.strategy.apply(backbone)
         if earlier is not None:  # layers are swapped once, so only the first report has the notes
             self.report.notes = earlier.notes
-        else:
+        elif trainer.is_global_zero:
             log.info(
                 "Fine-tuning %s: %s of %s backbone parameters train",
                 self.report.strategy,

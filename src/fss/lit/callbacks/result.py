@@ -16,6 +16,13 @@ from fss.types import TuneReport
 
 SCHEMA_VERSION = 1
 
+_FILES = {
+    "pictures": "pictures.npz",
+    "episodes": "episodes.csv",
+    "best": "checkpoints/best.ckpt",
+    "last": "checkpoints/last.ckpt",
+}
+
 
 @dataclass(frozen=True)
 class RunFacts:
@@ -107,8 +114,7 @@ class ResultWriter(pl.Callback):
     def _files(self) -> dict[str, str]:
         """Name what lies beside the result, relative to it."""
         folder = self.path.parent
-        known = {"pictures": "pictures.npz", "best": "checkpoints/best.ckpt", "last": "checkpoints/last.ckpt"}
-        return {name: file for name, file in known.items() if (folder / file).is_file()}
+        return {name: file for name, file in _FILES.items() if (folder / file).is_file()}
 
 
 def _parameters(module: EpisodicModule, report: TuneReport) -> dict[str, Any]:

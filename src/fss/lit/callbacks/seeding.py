@@ -1,4 +1,4 @@
-"""Random numbers of a training step as a function of (seed, step, process)."""
+"""Random numbers of a training step as a function of (seed, step)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import torch
 class StepSeed(pl.Callback):
     """Seeds torch before every training step, so that dropout is the same after an interruption as without one.
 
-    Without it the generator's state would have to travel with every checkpoint, of every process.
+    Without it the generator's state would have to travel with every checkpoint, of every process. All processes get
+    the same seed, see :class:`fss.nn.dropout.SharedDropout2d`.
     """
 
     def __init__(self, seed: int) -> None:
@@ -27,5 +28,5 @@ class StepSeed(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Seed the step."""
-        key = np.random.SeedSequence((self.seed, trainer.global_step, trainer.global_rank))
+        key = np.random.SeedSequence((self.seed, trainer.global_step))
         torch.manual_seed(int(key.generate_state(1, np.uint64)[0] >> 1))

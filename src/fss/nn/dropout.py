@@ -1,0 +1,32 @@
+"""Dropout of whole channels that does not depend on how a batch is shared among processes."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from fss.nn.parallel import place
+
+
+class SharedDropout2d(nn.Dropout2d):
+    """``nn.Dropout2d`` whose mask belongs to the global batch.
+
+    With equal seeds every process draws the mask of all processes together and takes the rows of its own episodes,
+    which are every W-th one. With one process this is ``nn.Dropout2d``, number by number.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Drop channels in training.
+
+        Args:
+            input: one row per episode, (B, C, h, w).
+
+        Returns:
+            The same shape.
+        """
+        if not self.training or self.p == 0:
+            return input
+        if self.p == 1:
+            return input * 0
+        rank, world = place()
+        keep = input.new_empty((input.shape[0] * world, input.shape[1], 1, 1)).bernoulli_(1 - self.p)
+        return input * keep.div_(1 - self.p)[rank::world]

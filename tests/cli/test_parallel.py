@@ -1,0 +1,118 @@
+"""Several processes and loader workers: the same episodes, the same counts, the same weights."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from tests.cli.processes import Program, call
+
+from fss.data.shapes import write_shapes
+
+MODEL = (
+    "data=shapes", "backbone=resnet18", "backbone.width=8", "backbone.weights=none", "method.width=8", "data.size=65",
+    "logger=csv", "workers=0", "trainer=cpu", "trainer.enable_progress_bar=false", "trainer.log_every_n_steps=1",
+)  # fmt: skip
+STEPS = 20
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("parallel")
+    write_shapes(folder / "data/shapes", 0, train=60, val=40, pretrain_per_class=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(home: Path) -> Path:
+    """The folder of a run on one process."""
+    return train(home, "one", 1)
+
+
+def train(home: Path, group: str, processes: int, *more: str) -> Path:
+    options = (
+        *MODEL, f"group={group}", "data.epochs=4", "recipe.batch_size=6", "recipe.optimizer.lr=0.2",
+        "trainer.limit_train_batches=5", "data.test_episodes=20", "data.val_episodes=7", *more,
+    )  # fmt: skip
+    together(home, processes, "train.py", *options)
+    (folder,) = (home / "multirun" / group).iterdir()
+    return folder
+
+
+def together(home: Path, processes: int, program: str, *arguments: str) -> None:
+    """Run a program in several processes as torchrun starts them (gloo)."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    running = []
+    for rank in range(processes):
+        place = {
+            "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "GROUP_RANK": 0,
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test",
+        }  # fmt: skip
+        environment = {k: str(v) for k, v in place.items()} if processes > 1 else {}
+        devices = (f"trainer.devices={processes}",) if processes > 1 else ()
+        running.append(Program(home, program, *arguments, *devices, environment=environment))
+    for one in running:
+        assert one.wait() == 0, one.text()
+
+
+@pytest.mark.parametrize(("processes", "workers"), [(1, 0), (1, 1), (1, 4), (2, 0), (3, 0)])
+def test_the_same_test_episodes(home: Path, trained: Path, processes: int, workers: int) -> None:
+    """Row by row: class, pictures, intersections and unions of 200 episodes; 200 is no multiple of 3."""
+    out = home / f"test-{processes}-{workers}"
+    together(
+        home, processes, "eval.py", f"ckpt={trained / 'checkpoints/last.ckpt'}", "test_episodes=200", f"out={out}",
+        f"workers={workers}", "trainer=cpu", "trainer.enable_progress_bar=false", "pictures=5",
+    )  # fmt: skip
+    result = json.loads((out / "result.json").read_text())
+    assert result["episodes"]["count"] == 200
+    rows = (out / "episodes.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows[1:]] == [str(i) for i in range(200)]
+    expected = home / "expected.csv"
+    if not expected.is_file():
+        expected.write_text("\n".join(rows))
+        (home / "expected.json").write_text(json.dumps([result["scores"], result["episodes"]]))
+    assert "\n".join(rows) == expected.read_text()
+    assert [result["scores"], result["episodes"]] == json.loads((home / "expected.json").read_text())
+    assert (out / "pictures.npz").stat().st_size == (home / "test-1-0" / "pictures.npz").stat().st_size
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_the_same_weights(home: Path, trained: Path, processes: int) -> None:
+    """Dropout is on, and the pixels that count differ between the halves of a batch."""
+    folder = train(home, f"many{processes}", processes)
+    one = torch.load(trained / "checkpoints/last.ckpt", weights_only=True)
+    many = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+    assert one["global_step"] == many["global_step"] == STEPS
+    moved = 0
+    for name, value in one["state_dict"].items():
+        other = many["state_dict"][name]
+        if value.is_floating_point():
+            distance = float((value - other).norm() / value.norm().clamp(min=1e-12))
+            assert distance < 1e-5, f"{name}: {distance}"
+            moved += distance > 0
+        else:
+            assert torch.equal(value, other), name
+    assert moved, "the processes did share the work"
+    scores = [json.loads((f / "result.json").read_text())["identity"] for f in (trained, folder)]
+    assert scores[0] == scores[1], "the number of devices is no part of what a run is"
+
+
+def test_more_processes_than_episodes(home: Path, trained: Path) -> None:
+    ckpt = f"ckpt={trained / 'checkpoints/last.ckpt'}"
+    code, text = call(
+        home, "eval.py", ckpt, "test_episodes=1", f"out={home / 'few'}", "trainer=cpu", "trainer.devices=2"
+    )
+    assert code == 2, text
+    assert "1 episodes cannot be shared by 2 processes" in text
+    assert not (home / "few").exists()
+
+
+def test_batch_that_cannot_be_shared(home: Path) -> None:
+    code, text = call(home, "train.py", *MODEL, "trainer.devices=2", "recipe.batch_size=5", "group=odd")
+    assert code == 2, text
+    assert "recipe.batch_size=5 cannot be shared by 2 processes" in text
