@@ -88,3 +88,10 @@ def test_ten_random_kills(archives, tmp_path, data, run):
     assert run(data, broken, archives).code() == 0
     assert tree_hash(broken) == tree_hash(whole)
     assert not [p for p in broken.rglob("*") if p.name.startswith(".") or p.suffix in (".tmp", ".part")]
+
+
+def test_two_at_once_wait_for_each_other(archives, tmp_path):
+    runs = [Forked("pascal", tmp_path / "root", archives) for _ in range(3)]
+    assert [run.code() for run in runs] == [0, 0, 0]
+    assert Forked("pascal", tmp_path / "alone", archives).code() == 0
+    assert tree_hash(tmp_path / "root") == tree_hash(tmp_path / "alone")

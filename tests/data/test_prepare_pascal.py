@@ -5,7 +5,10 @@ import json
 import os
 import shutil
 import tarfile
+import threading
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -25,6 +28,13 @@ from fss.data.pascal import PascalSource
 from fss.data.prepare import Request
 
 QUIET = Pace(1, progress=False)
+
+
+class Silent(SimpleHTTPRequestHandler):
+    """Serves a folder, without ranges."""
+
+    def log_message(self, *_):
+        pass
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +176,25 @@ def test_verified_archives_must_give_the_released_lists(archives, tmp_path, monk
     manifest = prepare(tmp_path / "root", archives, unverified=False)
     assert (manifest["source"], manifest["differences"]) == ("verified", [])
     assert all(a["verified"] for a in manifest["archives"])
+
+
+def test_missing_archives_are_downloaded(archives, prepared, tmp_path, monkeypatch):
+    records = official(monkeypatch, archives)
+    lists = pascal_lists.derive_lists(IDS.seg_train, IDS.seg_val, IDS.main_val, IDS.sbd)
+    monkeypatch.setattr(pascal_lists, "RELEASED_COUNTS", lists.counts())
+    monkeypatch.setattr(pascal_lists, "RELEASED_SHA256", lists.hashes())
+    root = tmp_path / "root"
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=str(archives))) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        for name, record in records.items():
+            url = f"http://127.0.0.1:{server.server_port}/{record.name}"
+            monkeypatch.setattr(prepare_pascal, name, replace(record, url=url))
+        done = command("pascal", "--root", root, "--download", "--workers", 1)
+        server.shutdown()
+    assert done.exit_code == 0, done.output
+    assert json.loads((root / "fss.json").read_text())["source"] == "verified"
+    assert sorted(p.name for p in (root / "archives").iterdir()) == [VOC.name, SBD.name]
+    assert tree_hash(root / "SegmentationClassAug") == tree_hash(prepared / "SegmentationClassAug")
 
 
 def test_unpacked_folders_must_give_the_released_lists_too(unpacked, tmp_path):
