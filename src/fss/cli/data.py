@@ -15,7 +15,7 @@ import typer
 if TYPE_CHECKING:
     from fss.data.source import SegmentationSource
 
-app = typer.Typer(help="Index, episode lists and the drawn data set.", no_args_is_help=True)
+app = typer.Typer(help="Prepare data sets, index them, and list episodes.", no_args_is_help=True, rich_markup_mode=None)
 
 
 class DataName(str, Enum):  # noqa: UP042  # typer shows the values

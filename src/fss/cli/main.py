@@ -15,6 +15,8 @@ app = typer.Typer(
     help="Few-shot segmentation with Singular Value Fine-tuning. Train with: python train.py --help",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # frames around the help would double the time it takes
+    context_settings={"max_content_width": 120},
 )
 data_app.command()(prepare)
 app.add_typer(data_app, name="data")
