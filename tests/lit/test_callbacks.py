@@ -209,6 +209,7 @@ def test_result_file_loads(tmp_path: Path) -> None:
     assert (result.key.fold, result.key.seed) == (0, 3)
     assert result.episodes.count == 4
     assert result.episodes.hash == "0" * 64
+    assert result.episodes.sampler == "by hand", "the rule of the episodes tested, not a fixed word"
     assert result.scores.miou == pytest.approx(100 * net.test_scores.miou)
     assert list(result.scores.per_class) == CLASSES
     assert result.scores.miou_interval is not None
