@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 from tests.data.archives_fabricate import IDS, write_coco_archives, write_sbd_archive, write_voc_archive
+from typer.testing import CliRunner
 
+from fss.cli.main import app
 from fss.data.manifest import list_hash
 from fss.reports.results import load_result
 
@@ -41,11 +43,10 @@ def call(home: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 def prepare(home: Path, *arguments: str) -> Path:
     root = home / "root"
-    program = "from fss.cli.main import app; app()"
     places = ("--root", str(root), "--archives", str(home / "archives"), "--unverified")
-    done = call(home, "-c", program, "data", "prepare", *arguments, *places)
-    assert done.returncode == 0, done.stderr
-    assert f"python train.py data={arguments[0]} data.root={root}" in done.stdout
+    done = CliRunner().invoke(app, ["data", "prepare", *arguments, *places])
+    assert done.exit_code == 0, done.output
+    assert f"python train.py data={arguments[0]} data.root={root}" in done.output
     return root
 
 

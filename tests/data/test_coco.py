@@ -1,6 +1,7 @@
 import json
 import pickle
 
+import cv2
 import numpy as np
 import pytest
 from pycocotools.coco import COCO
@@ -56,6 +57,24 @@ def test_real_masks_equal_pycocotools(coco128):
         for annotation in api.imgToAnns[int(image_id)]:
             expected[api.annToMask(annotation) == 1] = order[annotation["category_id"]]
         assert np.array_equal(source.mask(image_id), expected)
+
+
+def test_first_polygons_of_real_instances(coco128):
+    """RePRI's masks: per instance, in file order, the first polygon truncated to whole numbers and filled."""
+    source = CocoSource(coco128, progress=False, mask_rule="first_polygon")
+    api = COCO(str(coco128 / "annotations" / "instances_val2014.json"))
+    order = {c: k for k, c in enumerate(sorted(api.cats), start=1)}
+    several = 0
+    for image_id in source.ids("val"):
+        expected = np.zeros(source.image(image_id).shape[:2], np.uint8)
+        for annotation in api.imgToAnns[int(image_id)]:
+            if annotation["iscrowd"] or isinstance(annotation["segmentation"], dict):
+                continue
+            several += len(annotation["segmentation"]) > 1
+            corners = np.array(annotation["segmentation"][0]).reshape(-1, 2).astype(int)
+            cv2.fillPoly(expected, [corners], order[annotation["category_id"]])
+        assert np.array_equal(source.mask(image_id), expected)
+    assert several > 5
 
 
 def test_run_lengths_are_understood(root):

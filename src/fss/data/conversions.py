@@ -104,8 +104,8 @@ def _store_picture(job: _Job) -> str | None:
 
 def _linked(source: Path, target: Path) -> bool:
     """Give a file of an unpacked folder a second name, which needs no room; False where the system cannot."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         os.link(source.resolve(), target)
     except OSError:
         return False

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from fss.data.errors import DataError
 from fss.files import write_json
@@ -39,7 +39,7 @@ def read_manifest(root: Path) -> Manifest | None:
         return None
     except (OSError, ValueError) as error:
         raise _unusable(path, str(error)) from error
-    if not isinstance(content, dict) or content.get("format") != _FORMAT or "data" not in content:
+    if not _is_manifest(content):
         raise _unusable(path, f"it is no manifest of format {_FORMAT}")
     return content
 
@@ -140,6 +140,13 @@ def manifest_facts(known: Manifest | None) -> dict[str, str | int]:
         ``manifest``: verified (official archives, bit by bit), unpacked (from unpacked folders), unverified, absent.
     """
     return {"manifest": "absent" if known is None else str(known.get("source", "unverified"))}
+
+
+def _is_manifest(content: Any) -> TypeGuard[Manifest]:
+    if not isinstance(content, dict) or content.get("format") != _FORMAT or "data" not in content:
+        return False
+    whole = {"archives": list, **({"folders": dict, "counts": dict} if content.get("complete") else {})}
+    return all(isinstance(content.get(name), kind) for name, kind in whole.items())
 
 
 def _version() -> str:

@@ -6,6 +6,8 @@ import logging
 import re
 from pathlib import Path
 
+from rich.console import Console
+
 from fss.data.archives import SBD, VOC, Place
 from fss.data.cache import write_atomic
 from fss.data.conversions import store_masks, store_pictures
@@ -43,7 +45,8 @@ def prepare_pascal(request: Request) -> Manifest:
         if known is not None:
             return known
         voc, sbd = find_places(request, (VOC, SBD))
-        lists = _lists(voc, sbd)
+        with Console(stderr=True, quiet=not request.pace.progress).status("Reading the image sets"):
+            lists = _lists(voc, sbd)
         wrong = _compare(lists, request)
         state = begin(request, (voc, sbd), not wrong, (_MASKS, _LISTS), {_PICTURES: voc})
         _convert(request, lists, voc, sbd)
