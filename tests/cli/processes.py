@@ -6,6 +6,7 @@ import io
 import itertools
 import multiprocessing
 import os
+import resource
 import runpy
 import sys
 import traceback
@@ -72,6 +73,8 @@ def call(home: Path, program: str, *arguments: str, environment: dict[str, str] 
 def _run(home: str, output: str, program: str, arguments: tuple[str, ...], environment: dict[str, str]) -> None:
     os.chdir(home)
     os.environ.update(environment)
+    if "FSS_TEST_FILE_BYTES" in environment:  # writing more than that into a file fails, as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(environment["FSS_TEST_FILE_BYTES"]),) * 2)
     target = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(target, 1)
     os.dup2(target, 2)

@@ -149,6 +149,7 @@ def test_every_leaf_of_the_configuration_is_decided() -> None:
         "group",
         "overwrite",
         "resume",
+        "checkpoint_minutes",
         "pictures",
         "workers",
         "test_batch_size",
@@ -161,6 +162,8 @@ def test_every_leaf_of_the_configuration_is_decided() -> None:
         "trainer._target_",
         "trainer.accelerator",
         "trainer.devices",
+        "trainer.num_nodes",
+        "trainer.strategy",
         "trainer.enable_progress_bar",
         "trainer.log_every_n_steps",
     }

@@ -116,3 +116,15 @@ def test_batch_that_cannot_be_shared(home: Path) -> None:
     code, text = call(home, "train.py", *MODEL, "trainer.devices=2", "recipe.batch_size=5", "group=odd")
     assert code == 2, text
     assert "recipe.batch_size=5 cannot be shared by 2 processes" in text
+
+
+def test_two_devices_by_option_alone(home: Path, trained: Path) -> None:
+    """Lightning starts the second process itself; it writes nothing of its own, and stops with the first."""
+    code, text = call(
+        home, "train.py", *MODEL, "group=launched", "trainer.devices=2", "data.epochs=1", "recipe.batch_size=6",
+        "trainer.limit_train_batches=2", "data.test_episodes=5", "data.val_episodes=4",
+    )  # fmt: skip
+    assert code == 0, text
+    assert text.count("Fine-tuning svf") == 1
+    (folder,) = (home / "multirun/launched").iterdir()
+    assert json.loads((folder / "result.json").read_text())["episodes"]["count"] == 5

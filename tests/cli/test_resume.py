@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
 import signal
 from pathlib import Path
@@ -109,3 +110,81 @@ def lasts(running: Program, seconds: float) -> bool:
         if not running.alive_after(0.02):
             return False
     return running.alive_after(seconds)
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_stopped_by_a_signal(home: Path, whole: dict[str, Any], signum: int, code: int) -> None:
+    """No snapshot by the clock here: the checkpoint is that of the signal."""
+    group = f"stopped{signum}"
+    options = (*OPTIONS, f"group={group}", "checkpoint_minutes=0")
+    running = Program(home, "train.py", *options)
+    wait_for_steps(running, home / "multirun" / group, 1)
+    running.kill(signum)
+    assert running.wait() == code, running.text()
+    assert "The same command continues from there." in running.text()
+    (folder,) = (home / "multirun" / group).iterdir()
+    assert not (folder / "result.json").exists()
+    finished, text = call(home, "train.py", *options)
+    assert finished == 0, text
+    assert "Continuing the interrupted run" in text
+    assert_equal(outcome(home, group), whole)
+
+
+def test_slurm_is_asked_to_start_the_job_again(home: Path, whole: dict[str, Any], tmp_path: Path) -> None:
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
+    scontrol.chmod(0o755)
+    slurm = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "77", "SLURM_NTASKS": "1"}
+    slurm |= {"SLURM_ARRAY_JOB_ID": "70", "SLURM_ARRAY_TASK_ID": "3", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+    slurm |= {"SLURM_JOB_NAME": "night", "SLURM_NODEID": "0", "SLURM_NODELIST": "localhost"}
+    running = Program(home, "train.py", *OPTIONS, "group=slurm", environment=slurm)
+    wait_for_steps(running, home / "multirun/slurm", 1)
+    running.kill(signal.SIGUSR1)
+    assert running.wait() == 128 + signal.SIGUSR1, running.text()
+    assert (tmp_path / "asked").read_text() == "requeue 70_3\n"
+    code, text = call(home, "train.py", *OPTIONS, "group=slurm", environment=slurm)
+    assert code == 0, text
+    assert_equal(outcome(home, "slurm"), whole)
+
+
+def test_wandb_run_goes_on(home: Path) -> None:
+    """Offline: the second part has the id of the first."""
+    options = (*OPTIONS, "group=wandb", "logger.wandb=offline")
+    environment = {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+    running = Program(home, "train.py", *options, environment=environment)
+    wait_for_steps(running, home / "multirun/wandb", 1)
+    running.kill(signal.SIGTERM)
+    assert running.wait() == 143, running.text()
+    (folder,) = (home / "multirun/wandb").iterdir()
+    first = (folder / "wandb_id").read_text()
+    code, text = call(home, "train.py", *options, environment=environment)
+    assert code == 0, text
+    assert (folder / "wandb_id").read_text() == first
+    runs = [p for p in (folder / "wandb").iterdir() if p.name.startswith("offline-run-")]
+    assert len(runs) == 2
+    assert all(p.name.endswith(f"-{first}") for p in runs)
+    code, text = call(home, "train.py", *options, "overwrite=true", environment=environment)
+    assert code == 0, text
+    assert (folder / "wandb_id").read_text() != first, "another run there, too"
+
+
+def test_resume_never_starts_again(home: Path) -> None:
+    running = Program(home, "train.py", *OPTIONS, "group=never")
+    wait_for_steps(running, home / "multirun/never", 1)
+    running.kill(signal.SIGTERM)
+    assert running.wait() == 143, running.text()
+    code, text = call(home, "train.py", *OPTIONS, "group=never", "resume=never")
+    assert code == 0, text
+    assert "Continuing" not in text
+    (folder,) = (home / "multirun/never").iterdir()
+    with open(folder / "csv/metrics.csv", newline="") as file:
+        assert sum(bool(row["train/loss_total"]) for row in csv.DictReader(file)) == EPOCHS * STEPS
+
+
+def wait_for_steps(running: Program, group: Path, epochs: int) -> None:
+    """Wait until the checkpoint of some whole epochs is there."""
+    while True:
+        found = list(group.glob("*/checkpoints/last.ckpt"))
+        if found and torch.load(found[0], weights_only=True)["global_step"] >= epochs * STEPS:
+            return
+        assert running.alive_after(0.02), running.text()

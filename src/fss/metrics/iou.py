@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -116,9 +117,11 @@ class EpisodeIoU(Metric):
 
     def table(self) -> Tensor:
         """Return one row per distinct episode: index, class, and the four counts, (N, 6), sorted by index."""
-        rows = torch.cat(list(self.rows)) if isinstance(self.rows, list) and self.rows else self.rows
-        if isinstance(rows, list):
+        state: Any = self.rows  # a list, or one tensor once gathered from all processes
+        parts = [state] if isinstance(state, Tensor) else list(state)
+        if not any(part.numel() for part in parts):
             return torch.zeros(0, 6, dtype=torch.int64)
+        rows = torch.cat([part for part in parts if part.numel()])
         rows = rows[rows[:, _INDEX].argsort(stable=True)].cpu()
         first = torch.ones(len(rows), dtype=torch.bool)
         first[1:] = rows[1:, _INDEX] != rows[:-1, _INDEX]
