@@ -30,7 +30,7 @@ def geometry(backbone: nn.Module) -> dict[str, tuple[int, int, int, int]]:
 
 
 @pytest.mark.parametrize("stem", ["deep", "torchvision"])
-@pytest.mark.parametrize("depth", [18, 50])
+@pytest.mark.parametrize("depth", [18, 50, 101])
 @pytest.mark.parametrize("dilation", ["uniform", "torchvision"])
 @pytest.mark.parametrize(("size", "early", "late"), [(473, 119, 60), (641, 161, 81), (417, 105, 53)])
 def test_stage_sizes(depth: int, stem: str, dilation: str, size: int, early: int, late: int) -> None:
@@ -89,7 +89,7 @@ def test_stride_and_dilation_table(dilation: str) -> None:
     assert found == expected
 
 
-@pytest.mark.parametrize(("depth", "differ"), [(50, {"layer3.0.conv2", "layer4.0.conv2"})])
+@pytest.mark.parametrize(("depth", "differ"), [(d, {"layer3.0.conv2", "layer4.0.conv2"}) for d in (50, 101)])
 def test_the_variants_differ_in_exactly_two_convolutions(depth: int, differ: set[str]) -> None:
     one, other = geometry(meta(depth, dilation="uniform")), geometry(meta(depth, dilation="torchvision"))
     assert {n for n in one if one[n] != other[n]} == differ
@@ -143,6 +143,15 @@ def test_torchvision_sizes() -> None:
     """The classification network of torchvision without its last layer: 25,557,032 - 2,049,000."""
     assert sum(p.numel() for p in meta(stem="torchvision").parameters()) == 23_508_032
     assert sum(p.numel() for p in meta(18, "torchvision").parameters()) == 11_689_512 - 513_000
+    assert sum(p.numel() for p in meta(101, "torchvision").parameters()) == 44_549_160 - 2_049_000
+    assert sum(p.numel() for p in meta(152, "torchvision").parameters()) == 60_192_808 - 2_049_000
+
+
+@pytest.mark.parametrize(("depth", "blocks"), [(101, (3, 4, 23, 3)), (152, (3, 8, 36, 3))])
+def test_deeper_networks_have_more_blocks_and_the_same_channels(depth: int, blocks: tuple[int, ...]) -> None:
+    backbone = meta(depth)
+    assert tuple(len(backbone.stage(i)) for i in range(1, 5)) == blocks
+    assert backbone.channels == meta(50).channels
 
 
 def test_equals_torchvision_without_dilation() -> None:
@@ -181,7 +190,7 @@ def test_norm_mode() -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"depth": 34}, r"depth=34.*\[18, 50\]"),
+        ({"depth": 34}, r"depth=34.*\[18, 50, 101, 152\]"),
         ({"stem": "deeep"}, r"stem='deeep'.*deep.*torchvision"),
         ({"dilation": "both"}, r"dilation='both'.*uniform.*torchvision.*none"),
     ],

@@ -119,7 +119,10 @@ def test_none_and_local_files(tmp_path: Path) -> None:
 
 
 def test_every_record_is_pinned() -> None:
-    assert set(RECORDS) == {("resnet18", "torchvision"), ("resnet50", "torchvision"), ("resnet50", "deep")}
+    deep = {(f"resnet{depth}", "deep") for depth in (50, 101, 152)}
+    plain = {(f"resnet{depth}", "torchvision") for depth in (18, 50, 101, 152)}
+    assert set(RECORDS) == deep | plain | {("vgg16", "")}
+    assert {k for k, r in RECORDS.items() if r.url is None} == deep
     for (_, stem), record in RECORDS.items():
         assert record.stem == stem
         if record.url is not None:
@@ -127,6 +130,27 @@ def test_every_record_is_pinned() -> None:
             assert record.sha256_prefix in record.url
             assert record.url.startswith("https://")
             assert record.url.endswith(record.file)
+
+
+def test_addresses_are_those_of_torchvision() -> None:
+    """The file and the digits of its hash, as the installed torchvision names them."""
+    from torchvision.models import resnet, vgg
+
+    theirs = {
+        "resnet18": resnet.ResNet18_Weights.IMAGENET1K_V1,
+        "resnet50": resnet.ResNet50_Weights.IMAGENET1K_V1,
+        "resnet101": resnet.ResNet101_Weights.IMAGENET1K_V1,
+        "resnet152": resnet.ResNet152_Weights.IMAGENET1K_V1,
+        "vgg16": vgg.VGG16_BN_Weights.IMAGENET1K_V1,
+    }
+    ours = {name: record.url for (name, stem), record in RECORDS.items() if record.url is not None}
+    assert ours == {name: entry.url for name, entry in theirs.items()}
+
+
+def test_backbones_without_stems_are_named_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FSS_WEIGHTS", str(tmp_path))
+    with pytest.raises(WeightsError, match=r"backbone vgg11 \(recorded: .*resnet50 with stem=deep, .*, vgg16\)"):
+        resolve("imagenet", "vgg11", "")
 
 
 def test_backbone_without_a_record(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""Every strategy of conf/finetune, and a small backbone to inject it into."""
+"""Every strategy of conf/finetune, and small backbones to inject it into."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from hydra import compose, initialize_config_dir
 from torch import nn
 
 from fss.backbones.resnet import ResNet
+from fss.backbones.staged import StagedModule
+from fss.backbones.vgg import VGG
 from fss.cli.build import build_strategy
 from fss.cli.edge import plain, prepare_hydra
 from fss.finetune.base import Strategy
@@ -39,10 +42,16 @@ def make(variant: str) -> Strategy:
     return build_strategy(node(name, *overrides))
 
 
-def tiny(seed: int = 0) -> ResNet:
-    """ResNet-18 with 8 channels, non-trivial batch-norm statistics and affine values, as after pre-training."""
+BACKBONES: dict[str, Callable[[], StagedModule]] = {
+    "resnet18": lambda: ResNet(18, width=8),
+    "vgg16": lambda: VGG(width=4),  # its convolutions have a bias
+}
+
+
+def tiny(seed: int = 0, kind: str = "resnet18") -> StagedModule:
+    """A small backbone with non-trivial batch-norm statistics and affine values, as after pre-training."""
     torch.manual_seed(seed)
-    backbone = ResNet(18, width=8)
+    backbone = BACKBONES[kind]()
     for module in backbone.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)

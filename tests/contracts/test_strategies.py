@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from tests.contracts.strategies import NAMES, VARIANTS, make, node, tiny
+from tests.contracts.strategies import BACKBONES, NAMES, VARIANTS, make, node
+from tests.contracts.strategies import tiny as tiny_of
 from torch import Tensor, nn
 
-from fss.backbones.resnet import ResNet
+from fss.backbones.staged import StagedModule
 from fss.checkpoints.tuned import apply_tuned, save_tuned
 from fss.cli.build import build_strategy
 from fss.errors import FssError
@@ -20,6 +21,7 @@ from fss.finetune.layers import TunedLayer
 from fss.finetune.svf import SVF
 
 TOLERANCE = 1e-5
+_KIND: list[str] = []
 
 
 @pytest.fixture(params=sorted(VARIANTS))
@@ -27,7 +29,19 @@ def variant(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def injected(variant: str, backbone: ResNet) -> Strategy:
+@pytest.fixture(params=sorted(BACKBONES), autouse=True)
+def kind(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every test of this file meets every kind of backbone."""
+    _KIND.append(request.param)
+    yield request.param
+    _KIND.pop()
+
+
+def tiny(seed: int = 0) -> StagedModule:
+    return tiny_of(seed, _KIND[-1])
+
+
+def injected(variant: str, backbone: StagedModule) -> Strategy:
     strategy = make(variant)
     strategy.apply(backbone)
     return strategy
@@ -170,11 +184,11 @@ def test_tuned_values_of_another_strategy_change_nothing(tmp_path: Path) -> None
         apply_tuned(tmp_path / "bad.pt", backbone)
 
 
-def test_batch_norm_stays_in_evaluation(variant: str) -> None:
+def test_batch_norm_stays_in_evaluation(variant: str, kind: str) -> None:
     backbone = tiny()
     injected(variant, backbone)
     norms = {n: m for n, m in backbone.named_modules() if isinstance(m, nn.BatchNorm2d)}
-    assert len(norms) == 20
+    assert len(norms) == {"resnet18": 20, "vgg16": 13}[kind]
     before = {n: (m.running_mean.clone(), m.running_var.clone()) for n, m in norms.items()}
     backbone.eval().train()
     assert backbone.training

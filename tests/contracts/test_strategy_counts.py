@@ -10,6 +10,7 @@ import torch
 from tests.contracts.strategies import NAMES, make, tiny
 
 from fss.backbones.resnet import ResNet
+from fss.backbones.vgg import VGG
 from fss.checkpoints.tuned import save_tuned
 from fss.finetune.layers import SVFConv2d
 from fss.finetune.svf import SVF
@@ -33,10 +34,10 @@ def resnet18_convs(width: int) -> dict[int, list[Conv]]:
     return convs
 
 
-def resnet50_convs() -> dict[int, list[Conv]]:
+def resnet50_convs(counts: tuple[int, ...] = (3, 4, 6, 3)) -> dict[int, list[Conv]]:
     convs: dict[int, list[Conv]] = {0: [("layer0.0", 64, 3, 3), ("layer0.3", 64, 64, 3), ("layer0.6", 128, 64, 3)]}
     c_in = 128
-    for stage, blocks in enumerate((3, 4, 6, 3), start=1):
+    for stage, blocks in enumerate(counts, start=1):
         planes = 64 * 2 ** (stage - 1)
         convs[stage] = []
         for block in range(blocks):
@@ -47,6 +48,15 @@ def resnet50_convs() -> dict[int, list[Conv]]:
             if block == 0:
                 convs[stage].append((f"{prefix}.downsample.0", 4 * planes, c_in, 1))
             c_in = 4 * planes
+    return convs
+
+
+def vgg16_convs() -> dict[int, list[Conv]]:
+    convs: dict[int, list[Conv]] = {}
+    c_in = 3
+    for stage, (c_out, count) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))):
+        convs[stage] = [(f"layer{stage}.{3 * i}", c_out, c_in if i == 0 else c_out, 3) for i in range(count)]
+        c_in = c_out
     return convs
 
 
@@ -76,6 +86,12 @@ def test_every_strategy_has_an_expected_count() -> None:
     assert set(EXPECTED) == set(NAMES), "add the closed form of the new strategy to EXPECTED"
 
 
+@pytest.fixture
+def vgg16() -> VGG:
+    with torch.device("meta"):
+        return VGG()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_trainable_counts_layer_by_layer(name: str, resnet50: ResNet) -> None:
     assert make(name).apply(tiny()).trainable == EXPECTED[name](resnet18_convs(8))
@@ -103,6 +119,42 @@ def test_resnet50_counts_of_the_release(rounding: int, total: int | None, resnet
     else:
         assert report.total == total
         assert report.notes == ["layer0.0: rank 27 truncated to 24"]
+
+
+# methods.md 7.3: stage -> (convolutions, sum of ranks with the release's rounding)
+RELEASED_VGG = {0: (2, 88), 1: (2, 256), 2: (3, 768), 3: (3, 1536), 4: (3, 1536)}
+
+
+@pytest.mark.parametrize(("rounding", "total"), [(1, None), (4, 16_534_112)])
+def test_vgg16_counts_of_the_release(rounding: int, total: int | None, vgg16: VGG) -> None:
+    report = SVF(rank_rounding=rounding).apply(vgg16)
+    assert report.plain_total == 14_723_136
+    assert report.trainable_total == 3_840
+    assert report.trainable == svf_counts(vgg16_convs())
+    ranks = {n: m.S.numel() for n, m in vgg16.named_modules() if isinstance(m, SVFConv2d)}
+    for stage, expected in RELEASED_VGG.items():
+        own = [r for n, r in ranks.items() if n.startswith(f"layer{stage}.")]
+        assert (len(own), sum(own)) == (expected if rounding == 4 or stage >= 2 else (0, 0))
+    if total is None:
+        assert report.notes == []
+    else:
+        assert report.total == total
+        assert report.notes == ["layer0.0: rank 27 truncated to 24"]
+
+
+def test_full_trains_the_biases_of_vgg16(vgg16: VGG) -> None:
+    biases = {f"{n}.bias": o for s in (2, 3, 4) for n, o, _, _ in vgg16_convs()[s]}
+    assert make("full").apply(vgg16).trainable == full_counts(vgg16_convs()) | biases
+
+
+def test_resnet101_counts() -> None:
+    """methods.md 7.3: 1,792 + 18,176 + 5,632."""
+    with torch.device("meta"):
+        backbone = ResNet(101, "deep")
+    report = SVF(rank_rounding=4).apply(backbone)
+    assert report.trainable == svf_counts(resnet50_convs((3, 4, 23, 3)))
+    assert report.trainable_total == 25_600
+    assert report.notes == ["layer0.0: rank 27 truncated to 24"]
 
 
 def test_every_rank_of_the_release(resnet50: ResNet) -> None:

@@ -18,7 +18,7 @@ class WeightRecord:
         file: name of the file.
         sha256_prefix: first digits of its SHA-256, checked after the download; empty if none is published.
         url: where it is downloaded from; None where only its author's shared drive has it.
-        stem: stem of the network it belongs to.
+        stem: stem of the network it belongs to; empty for VGG, which has one form only.
         mean: per-channel mean its inputs were normalised with, in [0, 1].
         std: per-channel standard deviation, likewise.
     """
@@ -32,14 +32,23 @@ class WeightRecord:
 
 
 _TORCHVISION = "https://download.pytorch.org/models/"
+
+
+def _torchvision(name: str, digits: str, stem: str) -> WeightRecord:
+    """Return a record of torchvision, which writes the first digits of the hash into the name of the file."""
+    file = f"{name}-{digits}.pth"
+    return WeightRecord(file, digits, _TORCHVISION + file, stem)
+
+
 RECORDS: dict[tuple[str, str], WeightRecord] = {
-    ("resnet18", "torchvision"): WeightRecord(
-        "resnet18-f37072fd.pth", "f37072fd", _TORCHVISION + "resnet18-f37072fd.pth", "torchvision"
-    ),
-    ("resnet50", "torchvision"): WeightRecord(
-        "resnet50-0676ba61.pth", "0676ba61", _TORCHVISION + "resnet50-0676ba61.pth", "torchvision"
-    ),
+    ("resnet18", "torchvision"): _torchvision("resnet18", "f37072fd", "torchvision"),
+    ("resnet50", "torchvision"): _torchvision("resnet50", "0676ba61", "torchvision"),
     ("resnet50", "deep"): WeightRecord("resnet50_v2.pth", "", None, "deep"),
+    ("resnet101", "torchvision"): _torchvision("resnet101", "63fe2227", "torchvision"),
+    ("resnet101", "deep"): WeightRecord("resnet101_v2.pth", "", None, "deep"),
+    ("resnet152", "torchvision"): _torchvision("resnet152", "394f9c45", "torchvision"),
+    ("resnet152", "deep"): WeightRecord("resnet152_v2.pth", "", None, "deep"),
+    ("vgg16", ""): _torchvision("vgg16_bn", "6c64b313", ""),
 }
 
 

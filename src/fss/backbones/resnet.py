@@ -17,6 +17,8 @@ _Block = type[BasicBlock] | type[Bottleneck]
 _DEPTHS: dict[int, tuple[_Block, tuple[int, int, int, int]]] = {
     18: (BasicBlock, (2, 2, 2, 2)),
     50: (Bottleneck, (3, 4, 6, 3)),
+    101: (Bottleneck, (3, 4, 23, 3)),
+    152: (Bottleneck, (3, 8, 36, 3)),
 }
 # (dilation of the first block, of the others) in stages 3 and 4.
 _DILATIONS: dict[Dilation, dict[int, tuple[int, int]]] = {
@@ -42,8 +44,8 @@ class ResNet(StagedModule):
         """Build with PyTorch's default initialisation.
 
         Args:
-            depth: 18 or 50.
-            stem: ``torchvision`` (one 7x7) or ``deep`` (three 3x3, PSPNet's ``resnet50_v2``).
+            depth: 18, 50, 101 or 152.
+            stem: ``torchvision`` (one 7x7) or ``deep`` (three 3x3, PSPNet's ``resnet50_v2`` and its like).
             dilation: variant of the dilated stages.
             width: channels of the first stage before expansion; 64 in every published network.
 

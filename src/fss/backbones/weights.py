@@ -78,15 +78,19 @@ def resolve(weights: str, name: str, stem: str) -> Path | None:
         return path
     record = RECORDS.get((name, stem))
     if record is None:
-        known = ", ".join(f"{n} with stem={s}" for n, s in RECORDS)
+        known = ", ".join(_called(*key) for key in RECORDS)
         raise WeightsError(
-            f"no ImageNet weights are recorded for backbone {name} with stem={stem} (recorded: {known}). "
+            f"no ImageNet weights are recorded for backbone {_called(name, stem)} (recorded: {known}). "
             "Give a file: backbone.weights=/path/to/weights.pth, or start at random: backbone.weights=none"
         )
     target = weights_dir() / record.file
     if not target.is_file():
         _download(record, target)
     return target
+
+
+def _called(name: str, stem: str) -> str:
+    return f"{name} with stem={stem}" if stem else name
 
 
 def _download(record: WeightRecord, target: Path) -> None:
@@ -142,21 +146,36 @@ _STEM_KEYS = {
 }
 
 
+_VGG_STAGES = (0, 7, 14, 24, 34)
+"""Number of each stage's first layer in torchvision's ``features``."""
+
+
 def to_stage_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a classification network's stem (conv1, bn1, ...) to ``layer0.*``; other names stay.
+    """Rename a classification network's layers to ``layer0`` to ``layer4``: VGG's features, a ResNet's stem.
 
     Args:
         state: name -> tensor as torchvision or semseg store it, or already in our names.
 
     Returns:
-        The same tensors under stage names.
+        The same tensors under stage names; other names stay.
     """
+    if any(key.startswith("features.") for key in state):
+        return {_vgg_key(key): value for key, value in state.items()}
     stem = _STEM_KEYS["deep" if "conv3.weight" in state else "torchvision"]
     renamed = {}
     for key, value in state.items():
         head, _, tail = key.partition(".")
         renamed[f"layer0.{stem[head]}.{tail}" if head in stem else key] = value
     return renamed
+
+
+def _vgg_key(key: str) -> str:
+    group, _, rest = key.partition(".")
+    number, _, leaf = rest.partition(".")
+    if group != "features" or not number.isdecimal():
+        return key
+    stage = sum(int(number) >= first for first in _VGG_STAGES) - 1
+    return f"layer{stage}.{int(number) - _VGG_STAGES[stage]}.{leaf}"
 
 
 def load_into(backbone: StagedModule, path: Path) -> LoadReport:
@@ -185,7 +204,8 @@ def load_into(backbone: StagedModule, path: Path) -> LoadReport:
         raise WeightsError(
             f"{path} does not fit this backbone.\n  shapes differ: {wrong[:4] or 'none'} ({len(wrong)})\n"
             f"  missing: {missing[:4] or 'none'} ({len(missing)})\nThe usual cause is the stem: files named "
-            "*_v2.pth need backbone.stem=deep, torchvision's need backbone.stem=torchvision."
+            "*_v2.pth need backbone.stem=deep, torchvision's need backbone.stem=torchvision; VGG needs the weights "
+            "with batch norm, vgg16_bn."
         )
     backbone.load_state_dict({k: v for k, v in state.items() if k in own}, strict=False)
     if unused:

@@ -139,7 +139,7 @@ def _stems(folder: Path, ending: str) -> set[str]:
 def weights() -> Iterator[Finding]:
     """Look for every file of recorded weights and check its hash."""
     for (name, stem), record in RECORDS.items():
-        yield _weight(f"{name}, {stem} stem", record, (name, stem) == DEFAULT_WEIGHTS)
+        yield _weight(f"{name}, {stem} stem" if stem else name, record, (name, stem) == DEFAULT_WEIGHTS)
 
 
 def _weight(title: str, record: WeightRecord, blocks: bool) -> Finding:
