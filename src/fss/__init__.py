@@ -1,7 +1,7 @@
 """fss: experiments in few-shot segmentation with Singular Value Fine-tuning.
 
-``fss.load(path)`` returns a trained model; everything else lives in the sub-packages. Importing this package
-loads no heavy library.
+``fss.load(path)`` returns a trained model, ``fss.Predictor.load(path)`` one for pictures of your own; everything else
+lives in the sub-packages. Importing this package loads no heavy library.
 """
 
 from __future__ import annotations
@@ -9,13 +9,17 @@ from __future__ import annotations
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load"]
+__all__ = ["Predictor", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import :func:`fss.api.load` only when it is asked for."""
+    """Import :func:`fss.api.load` and :class:`fss.prediction.Predictor` only when they are asked for."""
     if name == "load":
         from fss.api import load
 
         return load
+    if name == "Predictor":
+        from fss.prediction import Predictor
+
+        return Predictor
     raise AttributeError(f"module 'fss' has no attribute {name!r}")

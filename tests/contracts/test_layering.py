@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoints": {"backbones", "finetune"},
     "reports": set(),
 }
-TOP = {"fss", "api", "cli", "train", "eval"}  # level 4: everything
+TOP = {"fss", "api", "prediction", "cli", "train", "eval"}  # level 4: everything
 # library -> the packages of levels 0 to 3 that may import it.
 LIBRARIES: dict[str, set[str]] = {
     "torch": set(MAY_IMPORT) - {"errors", "files", "reports"},

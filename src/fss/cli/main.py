@@ -6,6 +6,7 @@ import typer
 
 from fss.cli.data import app as data_app
 from fss.cli.doctor import doctor
+from fss.cli.predict import PairsCommand, predict
 from fss.cli.prepare import prepare
 from fss.cli.pretrain import pretrain
 from fss.cli.report import report
@@ -22,4 +23,5 @@ data_app.command()(prepare)
 app.add_typer(data_app, name="data")
 app.command()(pretrain)
 app.command()(report)
+app.command(cls=PairsCommand)(predict)
 app.command()(doctor)

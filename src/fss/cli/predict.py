@@ -1,0 +1,83 @@
+"""``fss predict``: segment a photograph, given one or more pictures with a mask of the object."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from fss.cli.edge import friendly
+from fss.errors import FssError
+
+_BETWEEN = "\0"  # no file name can hold it
+
+
+class PairsCommand(TyperCommand):
+    """Lets ``--support`` take two words, again and again; Typer knows only one of the two."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Join the two words after each ``--support``.
+
+        Args:
+            ctx: Typer's.
+            args: words of the command line.
+
+        Returns:
+            What is left of them.
+
+        Raises:
+            SystemExit: with status 2, if one of the two is missing.
+        """
+        words, joined = iter(args), []
+        for word in words:
+            joined.append(word)
+            if word == "--support":
+                pair = [next(words, ""), next(words, "")]
+                if not pair[1] or pair[1].startswith("--"):
+                    sys.stderr.write(f"Error: --support {pair[0]} names no mask: give --support picture.jpg mask.png\n")
+                    raise SystemExit(2)
+                joined.append(_BETWEEN.join(pair))
+        left: list[str] = super().parse_args(ctx, joined)
+        return left
+
+
+@friendly
+def predict(
+    ckpt: Annotated[Path, typer.Option(help="Checkpoint of a run, or a converted one.")],
+    support: Annotated[
+        list[str],
+        typer.Option(metavar="PICTURE MASK", help="Picture and mask of the object. Repeat it for more shots."),
+    ],
+    query: Annotated[Path, typer.Option(help="Photograph to segment.")],
+    out: Annotated[Path, typer.Option(help="Overlay to write; NAME-mask.png and NAME-probability.png beside it.")],
+    value: Annotated[int | None, typer.Option(help="Value of the object in the masks, if they hold several.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+) -> None:
+    """Find the object of the supports in a photograph."""
+    from fss.data.own_pictures import png, read_own_mask, read_own_picture
+
+    photo = read_own_picture(query)  # a wrong file name is noticed before the model is built
+    pairs = [tuple(Path(name) for name in word.split(_BETWEEN)) for word in support]
+    supports = [(read_own_picture(picture), read_own_mask(mask, value)) for picture, mask in pairs]
+
+    from fss.files import atomic
+    from fss.prediction import Predictor
+    from fss.reports.overlay import overlay
+
+    found = Predictor.load(ckpt, device)(photo, supports)
+    pictures = {
+        out: overlay(photo, found.mask),
+        out.with_name(f"{out.stem}-mask.png"): 255 * found.mask,
+        out.with_name(f"{out.stem}-probability.png"): (255 * found.probability).round().astype("uint8"),
+    }
+    for path, pixels in pictures.items():
+        try:
+            with atomic(path) as file:
+                file.write(png(pixels))
+        except OSError as error:
+            raise FssError(f"Cannot write {path}: {error.strerror or error}. Give another --out.") from error
+    share = 100 * float(found.mask.mean())
+    typer.echo(f"The object covers {share:.1f} % of {query}: {', '.join(str(p) for p in pictures)}")
