@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,12 @@ import torch
 
 from fss.cli.build import build_model, build_strategy
 from fss.cli.instantiate import targets
-from fss.errors import FssError, first_line
+from fss.errors import FssError, unreadable
 from fss.finetune.base import Strategy
 from fss.methods.segmenter import FewShotSegmenter
 
-OWN = ("fss.",)
 _BUILT = ("backbone", "method", "finetune")
+_GROUPS = (*_BUILT, "data", "recipe", "trainer")
 
 
 @dataclass(frozen=True)
@@ -56,22 +57,62 @@ def read_checkpoint(path: str | Path, trusted: Sequence[str] = ()) -> Checkpoint
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged and unsafe files raise many types
         raise FssError(
-            f"{file} is no readable checkpoint: {first_line(error)} Pickled code is never run; a damaged "
-            "file must be written again."
+            f"{file} is no readable checkpoint: {unreadable(error)}. Give another one; those of a run are written "
+            "again by python train.py with the options of the run and overwrite=true."
         ) from error
     card = content.get("fss") if isinstance(content, Mapping) else None
-    if not isinstance(card, Mapping) or not isinstance(content.get("state_dict"), Mapping):
-        raise FssError(f"{file} was not written by fss: it lacks the configuration of its run.")
-    config = dict(card["config"])
-    allowed = (*OWN, *(f"{t.rstrip('.')}." for t in trusted))
-    for target in targets({group: config[group] for group in _BUILT}):
-        if not target.startswith(allowed):
-            raise FssError(
-                f"{file} wants to build {target}, which is not part of fss. If you trust it: "
-                f'fss.load(path, trusted=["{target.split(".")[0]}"])'
-            )
+    config = card.get("config") if isinstance(card, Mapping) else None
+    if not isinstance(card, Mapping) or not isinstance(content.get("state_dict"), Mapping) or "identity" not in card:
+        raise FssError(
+            f"{file} was not written by fss: it lacks the configuration of its run. Give a checkpoint of train.py: "
+            "multirun/<group>/<run>/checkpoints/best.ckpt."
+        )
+    lacking = [g for g in _GROUPS if not isinstance(config, Mapping) or not isinstance(config.get(g), Mapping)]
+    if not isinstance(config, Mapping) or lacking:
+        raise FssError(
+            f"The configuration in {file} lacks {', '.join(lacking)}: it was changed. Give another one of train.py."
+        )
+    config = {str(k): v for k, v in config.items()}
+    refuse_strangers(file, {group: config[group] for group in _BUILT}, trusted)
     state = {k.removeprefix("model."): v for k, v in content["state_dict"].items() if k.startswith("model.")}
     return Checkpoint(file, config, str(card["identity"]), state)
+
+
+def refuse_strangers(file: Path, nodes: Any, trusted: Sequence[str] = ()) -> None:
+    """Make sure that building what a checkpoint describes runs nothing but classes and functions of this package.
+
+    Args:
+        file: the checkpoint, for the message.
+        nodes: the parts of its configuration that will be built.
+        trusted: import prefixes, besides ``fss.``, that may be named.
+
+    Raises:
+        FssError: if anything else is named, also by a detour through one of our modules (``fss.files.os.remove``).
+    """
+    prefixes = tuple(f"{t.rstrip('.')}." for t in trusted)
+    for target in targets(nodes):
+        if not target.startswith(prefixes) and not _is_harmless(target):
+            raise FssError(
+                f"{file} wants to build {target}, which is not part of fss. If you trust it: "
+                f'fss.load(path, trusted=["{target.split(".")[0]}"]). eval.py takes a reader of your own as data=NAME.'
+            )
+
+
+def _is_harmless(target: str) -> bool:
+    """Tell whether an import path is a class or function defined by fss, an optimiser of torch, or the trainer."""
+    module, _, name = target.rpartition(".")
+    if target == "pytorch_lightning.Trainer":
+        return True
+    if module == "torch.optim":
+        optimizer = getattr(torch.optim, name, None)
+        return isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer)
+    if not module.startswith("fss."):
+        return False
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError):
+        return False
+    return getattr(found, "__module__", None) == module
 
 
 def load(

@@ -21,3 +21,20 @@ def first_line(error: BaseException) -> str:
         One line.
     """
     return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def unreadable(error: BaseException) -> str:
+    """Say why ``torch.load`` refuses a file, without its advice to run the code in it.
+
+    Args:
+        error: what it raised.
+
+    Returns:
+        A clause.
+    """
+    text = str(error)
+    if "Unsupported" in text or "GLOBAL" in text:
+        return "it holds pickled code, which is never run"
+    if isinstance(error, OSError):
+        return error.strerror or text
+    return "it is cut short, damaged, or was not written by torch.save"

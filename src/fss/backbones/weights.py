@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fss.backbones.records import IMAGENET_MEAN, IMAGENET_STD, RECORDS, WeightRecord, weights_dir
 from fss.backbones.staged import StagedModule
-from fss.errors import FssError, first_line
+from fss.errors import FssError, unreadable
 
 __all__ = [
     "IMAGENET_MEAN",
@@ -129,14 +129,17 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for damaged or unsafe files
         raise WeightsError(
-            f"{path} is no readable weight file: {first_line(error)}. "
-            "Only plain tensors are read (weights_only=True); a damaged file must be fetched again."
+            f"{path} is no readable weight file: {unreadable(error)}. Only plain tensors are read (weights_only=True). "
+            "Fetch it again, give another file with backbone.weights=, or start at random: backbone.weights=none"
         ) from error
     for nest in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(nest), Mapping):
             content = content[nest]
     if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise WeightsError(f"{path} holds no state dict (a mapping from names to tensors)")
+        raise WeightsError(
+            f"{path} holds no state dict (a mapping from names to tensors). Give a file that a backbone was "
+            "saved to with torch.save(backbone.state_dict(), path), or start at random: backbone.weights=none"
+        )
     return {str(k).removeprefix("module."): v for k, v in content.items()}
 
 

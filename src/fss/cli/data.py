@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fss.cli.edge import explained
+from fss.errors import FssError
+
 if TYPE_CHECKING:
     from fss.data.source import SegmentationSource
 
@@ -218,11 +221,12 @@ def _write_json(path: Path, content: object) -> None:
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Turn wrong input into one paragraph and exit code 2."""
-    from fss.data.errors import DataError
-
+    """Turn wrong input and files that cannot be written into one paragraph and exit code 2."""
     try:
         yield
-    except (DataError, FileExistsError) as error:
-        sys.stderr.write(f"Error: {error}\n")
+    except (FssError, OSError) as error:
+        text = explained(error)
+        if text is None:
+            raise
+        sys.stderr.write(f"Error: {text}\n")
         raise typer.Exit(2) from error

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
+from fss.cli.explain import disk_text, hydra_text, is_of_disk, of_hydra
+from fss.cli.values import check_values, whole
 from fss.errors import FssError
 
 if TYPE_CHECKING:
@@ -40,7 +42,6 @@ _FREE = (
     "trainer.enable_progress_bar",
     "trainer.log_every_n_steps",
 )
-_HYDRA_ERRORS = ("hydra.errors.HydraException", "omegaconf.errors.OmegaConfBaseException")
 SELECTIONS = ("novel", "base", "last")
 
 
@@ -139,13 +140,13 @@ def check(config: dict[str, Any]) -> None:
     Raises:
         FssError: on the first wrong value.
     """
-    _whole("fold", config["fold"], 0, 3)
-    _whole("shot", config["shot"], 1, None)
-    _whole("seed", config["seed"], 0, 2**32 - 1)
-    _whole("test_seed", config["test_seed"], 0, 2**32 - 1)
-    _whole("workers", config["workers"], 0, None)
-    _whole("pictures", config["pictures"], 0, None)
-    _whole("recipe.batch_size", config["recipe"]["batch_size"], 1, None)
+    whole("fold", config["fold"], 0, 3)
+    whole("shot", config["shot"], 1, None)
+    whole("seed", config["seed"], 0, 2**32 - 1)
+    whole("test_seed", config["test_seed"], 0, 2**32 - 1)
+    whole("workers", config["workers"], 0, None)
+    whole("pictures", config["pictures"], 0, None)
+    whole("recipe.batch_size", config["recipe"]["batch_size"], 1, None)
     _shared(config["recipe"]["batch_size"], config["trainer"])
     if config["selection"] not in SELECTIONS:
         raise FssError(f"selection={config['selection']} is not known: choose one of {', '.join(SELECTIONS)}.")
@@ -157,12 +158,14 @@ def check(config: dict[str, Any]) -> None:
     stages = config["finetune"].get("stages", [])
     if not isinstance(stages, list) or any(not isinstance(s, int) or not 0 <= s <= 4 for s in stages):
         raise FssError(f"finetune.stages={stages} is not allowed: give a list of stages 0 (stem) to 4, e.g. [2,3,4].")
+    check_values(config)
 
 
 def friendly(program: Callable[..., Any]) -> Callable[..., Any]:
     """Show a user's error as one paragraph and exit with status 2; defects keep their traceback.
 
-    Covers :class:`FssError` and Hydra's own complaints about unknown options and values.
+    Covers :class:`FssError`, Hydra's own complaints about unknown options and values, and files that the system does
+    not let be written.
 
     Args:
         program: a command's function.
@@ -179,13 +182,30 @@ def friendly(program: Callable[..., Any]) -> Callable[..., Any]:
             sys.stderr.write("\nInterrupted.\n")
             sys.exit(130)
         except Exception as error:
-            known = cause(error) or (error if _of_hydra(error) else None)
-            if known is None:
+            text = explained(error)
+            if text is None:
                 raise
-            sys.stderr.write(f"\nError: {str(known).strip()}\n")
+            sys.stderr.write(f"\nError: {text.strip()}\n")
             sys.exit(2)
 
     return wrapped
+
+
+def explained(error: Exception) -> str | None:
+    """Put a user's mistake into words.
+
+    Args:
+        error: what a program ended with.
+
+    Returns:
+        One paragraph, or None for a defect.
+    """
+    known = cause(error)
+    if known is not None:
+        return str(known)
+    if of_hydra(error):
+        return hydra_text(error)
+    return disk_text(error) if is_of_disk(error) else None
 
 
 def cause(error: BaseException | None) -> FssError | None:
@@ -204,12 +224,6 @@ def cause(error: BaseException | None) -> FssError | None:
     return None
 
 
-def _of_hydra(error: BaseException) -> bool:
-    """Tell whether Hydra complains, by name: a program that has not imported Hydra meets none of its errors."""
-    kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
-    return not kinds.isdisjoint(_HYDRA_ERRORS)
-
-
 def _shared(batch: int, trainer: dict[str, Any]) -> None:
     """Check that a batch divides by the processes, where their number is given as a number."""
     devices, nodes = trainer.get("devices", 1), trainer.get("num_nodes", 1)
@@ -218,10 +232,3 @@ def _shared(batch: int, trainer: dict[str, Any]) -> None:
             f"recipe.batch_size={batch} cannot be shared by {devices * nodes} processes (trainer.devices={devices}, "
             f"trainer.num_nodes={nodes}): it is the size over all of them. Give a multiple of {devices * nodes}."
         )
-
-
-def _whole(name: str, value: object, low: int, high: int | None) -> None:
-    fits = isinstance(value, int) and not isinstance(value, bool) and value >= low and (high is None or value <= high)
-    if not fits:
-        allowed = f"from {low} up" if high is None else f"from {low} to {high}"
-        raise FssError(f"{name}={value} is not allowed: give a whole number {allowed}.")

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from fss.cli.edge import check, identity, plain
 from fss.cli.signals import ending_on_signals
+from fss.cli.tidy import tidy
 from fss.cli.train import show
 from fss.cli.trainer import Job
 from fss.errors import FssError
@@ -36,11 +37,25 @@ def run(cfg: DictConfig) -> float:
     Raises:
         FssError: if the checkpoint or an option is wrong.
     """
-    asked = plain(cfg)
+    try:
+        return _run(plain(cfg))
+    except (FssError, OSError):
+        tidy(Path(HydraConfig.get().runtime.output_dir))
+        raise
+
+
+def _run(asked: dict[str, Any]) -> float:
+    if asked["ckpt"] == "???":
+        raise FssError(
+            "Say which checkpoint to test: python eval.py ckpt=multirun/<group>/<run>/checkpoints/best.ckpt "
+            "(python eval.py --help shows the other options)."
+        )
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    from fss.api import read_checkpoint
+    from fss.api import read_checkpoint, refuse_strangers
 
     checkpoint = read_checkpoint(asked["ckpt"])
+    theirs = ("recipe", "trainer") if asked.get("data") else ("data", "recipe", "trainer")
+    refuse_strangers(checkpoint.path, [checkpoint.config[group] for group in theirs])
     config = merged(asked, checkpoint.config)
     check(config)
     name = test_name(config)

@@ -17,6 +17,9 @@ Node = Mapping[str, Any]
 # Facts of a group that are for people and other groups, not for its constructor.
 _NOT_ARGUMENTS = ("name", "wants", "weights")
 
+# How classes refuse their arguments; anything else that they raise is a defect.
+_REFUSALS = ("TypeError", "ValueError", "ImportError", "ModuleNotFoundError", "MisconfigurationException")
+
 
 def make(group: str, node: Node, **more: Any) -> Any:
     """Instantiate one group.
@@ -39,8 +42,28 @@ def make(group: str, node: Node, **more: Any) -> Any:
         known = cause(error)
         if known is not None:
             raise known from error
-        text = str(error).replace("\n", " ")
-        raise FssError(f"The options of {group}={node.get('name')} cannot be used: {text}") from error
+        reason = error.__cause__
+        if reason is not None and type(reason).__name__ not in _REFUSALS:
+            raise  # a defect of the class, not of its arguments
+        text = " ".join(str(reason or error).split())
+        raise FssError(_refused(group, node, text)) from error
+
+
+def _refused(group: str, node: Node, text: str) -> str:
+    if group != "trainer":
+        return (
+            f"The options of {group}={node.get('name')} cannot be used: {text} Given: {_given(node)}. "
+            f"All options: python train.py {group}={node.get('name')} --help"
+        )
+    hardware = {k: node[k] for k in ("accelerator", "devices", "num_nodes", "strategy", "precision") if k in node}
+    return (
+        f"The options of the trainer cannot be used: {text} Given: {_given(hardware, 'trainer.')}. Devices that are "
+        "there: fss doctor. All options: python train.py --help"
+    )
+
+
+def _given(node: Node, prefix: str = "") -> str:
+    return ", ".join(f"{prefix}{k}={v}" for k, v in node.items() if k != "_target_")
 
 
 def build_source(node: Node) -> SegmentationSource:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fss.cli.edge import identity
-from fss.errors import FssError, first_line
+from fss.errors import FssError, unreadable
 
 if TYPE_CHECKING:
     from fss.cli.trainer import Job
@@ -52,7 +52,7 @@ def interrupted(job: Job) -> Interrupted | None:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # damaged and unsafe files raise many types
-        raise FssError(f"The run cannot be continued, {path} is damaged: {first_line(error)} {begin}") from error
+        raise FssError(f"The run cannot be continued, {path} is unusable: {unreadable(error)}. {begin}") from error
     card = content.get("fss") if isinstance(content, Mapping) else None
     position = content.get("fss_position") if isinstance(content, Mapping) else None
     if not isinstance(card, Mapping) or not isinstance(position, Mapping):

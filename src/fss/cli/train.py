@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from fss.cli.edge import check, determining, identity, plain, slug
 from fss.cli.resume import Interrupted, interrupted
 from fss.cli.signals import ending_on_signals
 from fss.cli.slurm import inside_slurm, requeue
+from fss.cli.tidy import tidy
 from fss.cli.trainer import Job, build_trainer, checkpointing, facts
 from fss.errors import FssError
 from fss.files import remove_leftovers
@@ -57,17 +57,9 @@ def run(cfg: DictConfig) -> float:
             source.check(split)
         with ending_on_signals():
             return _train_and_test(job, source)
-    except FssError:
-        _tidy(job.folder)
+    except (FssError, OSError):
+        tidy(job.folder)
         raise
-
-
-def _tidy(folder: Path) -> None:
-    """Remove the folder of a run that failed before it made anything but a log."""
-    made = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
-    if made <= {".hydra", "train.log"}:
-        logging.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def finished(job: Job) -> float | None:

@@ -12,7 +12,7 @@ from fss.data.coco_masks import MaskRule, check_rule, is_complete, rasterise, ru
 from fss.data.errors import DataError
 from fss.data.folds import COCO_CLASSES, CocoScheme, FoldClasses, coco_fold
 from fss.data.manifest import Manifest, check_complete, list_hash, manifest_facts
-from fss.data.source import Facts, ListSplit, PictureFiles, existing_folder, read_id_list
+from fss.data.source import Facts, ListSplit, PictureFiles, check_photographs, existing_folder, read_id_list
 
 _YEARS = (2014, 2017)
 
@@ -137,6 +137,8 @@ class CocoSource(PictureFiles):
                 )
         if pictures:
             existing_folder(self.root / self._name(split), self._help())
+            if self._is_listed(split):
+                check_photographs(self, self.ids(split), self.root / self._name(split))
 
     def prepare(self, split: ListSplit) -> None:
         """Rasterise the masks of a split unless they are there.

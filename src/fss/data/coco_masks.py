@@ -157,7 +157,7 @@ def read_tasks(instances: Path, folder: Path, rule: MaskRule) -> list[MaskTask]:
             image_id = int(annotation["image_id"])
             used.add(image_id)
             if not annotation.get("iscrowd"):
-                tasks[image_id].add(_CLASS_ID[int(annotation["category_id"])], annotation["segmentation"])
+                tasks[image_id].add(_class_id(annotation["category_id"]), annotation["segmentation"])
         return [tasks[i] for i in sorted(used)]
     except OSError as error:
         raise DataError(f"Cannot read {instances}: {error.strerror or error}. Put COCO's file there.") from error
@@ -186,6 +186,12 @@ def draw_masks(tasks: Sequence[MaskTask], title: str, progress: bool = True, wor
     done = spread(_write, todo, processes(workers, len(todo)))
     for _ in track(done, title, len(todo), console=Console(stderr=True), disable=not (progress and todo)):
         pass
+
+
+def _class_id(category: Any) -> int:
+    if int(category) not in _CLASS_ID:
+        raise ValueError(f"category_id {category} is none of COCO's 80 categories")
+    return _CLASS_ID[int(category)]
 
 
 def _task(image: Any, folder: Path, rule: MaskRule) -> MaskTask:

@@ -41,7 +41,8 @@ class EpisodeIndexSampler(Sampler[tuple[int, int]]):
             )
         if training and length < batch_size:
             raise DataError(
-                f"batch_size={batch_size} is larger than the {length} training episodes of an epoch. Lower batch_size."
+                f"recipe.batch_size={batch_size} is larger than the {length} training episodes of an epoch: give at "
+                f"most {length}."
             )
         if length < world_size:
             raise DataError(

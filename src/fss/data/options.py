@@ -139,12 +139,17 @@ class TransformOptions:
         if (self.size - 1) % 8:
             low = (self.size - 1) // 8 * 8 + 1
             raise DataError(f"size={self.size} is not allowed: size - 1 must divide by 8, like {low} or {low + 8}.")
+        for name in ("scale_min", "scale_max", "rotate"):
+            _check_number(name, getattr(self, name))
         if not 0 < self.scale_min <= self.scale_max:
             raise DataError(
-                f"The scale range {self.scale_min}..{self.scale_max} is not allowed: give 0 < scale_min <= scale_max."
+                f"scale_min={self.scale_min} with scale_max={self.scale_max} is not allowed: give "
+                "0 < scale_min <= scale_max."
             )
         if not 0 <= self.rotate <= 180:
             raise DataError(f"rotate={self.rotate} is not allowed: give degrees from 0 to 180.")
+        if not isinstance(self.augment, bool):
+            raise DataError(f"augment={self.augment!r} is not allowed: give true or false.")
 
 
 def check_least(option: str, value: object, least: int) -> None:
@@ -160,6 +165,11 @@ def check_least(option: str, value: object, least: int) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise DataError(f"{option}={value!r} is not allowed: give a whole number from {least} up.")
+
+
+def _check_number(option: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise DataError(f"{option}={value!r} is not allowed: give a number.")
 
 
 def _check_choice(option: str, value: object, allowed: Sequence[str]) -> None:

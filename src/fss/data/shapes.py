@@ -77,6 +77,7 @@ def write_shapes(
     manifest = {"name": "shapes", "seed": seed, **counts, "version": generator_version()}
     if _is_complete(root, manifest):
         return
+    _check_replaceable(root)
     root.parent.mkdir(parents=True, exist_ok=True)
     with _lock(root.with_name(f".{root.name}.lock")):
         if _is_complete(root, manifest):
@@ -130,7 +131,7 @@ def _check_replaceable(root: Path) -> None:
         return
     manifest = _read_manifest(root)
     if manifest is None or manifest.get("name") != "shapes":
-        raise DataError(f"{root} holds files that are no shapes data set; choose another data.root or empty it")
+        raise DataError(f"{root} holds files that are no shapes data set; choose another --root or empty it")
     log.info("replacing the shapes data set in %s: other seed, size or version, or files missing", root)
 
 

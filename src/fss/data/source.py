@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
+from fss.data.cache import missing_files_error
 from fss.data.errors import DataError
 from fss.data.folds import FoldClasses
 from fss.data.masks import UInt8, read_mask, read_picture
@@ -171,6 +173,24 @@ def existing_folder(folder: Path, why: str) -> None:
     """
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}. {why}")
+
+
+def check_photographs(source: PictureFiles, ids: Sequence[str], folder: Path) -> None:
+    """Check that the photographs of a list are there, so that a training does not stop at a missing one hours later.
+
+    Args:
+        source: knows where each one lies.
+        ids: picture ids.
+        folder: where most of them lie; it is listed once, which is faster than asking for every file.
+
+    Raises:
+        DataError: if some are missing.
+    """
+    present = set(os.listdir(folder))
+    rest = [source.image_path(i) for i in ids if f"{i}.jpg" not in present]
+    missing = [path for path in rest if not path.is_file()]
+    if missing:
+        raise missing_files_error(missing, len(ids), "photographs")
 
 
 def mask_paths(source: SegmentationSource, ids: Sequence[str]) -> list[Path]:

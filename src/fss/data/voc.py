@@ -9,7 +9,7 @@ from typing import ClassVar
 from fss.data.errors import DataError
 from fss.data.folds import FoldClasses, block_fold
 from fss.data.manifest import Manifest, check_complete, list_hash, manifest_facts
-from fss.data.source import Facts, ListSplit, PictureFiles, existing_folder, read_id_list
+from fss.data.source import Facts, ListSplit, PictureFiles, check_photographs, existing_folder, read_id_list
 
 
 class VocSource(PictureFiles):
@@ -103,6 +103,8 @@ class VocSource(PictureFiles):
         if not self.lists[split].is_file():
             raise DataError(f"There is no {split} list {self.lists[split]}. {self._help()}")
         _ = self.class_names
+        if pictures:
+            check_photographs(self, self.ids(split), self.images)
 
     def prepare(self, split: ListSplit) -> None:
         """Do nothing: the masks are part of the data set.

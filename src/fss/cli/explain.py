@@ -1,0 +1,83 @@
+"""Words for mistakes that libraries and the system report: what was given, what is allowed, what to type next."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import os
+import sys
+from pathlib import Path
+
+_HYDRA_ERRORS = ("hydra.errors.HydraException", "omegaconf.errors.OmegaConfBaseException")
+_DISK_ERRORS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST,
+}  # fmt: skip
+
+
+def of_hydra(error: BaseException) -> bool:
+    """Tell whether Hydra complains, by name: a program that has not imported Hydra meets none of its errors.
+
+    Args:
+        error: what was caught.
+    """
+    kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
+    return not kinds.isdisjoint(_HYDRA_ERRORS)
+
+
+def hydra_text(error: BaseException) -> str:
+    """Describe an option that Hydra refuses.
+
+    Args:
+        error: Hydra's or OmegaConf's.
+
+    Returns:
+        Its text, the nearest keys where a key is unknown, and the command that lists all.
+    """
+    program = Path(sys.argv[0]).name
+    lines = str(error).strip().split("\nConfig search path")[0].splitlines()
+    text = "\n".join(line for line in lines if not line.startswith("See https://hydra.cc"))
+    if type(error).__name__ == "OverrideParseException":
+        given = getattr(error, "override", None)
+        text = (
+            f"{'' if given is None else f'{given}: '}{text}\nOptions are written key=value, as fold=2, and those with "
+        )
+        text += "brackets in quotes, as 'finetune.stages=[3,4]'."
+    else:
+        text += _known_keys(error)
+    return f"{text}\nAll options: python {program} --help"
+
+
+def _known_keys(error: BaseException) -> str:
+    """Return a line with the keys that exist beside an unknown one; empty for other errors."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    node, key = getattr(error, "parent_node", None), str(getattr(error, "key", ""))
+    if node is None or not hasattr(node, "keys"):
+        return ""
+    known = [str(k) for k in node if not str(k).startswith("_") and k != "hydra"]
+    near = difflib.get_close_matches(key, known, 1)
+    return (f"\nDo you mean {near[0]}?" if near else "") + f"\nKnown here: {', '.join(sorted(known))}"
+
+
+def is_of_disk(error: BaseException) -> bool:
+    """Tell whether the system refuses to write: no room, no permission, a file where a folder is needed.
+
+    Args:
+        error: what was caught.
+    """
+    return isinstance(error, OSError) and error.errno in _DISK_ERRORS
+
+
+def disk_text(error: BaseException) -> str:
+    """Describe a file that cannot be written.
+
+    Args:
+        error: an :class:`OSError`.
+    """
+    assert isinstance(error, OSError)
+    place = os.fspath(error.filename) if isinstance(error.filename, str | Path) else "a file"
+    return (
+        f"Cannot write {place}: {error.strerror or error}. Make room, or give a folder that is writable (runs go to "
+        "multirun/, derived files to $FSS_CACHE, by default ~/.cache/fss), and type the same command again. "
+        "fss doctor shows both."
+    )

@@ -1,0 +1,30 @@
+"""Leave nothing behind a program that ended with a user's error before it made anything."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+_LOGS = frozenset({".hydra", "train.log", "eval.log", "csv", "tensorboard", "wandb_id"})
+"""What a run writes before its first checkpoint."""
+
+
+def tidy(folder: Path) -> None:
+    """Remove the folder of a run that made nothing but logs, and the folders above it that are empty then.
+
+    Args:
+        folder: ``multirun/<group>/<run>``; left alone if it holds a checkpoint, a result or anything else.
+    """
+    if not folder.is_dir():
+        return
+    made = {p.name for p in folder.iterdir()}
+    if not made <= _LOGS | {"checkpoints"} or any((folder / "checkpoints").rglob("*")):
+        return
+    logging.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
+    for parent in folder.parents[:2]:
+        try:
+            parent.rmdir()
+        except OSError:  # not empty
+            return
