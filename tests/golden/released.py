@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,18 +17,21 @@ from fss.methods.baseline import Baseline
 from fss.methods.segmenter import FewShotSegmenter
 
 
-def filled(shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
-    """Fill every released key: crc32 of the key seeds the draw, the kind of tensor sets the scale (gain 1: ResNet)."""
+def filled(shapes: Mapping[str, Sequence[int]], gain: float = 1.0) -> dict[str, Tensor]:
+    """Fill every released key: crc32 of the key seeds the draw, the kind of tensor sets the scale.
+
+    The gain of kernels is 1 for models on ResNet and 2 on VGG; the left factor of a decomposition has 1 always.
+    """
     state = {}
     for key, shape in shapes.items():
         if key.endswith("num_batches_tracked"):
-            state[key] = torch.zeros(shape, dtype=torch.long)
+            state[key] = torch.zeros(tuple(shape), dtype=torch.long)
             continue
         z = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(tuple(shape))
         if key.endswith("vector_S"):
             value = 1 + 0.1 * z
         elif z.ndim == 4:
-            value = z * np.sqrt(1.0 / np.prod(shape[1:]))
+            value = z * np.sqrt((1.0 if ".conv_U." in key else gain) / np.prod(shape[1:]))
         elif key.endswith("running_var"):
             value = 1 + 0.2 * np.abs(z)
         elif key.endswith("running_mean"):

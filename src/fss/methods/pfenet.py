@@ -1,0 +1,79 @@
+"""Prior guided feature enrichment network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor
+
+from fss.errors import FssError
+from fss.methods.base import FewShotHead
+from fss.nn.context import middle_features
+from fss.nn.enrichment import FeatureEnrichment
+from fss.nn.guidance import guidance
+from fss.nn.stacks import classifier, reduction, refinement
+from fss.types import AuxLogits, EpisodeFeatures, FeatureSpec, HeadOutput
+
+
+class PFENet(FewShotHead):
+    """PFENet of Tian et al. (TPAMI 2020, arXiv 2008.01449): prior mask, prototype and feature enrichment.
+
+    Several supports are averaged, and no parameter depends on their number. The original and the SVF release share
+    all modules and names. They differ in ``bins`` on COCO (shares of the feature map against the SVF release's
+    60, 30, 15, 8), in the backbone's dilation and in its batch norm while training; see conf/preset.
+    """
+
+    name: ClassVar[str] = "pfenet"
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        width: int = 256,
+        bins: Sequence[float] = (60, 30, 15, 8),
+        dropout: float = 0.5,
+        aux_weight: float = 1.0,
+    ) -> None:
+        """Build the head.
+
+        Args:
+            channels: output channels of the backbone's stages 0 to 4.
+            width: channels within the head; 256 in the paper.
+            bins: sides of the enrichment's grids, fine to coarse; up to 1.0 a share of the feature map's height.
+            dropout: share of reduced channels dropped in training; 0.5 in both releases.
+            aux_weight: weight of the mean of the grids' own losses.
+
+        Raises:
+            FssError: if there is no grid, or a side is not positive.
+        """
+        super().__init__(FeatureSpec(stages=(2, 3, 4), support_view="masked_before_stage4"))
+        if not bins or any(b <= 0 or (b > 1 and b != int(b)) for b in bins):
+            raise FssError(
+                f"method.bins={list(bins)}: give one or more sides of grids, whole numbers above 1 or shares of the "
+                "feature map up to 1.0, e.g. method.bins=[60,30,15,8] or method.bins=[1.0,0.5,0.25,0.125]"
+            )
+        self.aux_weight = aux_weight
+        middle = channels[2] + channels[3]
+        self.down_query = reduction(middle, width, dropout)
+        self.down_supp = reduction(middle, width, dropout)
+        self.enrich = FeatureEnrichment(width, bins)
+        self.res1 = reduction(len(bins) * width, width)
+        self.res2 = refinement(width)
+        self.cls = classifier(width)
+
+    def forward(self, features: EpisodeFeatures) -> HeadOutput:
+        """Score one batch of episodes.
+
+        Args:
+            features: stages 2, 3 and 4; supports masked before stage 4.
+
+        Returns:
+            logits (B, 2, h, w) at the resolution of stage 3, and one map per grid for the auxiliary losses.
+        """
+        query = self.down_query(middle_features(features.query))
+        prototypes, priors = guidance(features, self.down_supp)
+        merged, scores = self.enrich(query, prototypes.mean(dim=1), priors.mean(dim=1))
+        x = self.res1(merged)
+        logits: Tensor = self.cls(self.res2(x) + x)
+        share = self.aux_weight / len(scores)
+        return HeadOutput(logits, [AuxLogits(f"aux{i}", map_, "query", share) for i, map_ in enumerate(scores, 1)])

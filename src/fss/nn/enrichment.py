@@ -1,0 +1,72 @@
+"""The feature enrichment module of PFENet (arXiv 2008.01449, section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fss.nn.resize import up
+from fss.nn.stacks import classifier, reduction, refinement
+
+
+def side(bin_: float, height: int) -> int:
+    """Return the side of one scale's grid.
+
+    Args:
+        bin_: above 1: the side itself; else a share of the height, truncated.
+        height: of the feature map.
+
+    Returns:
+        At least 1.
+    """
+    return int(bin_) if bin_ > 1 else max(1, int(height * bin_))
+
+
+class FeatureEnrichment(nn.Module):
+    """Merges query, prototype and prior on several grids, fine to coarse, and hands each grid's result to the next.
+
+    Grids may be finer than the feature map: VGG's 30 x 30 map meets 60 bins in the SVF release.
+    """
+
+    def __init__(self, width: int, bins: Sequence[float]) -> None:
+        """Build one branch per grid.
+
+        Args:
+            width: channels of query and prototype.
+            bins: sides of the grids, fine to coarse, see :func:`side`.
+        """
+        super().__init__()
+        self.bins = tuple(bins)
+        self.init_merge = nn.ModuleList(reduction(2 * width + 1, width) for _ in bins)
+        self.alpha_conv = nn.ModuleList(reduction(2 * width, width) for _ in bins[1:])
+        self.beta_conv = nn.ModuleList(refinement(width) for _ in bins)
+        self.inner_cls = nn.ModuleList(classifier(width) for _ in bins)
+
+    def forward(self, query: Tensor, prototype: Tensor, prior: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Merge on every grid.
+
+        Args:
+            query: (B, C, h, w).
+            prototype: (B, C, 1, 1).
+            prior: (B, 1, h, w).
+
+        Returns:
+            The grids' results side by side, (B, bins * C, h, w), and their own scores, each (B, 2, b, b).
+        """
+        size = (query.shape[-2], query.shape[-1])
+        results: list[Tensor] = []
+        scores: list[Tensor] = []
+        for i, bin_ in enumerate(self.bins):
+            b = side(bin_, size[0])
+            pooled = F.adaptive_avg_pool2d(query, b)
+            y = self.init_merge[i](torch.cat([pooled, prototype.expand_as(pooled), up(prior, b)], dim=1))
+            if i > 0:
+                finer = up(results[-1], b)  # already at the size of the query, as in the release
+                y = self.alpha_conv[i - 1](torch.cat([y, finer], dim=1)) + y
+            y = self.beta_conv[i](y) + y
+            scores.append(self.inner_cls[i](y))
+            results.append(up(y, size))
+        return torch.cat(results, dim=1), scores
