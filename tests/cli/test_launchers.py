@@ -1,0 +1,38 @@
+"""Sweeps through submitit: the SLURM launcher composes, and its local sibling runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from tests.cli.processes import call
+
+from fss.cli.edge import prepare_hydra
+from fss.data.shapes import write_shapes
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+
+
+@pytest.mark.parametrize("launcher", ["submitit_slurm", "submitit_local"])
+def test_launcher_composes(launcher: str) -> None:
+    prepare_hydra()
+    asked = [f"hydra/launcher={launcher}", "hydra.launcher.timeout_min=600"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", overrides=asked, return_hydra_config=True)
+    assert config.hydra.launcher.timeout_min == 600
+    assert "submitit" in config.hydra.launcher._target_
+
+
+@pytest.mark.slow
+def test_local_sweep(tmp_path: Path) -> None:
+    write_shapes(tmp_path / "data/shapes", 0, train=60, val=40, pretrain_per_class=1)
+    code, text = call(
+        tmp_path, "train.py", "-m", "hydra/launcher=submitit_local", "data=shapes", "backbone=resnet18", "backbone.width=8",
+        "backbone.weights=none", "method.width=8", "data.size=65", "logger=none", "workers=0", "trainer=cpu",
+        "debug=one_batch", "finetune=freeze,svf",
+    )  # fmt: skip
+    assert code == 0, text
+    found = [json.loads(p.read_text())["key"]["finetune"] for p in tmp_path.glob("multirun/debug/*/result.json")]
+    assert sorted(found) == ["freeze", "svf"]
