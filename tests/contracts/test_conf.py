@@ -20,6 +20,7 @@ from fss.cli.instantiate import targets
 from fss.data.options import TransformOptions
 from fss.finetune.base import Strategy
 from fss.methods.base import FewShotHead
+from fss.methods.base_learner import BaseLearner
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
@@ -34,8 +35,13 @@ COUNTS = {  # at least; a group that shrinks or moves would be checked in vain
     "recipe": 4,
     "trainer": 3,
 }
-OPTIONS = sorted((p.parent.relative_to(CONF).as_posix(), p.stem) for p in CONF.glob("*/**/*.yaml"))
-FAMILIES = {"method": ("methods", FewShotHead), "finetune": ("finetune", Strategy)}
+OPTIONS = sorted(  # a leading underscore marks a part of other files
+    (p.parent.relative_to(CONF).as_posix(), p.stem) for p in CONF.glob("*/**/*.yaml") if not p.stem.startswith("_")
+)
+FAMILIES: dict[str, tuple[str, tuple[type, ...]]] = {
+    "method": ("methods", (FewShotHead, BaseLearner)),
+    "finetune": ("finetune", (Strategy,)),
+}
 WITH_TARGET = [(g, o) for g, o in OPTIONS if g in ("method", "finetune", "backbone")]
 
 
@@ -100,12 +106,12 @@ def test_class_and_yaml_agree(group: str, option: str) -> None:
         assert cls.name == node["name"] == option
         assert issubclass(cls, FAMILIES[group][1])
         assert cls.__module__.startswith(f"fss.{FAMILIES[group][0]}.")
-    own = {"name", "wants", "weights", "_target_"}
+    own = {"name", "wants", "weights", "base_learner", "_target_"}
     parameters = inspect.signature(cls).parameters
     assert node.keys() - own <= parameters.keys(), "the yaml offers arguments that the class does not take"
     siblings = [plain(composed(f"{group}={o}"))[group] for g, o in WITH_TARGET if g == group]
     shown = {k for n in siblings if n["_target_"] == node["_target_"] for k in n}
-    missing = parameters.keys() - shown - {"channels"}
+    missing = parameters.keys() - shown - {"channels", "classes"}
     assert not missing, "constructor arguments that no yaml shows cannot be found by a user"
 
 

@@ -15,7 +15,7 @@ from fss.errors import FssError
 Node = Mapping[str, Any]
 
 # Facts of a group that are for people and other groups, not for its constructor.
-_NOT_ARGUMENTS = ("name", "wants", "weights")
+_NOT_ARGUMENTS = ("name", "wants", "weights", "base_learner")
 
 # How classes refuse their arguments; anything else that they raise is a defect.
 _REFUSALS = ("TypeError", "ValueError", "ImportError", "ModuleNotFoundError", "MisconfigurationException")

@@ -13,10 +13,8 @@ from fss.methods.base import FewShotHead
 from fss.nn.aspp import ASPP
 from fss.nn.context import middle_features
 from fss.nn.dropout import SharedDropout2d
+from fss.nn.guidance import guidance
 from fss.nn.kshot import ShotAggregation, aggregate
-from fss.nn.prior import prior_mask
-from fss.nn.prototype import masked_average, support_mask
-from fss.nn.resize import up
 from fss.types import EpisodeFeatures, FeatureSpec, HeadOutput
 
 
@@ -80,26 +78,26 @@ class Baseline(FewShotHead):
         Returns:
             logits (B, 2, h, w) at the resolution of stage 3.
         """
+        prototypes, priors = guidance(features, self.down_supp)
+        prototype, prior = aggregate(prototypes, self.shot_aggregation), aggregate(priors, self.shot_aggregation)
+        return HeadOutput(self.decode(features, prototype, prior))
+
+    def decode(self, features: EpisodeFeatures, prototype: Tensor, prior: Tensor) -> Tensor:
+        """Find the object in the query.
+
+        Args:
+            features: as in :meth:`forward`.
+            prototype: (B, C, 1, 1).
+            prior: (B, 1, h, w).
+
+        Returns:
+            logits (B, 2, h, w).
+        """
         query = self.down_query(middle_features(features.query))
-        prototype, prior = self._guidance(features)
         merged = torch.cat([query, prototype.expand_as(query), prior], dim=1)
         x = self.res1(self.aspp(self.init_merge(merged)))
-        return HeadOutput(self.cls(self.res2(x) + x))
-
-    def _guidance(self, features: EpisodeFeatures) -> tuple[Tensor, Tensor]:
-        """Return prototype (B, C, 1, 1) and prior (B, 1, h, w), aggregated over shots."""
-        query4, size = features.query[4], features.query[3].shape[-2:]
-        prototypes, priors = [], []
-        for k in range(features.support_labels.shape[1]):
-            mask = support_mask(features.support_labels[:, k], query4.dtype)
-            support = {stage: maps[:, k] for stage, maps in features.support.items()}
-            middle = self.down_supp(middle_features(support))
-            prototypes.append(masked_average(middle, up(mask, (size[0], size[1]))))
-            priors.append(up(prior_mask(query4, support[4], mask), (size[0], size[1])))
-        return (
-            aggregate(torch.stack(prototypes, dim=1), self.shot_aggregation),
-            aggregate(torch.stack(priors, dim=1), self.shot_aggregation),
-        )
+        logits: Tensor = self.cls(self.res2(x) + x)
+        return logits
 
 
 def _reduction(channels: int, width: int, dropout: float) -> nn.Sequential:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -22,6 +22,7 @@ def extract(
     support_images: Tensor,
     support_labels: Tensor,
     extras: Mapping[str, Tensor] | None = None,
+    query_stages: Collection[int] = (),
 ) -> EpisodeFeatures:
     """Compute the features of a batch of episodes.
 
@@ -36,6 +37,7 @@ def extract(
         support_images: (B, K, 3, H, W).
         support_labels: values 0, 1, 255, (B, K, H, W).
         extras: further tensors, handed on.
+        query_stages: further stages, kept of the query alone.
 
     Returns:
         The declared stages and taps of query and supports.
@@ -46,18 +48,21 @@ def extract(
         parts[1:] = [x * m for x, m in zip(parts[1:], masks, strict=True)]
     together = backbone.norm_mode == "eval" or not backbone.training
     stages: dict[int, list[Tensor]] = {}
+    further: dict[int, Tensor] = {}
     taps: dict[int, list[list[Tensor]]] = {}
-    for index in range(max((*spec.stages, *spec.taps)) + 1):
+    for index in range(max((*spec.stages, *spec.taps, *query_stages)) + 1):
         if index == _MASKED_STAGE and spec.support_view == "masked_before_stage4":
             size = (parts[1].shape[-2], parts[1].shape[-1])
             parts = [parts[0], *(x * up(m, size) for x, m in zip(parts[1:], masks, strict=True))]
         parts, tapped = _run(backbone.stage(index), parts, together, index in spec.taps)
         if index in spec.stages:
             stages[index] = parts
+        elif index in query_stages:
+            further[index] = parts[0]
         if index in spec.taps:
             taps[index] = tapped
     return EpisodeFeatures(
-        query={i: p[0] for i, p in stages.items()},
+        query={**further, **{i: p[0] for i, p in stages.items()}},
         support={i: torch.stack(p[1:], dim=1) for i, p in stages.items()},
         support_labels=support_labels,
         query_taps={i: [p[0] for p in blocks] for i, blocks in taps.items()},

@@ -9,9 +9,13 @@ from torch import Tensor, nn
 
 from fss.errors import FssError
 from fss.methods.base import FewShotHead
+from fss.methods.companion import BaseBranch, SharedPrefix
 from fss.methods.features import extract
 from fss.nn.resize import up
 from fss.types import Episode, EpisodeFeatures, HeadOutput, StagedBackbone
+
+_OPTIONAL = frozenset({"previous_prediction", "base_index"})
+"""Extras that only a second round, or only an episode of training, has."""
 
 
 class FewShotSegmenter(nn.Module):
@@ -20,14 +24,16 @@ class FewShotSegmenter(nn.Module):
     Attributes:
         backbone: a staged backbone, possibly with a fine-tune strategy injected.
         head: any few-shot head.
+        companion: a frozen base learner with a backbone of its own, or None.
     """
 
-    def __init__(self, backbone: nn.Module, head: FewShotHead) -> None:
-        """Join the two.
+    def __init__(self, backbone: nn.Module, head: FewShotHead, companion: BaseBranch | None = None) -> None:
+        """Join the parts.
 
         Args:
             backbone: must follow :class:`fss.types.StagedBackbone`.
             head: built for the backbone's channels.
+            companion: for heads that ask for ``base_logits``.
 
         Raises:
             TypeError: if the backbone does not follow the protocol.
@@ -39,6 +45,8 @@ class FewShotSegmenter(nn.Module):
             )
         self.backbone = backbone
         self.head = head
+        self.companion = companion
+        self._shared = SharedPrefix()
 
     def forward(self, query: Tensor, support_images: Tensor, support_masks: Tensor) -> Tensor:
         """Segment queries.
@@ -96,16 +104,30 @@ class FewShotSegmenter(nn.Module):
         Raises:
             FssError: if an extra that the head declared is missing.
         """
-        available = extras or {}
-        missing = self.head.spec.extras - available.keys() - {"previous_prediction"}
-        if missing:
-            raise FssError(f"{type(self.head).__name__} needs {sorted(missing)}, which this data does not provide")
-        wanted = {k: available[k] for k in self.head.spec.extras & available.keys()}
-        features = extract(self.backbone, self.head.spec, query, support_images, support_masks, wanted)
+        features = self._features(query, support_images, support_masks, extras or {})
         features.query_label = query_label
         if self.head.spec.shot_rule == "vote" and support_images.shape[1] > 1:
             return self._vote(features)
         return self._refine(features)
+
+    def _features(
+        self, query: Tensor, support_images: Tensor, support_masks: Tensor, available: dict[str, Tensor]
+    ) -> EpisodeFeatures:
+        """Extract what the head asks for; stages that the companion has in common run once for both."""
+        spec, companion = self.head.spec, self.companion
+        provided = set() if companion is None else {companion.provides}
+        missing = spec.extras - available.keys() - provided - _OPTIONAL
+        if missing:
+            raise FssError(f"{type(self.head).__name__} needs {sorted(missing)}, which this data does not provide")
+        wanted = {k: available[k] for k in spec.extras & available.keys()}
+        if companion is None or companion.provides not in spec.extras:
+            return extract(self.backbone, spec, query, support_images, support_masks, wanted)
+        first = self._shared(self.backbone, companion.backbone)
+        kept = (first - 1,) if first else ()
+        features = extract(self.backbone, spec, query, support_images, support_masks, wanted, kept)
+        logits = companion.base_logits(features.query[first - 1] if first else query, first)
+        features.extras = {**features.extras, companion.provides: logits}
+        return features
 
     def _refine(self, features: EpisodeFeatures) -> HeadOutput:
         output: HeadOutput = self.head(features)

@@ -1,0 +1,148 @@
+"""BAM: a meta learner whose doubts about the background a base learner settles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fss.errors import FssError
+from fss.methods.baseline import Baseline
+from fss.nn.gram import style_distance
+from fss.nn.guidance import guidance
+from fss.nn.kshot_weights import ShotWeights
+from fss.nn.resize import up
+from fss.types import AuxLogits, EpisodeFeatures, FeatureSpec, HeadOutput
+
+LOW = 2
+"""Stage whose Gram matrices are compared."""
+
+
+class BAM(Baseline):
+    """Base and meta learners together (Lang et al., CVPR 2022, arXiv 2203.07615, equations 4 to 9).
+
+    The meta learner is the baseline's head. The base learner is not part of the head: its logits arrive among the
+    extras. With one support there is nothing to weigh; with several a small network weighs them by style distance
+    and fits this number of supports only.
+
+    Where the releases differ: BAM's own computes prior and psi from a frozen backbone; in SVF's, gradients reach
+    the tuned values through both. Here both follow from the fine-tune strategy.
+    """
+
+    name: ClassVar[str] = "bam"
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        width: int = 256,
+        dropout: float = 0.5,
+        shot: int = 1,
+        kshot_hidden: int = 2,
+        meta_weight: float = 1.0,
+        base_weight: float = 1.0,
+        exclude_own: bool = True,
+    ) -> None:
+        """Build the head.
+
+        Args:
+            channels: output channels of the backbone's stages 0 to 4.
+            width: channels within the meta learner; 256 in the paper.
+            dropout: share of reduced channels dropped in training; 0.5 in the release.
+            shot: number of supports K.
+            kshot_hidden: width of the network that weighs them; 0: a single layer that starts as the mean.
+            meta_weight: of the meta learner's own loss.
+            base_weight: of the base learner's loss, which has no gradient.
+            exclude_own: in training, the base learner's opinion on the episode's own class does not count, as it
+                stands for a novel one.
+        """
+        super().__init__(channels, width, "mean", dropout)
+        stages = (LOW, 3, 4)
+        extras = frozenset({"base_logits", "base_index"})
+        self.spec = FeatureSpec(stages=stages, support_view="masked_before_stage4", extras=extras)
+        self.shot = shot
+        self.weights = (meta_weight, base_weight)
+        self.exclude_own = exclude_own
+        self.gram_merge = _pair()
+        self.cls_merge = _pair()
+        self.kshot_rw = ShotWeights(shot, kshot_hidden) if shot > 1 else None
+
+    def forward(self, features: EpisodeFeatures) -> HeadOutput:
+        """Score one batch of episodes.
+
+        Args:
+            features: stages 2, 3 and 4, supports masked before stage 4; ``base_logits`` (B, classes, h, w) among the
+                extras, in training ``base_index`` too: position of each episode's class among the base classes, (B).
+
+        Returns:
+            The ensemble's scores (B, 2, h, w), linear in probabilities; ``meta`` and ``base`` are the two learners.
+
+        Raises:
+            FssError: if the number of supports is not the one the weights were trained for.
+        """
+        psi_per_shot = self._style_distance(features)
+        weights = self._shot_weights(psi_per_shot)
+        prototypes, priors = guidance(features, self.down_supp)
+        over_maps = weights[:, :, None, None, None]
+        meta = self.decode(features, (over_maps * prototypes).sum(dim=1), (over_maps * priors).sum(dim=1))
+        base = features.extras["base_logits"]
+        psi = (weights * psi_per_shot).sum(dim=1)
+        final = self._ensemble(meta, self._any_base(base, features, meta), psi)
+        aux = [
+            AuxLogits("meta", meta, "query", self.weights[0]),
+            AuxLogits("base", base, "base", self.weights[1]),
+        ]
+        return HeadOutput(final, aux, extra_predictions={"meta": meta, "base": base})
+
+    def _style_distance(self, features: EpisodeFeatures) -> Tensor:
+        """Return psi of every support, (B, K), at the resolution of stage 3 (VGG's stage 2 is larger)."""
+        size = (features.query[3].shape[-2], features.query[3].shape[-1])
+        supports = features.support[LOW]
+        resized = up(supports.flatten(0, 1), size).reshape(*supports.shape[:3], *size)
+        return style_distance(up(features.query[LOW], size), resized)
+
+    def _shot_weights(self, psi: Tensor) -> Tensor:
+        given = psi.shape[1]
+        if given != self.shot:
+            raise FssError(
+                f"This BAM weighs {self.shot} support(s) and was given {given}: its weights belong to one number of "
+                f"supports. Train another one: python train.py method=bam shot={given}"
+            )
+        return torch.ones_like(psi) if self.kshot_rw is None else self.kshot_rw(psi)
+
+    def _any_base(self, base: Tensor, features: EpisodeFeatures, meta: Tensor) -> Tensor:
+        """Return the probability that a pixel belongs to any base class, (B, 1, h, w)."""
+        shares = torch.softmax(base, dim=1)
+        total = shares[:, 1:].sum(dim=1, keepdim=True)
+        if self.training and self.exclude_own:
+            own = self._own(features)
+            share = shares[torch.arange(len(own), device=own.device), own + 1].unsqueeze(1)
+            total = total - share.where((own >= 0)[:, None, None, None], 0)
+        return up(total, (meta.shape[-2], meta.shape[-1]))
+
+    @staticmethod
+    def _own(features: EpisodeFeatures) -> Tensor:
+        if "base_index" not in features.extras:
+            raise FssError(
+                "In training BAM needs base_index, the position of each episode's class among the base classes. For a "
+                "prediction call model.eval() first."
+            )
+        return features.extras["base_index"]
+
+    def _ensemble(self, meta: Tensor, any_base: Tensor, psi: Tensor) -> Tensor:
+        """Adjust the meta learner by style, then its background by the base learner (equations 7 and 9)."""
+        shares = torch.softmax(meta, dim=1)
+        distance = psi[:, None, None, None].expand_as(any_base)
+        background = self.gram_merge(torch.cat([shares[:, :1], distance], dim=1))
+        foreground = self.gram_merge(torch.cat([shares[:, 1:], distance], dim=1))
+        background = self.cls_merge(torch.cat([background, any_base], dim=1))
+        return torch.cat([background, foreground], dim=1)
+
+
+def _pair() -> nn.Conv2d:
+    """Return a weighted sum of two maps that starts as the first one."""
+    conv = nn.Conv2d(2, 1, 1, bias=False)
+    with torch.no_grad():
+        conv.weight.copy_(torch.tensor([1.0, 0.0]).view_as(conv.weight))
+    return conv

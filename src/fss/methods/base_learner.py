@@ -1,0 +1,119 @@
+"""The base learner of BAM: PSPNet on the classes that training may see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from fss.nn.dropout import SharedDropout2d
+from fss.nn.ppm import BINS, PPM
+from fss.nn.resize import up
+from fss.types import ParamGroup, StagedBackbone
+
+LAST_STAGE = 4
+
+
+class BaseLearner(nn.Module):
+    """Pyramid pooling and a classifier on stage 4: PSPNet (arXiv 1612.01105) without auxiliary head, as BAM trains it.
+
+    It is no few-shot head: it sees one picture and scores every base class and the background.
+    """
+
+    name: ClassVar[str] = "base_learner"
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        classes: int,
+        width: int = 512,
+        bins: Sequence[int] = BINS,
+        dropout: float = 0.1,
+    ) -> None:
+        """Build the head.
+
+        Args:
+            channels: output channels of the backbone's stages 0 to 4.
+            classes: background and base classes together: 16 on PASCAL-5i, 61 on COCO-20i.
+            width: channels within the classifier.
+            bins: grids of the pyramid.
+            dropout: share of the classifier's channels dropped in training.
+        """
+        super().__init__()
+        self.classes = classes
+        self.ppm = PPM(channels[LAST_STAGE], tuple(bins))
+        self.cls = nn.Sequential(
+            nn.Conv2d(self.ppm.out_channels, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            SharedDropout2d(dropout),
+            nn.Conv2d(width, classes, 1),
+        )
+
+    def forward(self, stage4: Tensor) -> Tensor:
+        """Score every position.
+
+        Args:
+            stage4: (B, C, h, w).
+
+        Returns:
+            logits (B, classes, h, w).
+        """
+        logits: Tensor = self.cls(self.ppm(stage4))
+        return logits
+
+    def param_groups(self) -> list[ParamGroup]:
+        """Return pyramid and classifier: the release's groups 1 and 2; group 0 is the encoder."""
+        return [ParamGroup(name, list(getattr(self, name).parameters())) for name in ("ppm", "cls")]
+
+
+class ManyWaySegmenter(nn.Module):
+    """A backbone and a base learner: segments all base classes at once.
+
+    Attributes:
+        backbone: a staged backbone.
+        head: the base learner.
+    """
+
+    def __init__(self, backbone: nn.Module, head: BaseLearner) -> None:
+        """Join the two.
+
+        Args:
+            backbone: must follow :class:`fss.types.StagedBackbone`.
+            head: built for the backbone's channels.
+
+        Raises:
+            TypeError: if the backbone does not follow the protocol.
+        """
+        super().__init__()
+        if not isinstance(backbone, StagedBackbone):
+            raise TypeError(f"{type(backbone).__name__} is no StagedBackbone: it needs channels, norm_mode, stage(i)")
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Segment pictures.
+
+        Args:
+            image: normalised RGB, (B, 3, H, W).
+
+        Returns:
+            logits (B, classes, H, W).
+        """
+        return up(self.scores(image), (image.shape[-2], image.shape[-1]))
+
+    def scores(self, maps: Tensor, first: int = 0) -> Tensor:
+        """Score at the resolution of stage 4, starting anywhere in the backbone.
+
+        Args:
+            maps: input of stage ``first``: the picture (B, 3, H, W) for 0, else the output of the stage before.
+            first: first stage to run; 5 runs none.
+
+        Returns:
+            logits (B, classes, h, w).
+        """
+        for index in range(first, LAST_STAGE + 1):
+            maps = self.backbone.stage(index)(maps)
+        logits: Tensor = self.head(maps)
+        return logits
