@@ -29,9 +29,9 @@ def test_launcher_composes(launcher: str) -> None:
 def test_local_sweep(tmp_path: Path) -> None:
     write_shapes(tmp_path / "data/shapes", 0, train=60, val=40, pretrain_per_class=1)
     code, text = call(
-        tmp_path, "train.py", "-m", "hydra/launcher=submitit_local", "data=shapes", "backbone=resnet18", "backbone.width=8",
-        "backbone.weights=none", "method.width=8", "data.size=65", "logger=none", "workers=0", "trainer=cpu",
-        "debug=one_batch", "finetune=freeze,svf",
+        tmp_path, "train.py", "-m", "hydra/launcher=submitit_local", "data=shapes", "backbone=resnet18",
+        "backbone.width=8", "backbone.weights=none", "method.width=8", "data.size=65", "logger=none", "workers=0",
+        "trainer=cpu", "debug=one_batch", "finetune=freeze,svf",
     )  # fmt: skip
     assert code == 0, text
     found = [json.loads(p.read_text())["key"]["finetune"] for p in tmp_path.glob("multirun/debug/*/result.json")]

@@ -133,3 +133,13 @@ def test_three_seeds_fit_a_terminal_of_80_columns(tmp_path: Path) -> None:
     assert "…" not in text
     assert "40.0 40.0 40.0" in text
     assert "23,999,999" in text
+
+
+def test_tests_of_one_checkpoint_are_rows_of_their_own(tmp_path: Path) -> None:
+    """Two test seeds, and another shot, of one training: nothing is a repetition, nothing is refused."""
+    tests = ["1shot s365 release", "1shot s510 release", "5shot s321 stateless"]
+    made = [run(tmp_path, test, key__test=test, episodes__hash=test) for test in tests]
+    assert sorted(cell["test"] for cell in cells(made)) == tests
+    assert "WARNING" not in printed(made)
+    old = run(tmp_path, "old")
+    assert old.key.test == "", "files of before this key are read"

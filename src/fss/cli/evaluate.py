@@ -167,7 +167,9 @@ def _test(job: Job, checkpoint: Checkpoint) -> float:
         model, build_recipe(config["recipe"]), train_classes=novel, val_classes=novel, test_classes=novel
     )
     note = f"tested by eval.py from {checkpoint.path.name} of run {checkpoint.identity[:12]}"
-    trainer = build_trainer(job, BackboneFinetune(strategy), facts(config, note), logger=False)
+    trainer = build_trainer(
+        job, BackboneFinetune(strategy), facts(config, note, checkpoint.config["shot"]), logger=False
+    )
     with ending_on_signals():
         trainer.test(module, datamodule=data, verbose=False)
     if trainer.is_global_zero:

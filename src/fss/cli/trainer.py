@@ -38,12 +38,13 @@ class Job:
     name: str
 
 
-def facts(config: dict[str, Any], note: str | None = None) -> RunFacts:
+def facts(config: dict[str, Any], note: str | None = None, trained_shot: int | None = None) -> RunFacts:
     """Collect what is known of a run before it starts.
 
     Args:
         config: resolved configuration.
         note: how the tested checkpoint was chosen; None says it from ``selection``.
+        trained_shot: supports in training, if the configuration is that of a test with another number.
 
     Returns:
         The facts for the result file.
@@ -54,6 +55,14 @@ def facts(config: dict[str, Any], note: str | None = None) -> RunFacts:
     rule = config["selection"]
     key = {group: config[group]["name"] for group in ("data", "method", "backbone", "finetune", "recipe")}
     key |= {"fold": config["fold"], "shot": config["shot"], "seed": config["seed"], "experiment": config["group"]}
+    shot = config["data"]["test_shot"] or config["shot"]
+    drawn = (
+        Path(config["data"]["episodes"]).name
+        if config["data"]["episodes"]
+        else config["data"].get("sampler", "stateless")
+    )
+    key["test"] = f"{shot}shot s{config['test_seed']} {drawn}"
+    key["shot"] = config["shot"] if trained_shot is None else trained_shot
     selection = {"rule": rule, "note": note or SELECTION_NOTES[rule]}
     return RunFacts(identity(config), key, selection, config, versions(), commit())
 

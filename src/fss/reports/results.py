@@ -6,7 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -30,7 +30,7 @@ class UnfinishedRunError(ReportError):
 
 @dataclass(frozen=True)
 class Key:
-    """What was run: the key of a table row."""
+    """What was run: the key of a table row; ``test`` says in words on which episodes it was tested."""
 
     data: str
     method: str
@@ -41,6 +41,7 @@ class Key:
     seed: int
     recipe: str
     experiment: str | None
+    test: str = ""
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,9 @@ def _record(cls: type[T], content: Any, where: str, name: str) -> T:
     for item in fields(cls):  # type: ignore[arg-type]
         full = f"{name}.{item.name}".lstrip(".")
         if item.name not in content:
-            raise ReportError(f"{where}: {full} is missing; the file is of another version or was cut")
+            if item.default is not MISSING:
+                continue
+            raise ReportError(f"{where}: {full} is missing: the file was changed; delete it and run again")
         values[item.name] = _value(hints[item.name], content[item.name], where, full)
     return cls(**values)
 
@@ -230,7 +233,7 @@ def _value(hint: Any, content: Any, where: str, name: str) -> Any:
     check = _SCALARS.get(hint)
     if check is not None and check(content):
         return hint(content) if hint is float else content
-    raise ReportError(f"{where}: {name} is {_show(content)}, expected {_name(hint)}")
+    raise ReportError(f"{where}: {name} is {_show(content)}, expected {_name(hint)}; delete the file and run again")
 
 
 def _is_unknown(content: Any) -> bool:

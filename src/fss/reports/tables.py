@@ -10,7 +10,7 @@ from rich.table import Table
 
 from fss.reports.results import ReportError, Result
 
-_ROW_OF_ITS_OWN = ("data", "method", "backbone", "fold", "shot", "recipe")
+_ROW_OF_ITS_OWN = ("data", "method", "backbone", "fold", "shot", "recipe", "test")
 """Parts of the key that split rows; a column is shown for those that differ among the results."""
 
 _LEFT = ("strategy", *_ROW_OF_ITS_OWN)
@@ -34,8 +34,8 @@ def strategy_table(results: Sequence[Result]) -> Table:
     """Compare strategies: one row each, mean over seeds.
 
     Args:
-        results: finished runs; rows are split further where data, method, backbone, fold, shot or recipe differ. None
-            at all, or two different ones for the same row and seed, are a :class:`ReportError`.
+        results: finished runs; rows are split further where data, method, backbone, fold, shot, recipe or test
+            differ. None at all, or two different ones for the same row and seed, are a :class:`ReportError`.
 
     Returns:
         table: ready to print with rich.
@@ -159,9 +159,10 @@ def _notes(results: Sequence[Result], rows: Sequence[_Row], several: bool) -> li
         same = all(s == seeds[0] for s in seeds)
         listed = ", ".join(map(str, sorted(set.union(*seeds))))
         notes.append(f"mean over seeds {listed}" if same else f"mean over seeds, not the same in each row ({listed})")
-    lists: dict[tuple[str, int, int, int], set[str]] = {}
+    lists: dict[tuple[str, int, int, int, str], set[str]] = {}
     for run in results:
-        lists.setdefault((run.key.data, run.key.fold, run.key.shot, run.key.seed), set()).add(run.episodes.hash)
+        key = run.key
+        lists.setdefault((key.data, key.fold, key.shot, key.seed, key.test), set()).add(run.episodes.hash)
     if any(len(hashes) > 1 for hashes in lists.values()):
         notes.append("WARNING: strategies were not tested on the same episodes")
     rules = sorted({run.selection.rule for run in results})
