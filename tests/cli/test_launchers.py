@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from tests.cli.conftest import TINY
 from tests.cli.processes import call
 
 from fss.cli.edge import prepare_hydra
-from fss.data.shapes import write_shapes
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -26,13 +26,9 @@ def test_launcher_composes(launcher: str) -> None:
 
 
 @pytest.mark.slow
-def test_local_sweep(tmp_path: Path) -> None:
-    write_shapes(tmp_path / "data/shapes", 0, train=60, val=40, pretrain_per_class=1)
-    code, text = call(
-        tmp_path, "train.py", "-m", "hydra/launcher=submitit_local", "data=shapes", "backbone=resnet18",
-        "backbone.width=8", "backbone.weights=none", "method.width=8", "data.size=65", "logger=none", "workers=0",
-        "trainer=cpu", "debug=one_batch", "finetune=freeze,svf",
-    )  # fmt: skip
+def test_local_sweep(home: Path) -> None:
+    asked = ("-m", "hydra/launcher=submitit_local", *TINY, "logger=none", "debug=one_batch", "finetune=freeze,svf")
+    code, text = call(home, "train.py", *asked)
     assert code == 0, text
-    found = [json.loads(p.read_text())["key"]["finetune"] for p in tmp_path.glob("multirun/debug/*/result.json")]
+    found = [json.loads(p.read_text())["key"]["finetune"] for p in home.glob("multirun/debug/*/result.json")]
     assert sorted(found) == ["freeze", "svf"]

@@ -8,22 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.cli.conftest import TINY
 from tests.cli.processes import Program, call
 
-from fss.data.shapes import write_shapes
-
-MODEL = (
-    "data=shapes", "backbone=resnet18", "backbone.width=8", "backbone.weights=none", "method.width=8", "data.size=65",
-    "logger=csv", "workers=0", "trainer=cpu", "trainer.enable_progress_bar=false", "trainer.log_every_n_steps=1",
-)  # fmt: skip
+MODEL = (*TINY, "logger=csv", "trainer.log_every_n_steps=1")
 STEPS = 20
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("parallel")
-    write_shapes(folder / "data/shapes", 0, train=60, val=40, pretrain_per_class=1)
-    return folder
 
 
 @pytest.fixture(scope="module")

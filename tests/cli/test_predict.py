@@ -7,45 +7,39 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.cli.conftest import TINY
 from tests.cli.processes import call
 
-from fss.data.shapes import write_shapes
 from fss.prediction import Predictor
-
-OPTIONS = (
-    "data=shapes", "backbone=resnet18", "backbone.width=8", "backbone.weights=none", "method.width=8", "data.size=65",
-    "logger=none", "workers=0", "debug=one_batch", "trainer=cpu",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("predict")
-    write_shapes(folder / "data/shapes", 0, train=60, val=40, pretrain_per_class=1)
-    code, text = call(folder, "train.py", *OPTIONS)
+def ready(home: Path) -> Path:
+    """A working directory with a checkpoint and pictures."""
+    code, text = call(home, "train.py", *TINY, "logger=none", "debug=one_batch")
     assert code == 0, text
-    (run,) = (folder / "multirun/debug").iterdir()
-    (run / "checkpoints/last.ckpt").rename(folder / "model.ckpt")
+    (run,) = (home / "multirun/debug").iterdir()
+    (run / "checkpoints/last.ckpt").rename(home / "model.ckpt")
     canvas = np.zeros((50, 70, 3), np.uint8)
     canvas[10:30, 20:40] = (200, 40, 40)
     for name in ("one.jpg", "two.jpg"):
-        Image.fromarray(canvas).save(folder / name)
-    Image.fromarray(canvas[..., 0] > 100).save(folder / "mask.png")
-    Image.fromarray(np.tile(canvas, (3, 2, 1))).save(folder / "photo.jpg")
-    return folder
+        Image.fromarray(canvas).save(home / name)
+    Image.fromarray(canvas[..., 0] > 100).save(home / "mask.png")
+    Image.fromarray(np.tile(canvas, (3, 2, 1))).save(home / "photo.jpg")
+    return home
 
 
-def test_overlay_mask_and_probability(home: Path) -> None:
+def test_overlay_mask_and_probability(ready: Path) -> None:
     words = ("--support", "one.jpg", "mask.png", "--support", "two.jpg", "mask.png", "--query", "photo.jpg")
-    code, text = call(home, "fss", "predict", "--ckpt", "model.ckpt", *words, "--out", "new/found.png")
+    code, text = call(ready, "fss", "predict", "--ckpt", "model.ckpt", *words, "--out", "new/found.png")
     assert code == 0, text
     assert "The object covers" in text
-    written = {p.name: np.array(Image.open(p)) for p in (home / "new").iterdir()}
+    written = {p.name: np.array(Image.open(p)) for p in (ready / "new").iterdir()}
     assert written.keys() == {"found.png", "found-mask.png", "found-probability.png"}
     assert written["found.png"].shape == (150, 140, 3)
-    canvas = np.array(Image.open(home / "one.jpg"))
-    support = (canvas, (np.array(Image.open(home / "mask.png"))).astype(np.uint8))
-    expected = Predictor.load(home / "model.ckpt")(np.array(Image.open(home / "photo.jpg")), [support, support])
+    canvas = np.array(Image.open(ready / "one.jpg"))
+    support = (canvas, (np.array(Image.open(ready / "mask.png"))).astype(np.uint8))
+    expected = Predictor.load(ready / "model.ckpt")(np.array(Image.open(ready / "photo.jpg")), [support, support])
     assert (written["found-mask.png"] == 255 * expected.mask).all()
     assert np.abs(written["found-probability.png"] / 255 - expected.probability).max() < 0.01
     assert expected.probability.std() > 0, "the model says something about the picture"
@@ -60,9 +54,9 @@ def test_overlay_mask_and_probability(home: Path) -> None:
         (("--support", "one.jpg", "mask.png", "--query", "model.ckpt"), "damaged or no picture"),
     ],
 )
-def test_wrong_words(home: Path, words: tuple[str, ...], message: str) -> None:
-    code, text = call(home, "fss", "predict", "--ckpt", "model.ckpt", *words, "--out", "bad/found.png")
+def test_wrong_words(ready: Path, words: tuple[str, ...], message: str) -> None:
+    code, text = call(ready, "fss", "predict", "--ckpt", "model.ckpt", *words, "--out", "bad/found.png")
     assert code == 2, text
     assert message in text
     assert "Traceback" not in text
-    assert not (home / "bad").exists()
+    assert not (ready / "bad").exists()

@@ -12,24 +12,15 @@ from typing import Any
 
 import pytest
 import torch
+from tests.cli.conftest import TINY
 from tests.cli.processes import Program, call
-
-from fss.data.shapes import write_shapes
 
 EPOCHS, STEPS = 4, 7
 OPTIONS = (
-    "data=shapes", "backbone=resnet18", "backbone.width=8", "backbone.weights=none", "method.width=8", "data.size=65",
-    f"data.epochs={EPOCHS}", "data.test_episodes=12", "data.val_episodes=8", "recipe.batch_size=2", "logger=csv",
-    "finetune=svf", "workers=0", "trainer=cpu", "trainer.enable_progress_bar=false", "trainer.log_every_n_steps=1",
-    f"trainer.limit_train_batches={STEPS}", "recipe.optimizer.lr=0.2", "recipe.backbone_lr_factor=1.0",
+    *TINY, f"data.epochs={EPOCHS}", "data.test_episodes=12", "data.val_episodes=8", "recipe.batch_size=2", "logger=csv",
+    "finetune=svf", "trainer.log_every_n_steps=1", f"trainer.limit_train_batches={STEPS}", "recipe.optimizer.lr=0.2",
+    "recipe.backbone_lr_factor=1.0",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("resume")
-    write_shapes(folder / "data/shapes", 0, train=60, val=40, pretrain_per_class=1)
-    return folder
 
 
 @pytest.fixture(scope="module")
