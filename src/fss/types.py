@@ -39,7 +39,11 @@ class Episode:
         query_ids: picture ids, length B.
         support_ids: picture ids in sampling order, B lists of length K.
         full_labels: query labels at original size, B tensors (H_i, W_i), uint8; empty in training.
-        extras: further tensors that a head declared, by name.
+        full_base_labels: likewise of all base classes, for methods that ask for them: position of the base class + 1,
+            background and novel classes 0, 255 ignored.
+        extras: further tensors by name; with base labels ``base_label``, the same through the query's transform,
+            (B, H, W), uint8, and ``base_index``, position of the episode's class among the base classes, -1 for a
+            novel one, (B,), int64.
     """
 
     query: Tensor
@@ -52,6 +56,7 @@ class Episode:
     query_ids: list[str]
     support_ids: list[list[str]]
     full_labels: list[Tensor] = field(default_factory=list)
+    full_base_labels: list[Tensor] = field(default_factory=list)
     extras: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -69,6 +74,7 @@ class Episode:
             if isinstance(value, Tensor):
                 changed[item.name] = f(value)
         changed["full_labels"] = [f(t) for t in self.full_labels]
+        changed["full_base_labels"] = [f(t) for t in self.full_base_labels]
         changed["extras"] = {k: f(t) for k, t in self.extras.items()}
         return replace(self, **changed)  # type: ignore[arg-type]
 

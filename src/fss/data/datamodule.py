@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from fss.data.base_labels import BaseLabels
 from fss.data.episode_list import episodes_hash, record
 from fss.data.episodes import EpisodeDataset, EpisodeItem, collate
 from fss.data.index_sampler import EpisodeIndexSampler
@@ -146,7 +147,8 @@ class FewShotDataModule(LightningDataModule):
         draws = getattr(self.streams, split)
         make = train_transform if training else eval_transform
         classes = tuple(self.streams.named(split))
-        dataset = EpisodeDataset(self.source, draws, make(self.transforms), self.seed, split, classes)
+        base = BaseLabels(self.streams.classes.base) if self.streams.episodes.base_labels else None
+        dataset = EpisodeDataset(self.source, draws, make(self.transforms), self.seed, split, classes, base)
         rank, world = self._processes()
         options = self.loading
         size = options.batch_size if training else options.test_batch_size * world

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from fss.data.base_labels import BaseLabels
 from fss.data.errors import DataError
 from fss.data.masks import UInt8
 from fss.data.sampler import Draw, DrawSource, augment_seed
@@ -31,6 +32,7 @@ class EpisodeItem:
         class_index: position of the class in the ascending list of the split.
         index: number i of the episode.
         full_label: query label at original size, uint8; None in training.
+        base: all base classes of the query, if asked for.
     """
 
     query: Tensor
@@ -41,6 +43,22 @@ class EpisodeItem:
     class_index: int
     index: int
     full_label: Tensor | None
+    base: BaseItem | None = None
+
+
+@dataclass
+class BaseItem:
+    """All base classes of a query.
+
+    Attributes:
+        label: through the transform of the query, (H, W), uint8.
+        full_label: at original size, uint8; None in training.
+        index: position of the episode's class among the base classes; -1 for a novel one.
+    """
+
+    label: Tensor
+    full_label: Tensor | None
+    index: int
 
 
 class EpisodeDataset(Dataset[EpisodeItem]):
@@ -53,6 +71,7 @@ class EpisodeDataset(Dataset[EpisodeItem]):
         seed: seed of the random transforms.
         split: stream of the random transforms.
         class_ids: ascending classes of the split, which number ``class_index``.
+        base_labels: gives all base classes of the query too; None for methods that do not ask.
 
     Raises:
         DataError: if an episode has a class that is not in ``class_ids``.
@@ -66,6 +85,7 @@ class EpisodeDataset(Dataset[EpisodeItem]):
         seed: int,
         split: Split,
         class_ids: Sequence[int],
+        base_labels: BaseLabels | None = None,
     ) -> None:
         strangers = set(draws.class_ids) - set(class_ids)
         if strangers:
@@ -73,6 +93,7 @@ class EpisodeDataset(Dataset[EpisodeItem]):
         self.source, self.draws, self.transform = source, draws, transform
         self.seed, self.split = seed, split
         self.class_index = {c: k for k, c in enumerate(sorted(class_ids))}
+        self.base_labels = base_labels
 
     def __len__(self) -> int:
         """Return the number of episodes per epoch."""
@@ -89,33 +110,56 @@ class EpisodeDataset(Dataset[EpisodeItem]):
         """
         epoch, i = (0, key) if isinstance(key, int) else key
         draw = self.draws.draw(epoch, i)
-        labels: list[UInt8] = []
-        parts: list[tuple[Tensor, Tensor]] = []
-        for slot, image_id in enumerate((draw.query, *draw.supports)):
-            image, label = self._read(image_id, draw.class_id)
-            labels.append(label)
-            parts.append(self.transform(image, label, augment_seed(self.seed, epoch, self.split, i, slot)))
-        supports = parts[:0:-1]  # last sampled first
+        seeds = [augment_seed(self.seed, epoch, self.split, i, slot) for slot in range(1 + len(draw.supports))]
+        image, mask = read_pair(self.source, draw.query)
+        label, base = binary_label(mask, draw.class_id), None
+        if self.base_labels is None:
+            query, query_label = self.transform(image, label, seeds[0])
+        else:
+            full = self.base_labels(mask)
+            query, query_label, small = self.transform.with_more(image, label, full, seeds[0])
+            kept = None if self.split == "train" else torch.from_numpy(full)
+            base = BaseItem(small, kept, self.base_labels.index(draw.class_id))
+        supports = [self._support(*pair, draw.class_id) for pair in zip(draw.supports, seeds[1:], strict=True)]
+        supports.reverse()  # last sampled first
         return EpisodeItem(
-            query=parts[0][0],
-            query_label=parts[0][1],
+            query=query,
+            query_label=query_label,
             support_images=torch.stack([image for image, _ in supports]),
             support_labels=torch.stack([label for _, label in supports]),
             draw=draw,
             class_index=self.class_index[draw.class_id],
             index=i,
-            full_label=None if self.split == "train" else torch.from_numpy(labels[0]),
+            full_label=None if self.split == "train" else torch.from_numpy(label),
+            base=base,
         )
 
-    def _read(self, image_id: str, class_id: int) -> tuple[UInt8, UInt8]:
-        image, mask = self.source.image(image_id), self.source.mask(image_id)
-        if image.shape[:2] != mask.shape:
-            raise DataError(
-                f"The picture {self.source.image_path(image_id)} has {image.shape[0]} x {image.shape[1]} pixels, its "
-                f"mask {self.source.mask_path(image_id)} has {mask.shape[0]} x {mask.shape[1]}. They must be equal: "
-                "unpack or prepare the data set again."
-            )
-        return image, binary_label(mask, class_id)
+    def _support(self, image_id: str, seed: int, class_id: int) -> tuple[Tensor, Tensor]:
+        image, mask = read_pair(self.source, image_id)
+        return self.transform(image, binary_label(mask, class_id), seed)
+
+
+def read_pair(source: SegmentationSource, image_id: str) -> tuple[UInt8, UInt8]:
+    """Read a picture and its mask.
+
+    Args:
+        source: the data set.
+        image_id: picture id.
+
+    Returns:
+        RGB (H, W, 3) and class indices (H, W), uint8.
+
+    Raises:
+        DataError: if one is missing or damaged, or their sizes differ.
+    """
+    image, mask = source.image(image_id), source.mask(image_id)
+    if image.shape[:2] != mask.shape:
+        raise DataError(
+            f"The picture {source.image_path(image_id)} has {image.shape[0]} x {image.shape[1]} pixels, its mask "
+            f"{source.mask_path(image_id)} has {mask.shape[0]} x {mask.shape[1]}. They must be equal: unpack or "
+            "prepare the data set again."
+        )
+    return image, mask
 
 
 def binary_label(mask: UInt8, class_id: int) -> UInt8:
@@ -142,6 +186,13 @@ def collate(items: list[EpisodeItem]) -> Episode:
     Returns:
         The batch; see :class:`fss.types.Episode` for the shapes.
     """
+    bases = [e.base for e in items if e.base is not None]
+    extras = {}
+    if bases:
+        extras = {
+            "base_label": torch.stack([b.label for b in bases]),
+            "base_index": torch.tensor([b.index for b in bases]),
+        }
     return Episode(
         query=torch.stack([e.query for e in items]),
         query_label=torch.stack([e.query_label for e in items]),
@@ -153,4 +204,6 @@ def collate(items: list[EpisodeItem]) -> Episode:
         query_ids=[e.draw.query for e in items],
         support_ids=[list(e.draw.supports) for e in items],
         full_labels=[e.full_label for e in items if e.full_label is not None],
+        full_base_labels=[b.full_label for b in bases if b.full_label is not None],
+        extras=extras,
     )

@@ -7,10 +7,8 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from fss.data.episodes import EpisodeItem
 
-
-class EpisodeLoader(DataLoader[EpisodeItem]):
+class EpisodeLoader(DataLoader[Any]):
     """Starts its workers at the first batch, not when the iterator is made.
 
     Lightning makes the first iterator before it has restored a checkpoint, to count the steps; workers would then

@@ -16,6 +16,7 @@ NovelImages = Literal["drop", "keep"]
 SmallClasses = Literal["error", "drop"]
 Selection = Literal["novel", "base"]
 Sampler = Literal["stateless", "release"]
+Task = Literal["episodes", "generalised"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,9 @@ class EpisodeOptions:
         sampler: how episodes of novel classes are drawn. ``stateless``: each from the seed and its number;
             ``release``: as the 8 loader processes of SVF and BAM draw them. Training episodes and validation on
             base classes, which the releases do not have, are stateless always.
+        base_labels: every query brings the labels of all base classes too.
+        task: what is tested: ``episodes``, one novel class against the rest, or ``generalised``, base classes and a
+            novel one at once, on all pictures of the list.
     """
 
     selection: Selection = "novel"
@@ -70,6 +74,8 @@ class EpisodeOptions:
     test_seed: int = 321
     replay: str | Path | None = None
     sampler: Sampler = "stateless"
+    base_labels: bool = False
+    task: Task = "episodes"
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -79,6 +85,7 @@ class EpisodeOptions:
         """
         _check_choice("selection", self.selection, get_args(Selection))
         _check_choice("sampler", self.sampler, get_args(Sampler))
+        _check_choice("task", self.task, get_args(Task))
         for name in ("test_episodes", "val_episodes", "test_shot"):
             if getattr(self, name) is not None:
                 check_least(name, getattr(self, name), 1)

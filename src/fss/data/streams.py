@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from fss.data.areas import area_table
 from fss.data.episode_list import EpisodeList, checked_replay
 from fss.data.folds import name_classes
+from fss.data.generalised import GeneralisedEpisodes
 from fss.data.index import ClassIndex, class_index, without_small_classes
 from fss.data.options import EpisodeOptions, IndexOptions, check_least
 from fss.data.release import ReleaseEpisodes
@@ -97,6 +98,12 @@ class EpisodeStreams:
     @cached_property
     def test(self) -> DrawSource:
         """Test episodes."""
+        if self.episodes.task == "generalised":
+            self.source.check("val", pictures=False)
+            self.source.prepare("val")
+            table = area_table(self.source, "val", self.progress)
+            options = self.episodes
+            return GeneralisedEpisodes(table, self.classes, self.test_shot, options.test_seed, options.test_episodes)
         if self.replayed is not None:
             return self.replayed
         return self._novel(self.test_index, self.test_shot, self.episodes.test_episodes)

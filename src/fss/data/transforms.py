@@ -217,7 +217,8 @@ class JointTransform:
     """
 
     def __init__(self, steps: list[A.BasicTransform]) -> None:
-        self._compose = A.Compose([*steps, A.Normalize(mean=MEAN, std=STD), ToTensorV2()])
+        last = [A.Normalize(mean=MEAN, std=STD), ToTensorV2()]
+        self._compose = A.Compose([*steps, *last], additional_targets={"more": "mask"})
 
     def __call__(self, image: UInt8, label: UInt8, seed: int) -> tuple[Tensor, Tensor]:
         """Transform a picture and its label.
@@ -230,9 +231,28 @@ class JointTransform:
         Returns:
             Normalised picture, (3, S, S), float32, and label, (S, S), uint8.
         """
-        self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        out = self._compose(image=image, mask=label)
+        out = self._run(seed, image=image, mask=label)
         return out["image"], out["mask"]
+
+    def with_more(self, image: UInt8, label: UInt8, more: UInt8, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Transform a picture and two labels by one draw; the crop follows the first label.
+
+        Args:
+            image: RGB, (H, W, 3), uint8.
+            label: 0, 1, 255, (H, W), uint8.
+            more: another label of the same picture, (H, W), uint8.
+            seed: state of all random steps.
+
+        Returns:
+            Normalised picture, (3, S, S), float32, and both labels, (S, S), uint8.
+        """
+        out = self._run(seed, image=image, mask=label, more=more)
+        return out["image"], out["mask"], out["more"]
+
+    def _run(self, seed: int, **arrays: UInt8) -> dict[str, Tensor]:
+        self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        out: dict[str, Tensor] = self._compose(**arrays)
+        return out
 
 
 def train_transform(options: TransformOptions) -> JointTransform:
