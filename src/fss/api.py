@@ -92,6 +92,8 @@ def refuse_strangers(file: Path, nodes: Any, trusted: Sequence[str] = ()) -> Non
     prefixes = tuple(f"{t.rstrip('.')}." for t in trusted)
     for target in targets(nodes):
         if not target.startswith(prefixes) and not _is_harmless(target):
+            if target.startswith("fss."):
+                raise FssError(f"{file} wants to call {target}, which fss does not define. Do not use this file.")
             raise FssError(
                 f"{file} wants to build {target}, which is not part of fss. If you trust it: "
                 f'fss.load(path, trusted=["{target.split(".")[0]}"]). eval.py takes a reader of your own as data=NAME.'
@@ -156,5 +158,9 @@ def rebuild(checkpoint: Checkpoint) -> tuple[FewShotSegmenter, Strategy]:
     try:
         model.load_state_dict(checkpoint.state, strict=True)
     except RuntimeError as error:
-        raise FssError(f"{checkpoint.path} does not fit the model it describes: {error}") from error
+        reason = "\n".join(str(error).splitlines()[:5])
+        raise FssError(
+            f"{checkpoint.path} does not fit the model it describes: {reason}\nIt was changed, or written by another "
+            "version of fss: give another checkpoint, or test it with the commit that its result.json names."
+        ) from error
     return model, strategy

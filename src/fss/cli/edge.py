@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
-from fss.cli.explain import disk_text, hydra_text, is_of_disk, of_hydra
+from fss.cli.explain import disk_text, hydra_text, is_of_disk, of_hydra, own_words
 from fss.cli.values import check_values, whole
 from fss.errors import FssError
 
@@ -202,7 +202,7 @@ def explained(error: Exception) -> str | None:
     """
     known = cause(error)
     if known is not None:
-        return str(known)
+        return own_words(known)
     if of_hydra(error):
         return hydra_text(error)
     return disk_text(error) if is_of_disk(error) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -57,6 +58,19 @@ def _known_keys(error: BaseException) -> str:
     known = [str(k) for k in node if not str(k).startswith("_") and k != "hydra"]
     near = difflib.get_close_matches(key, known, 1)
     return (f"\nDo you mean {near[0]}?" if near else "") + f"\nKnown here: {', '.join(sorted(known))}"
+
+
+def own_words(error: BaseException) -> str:
+    """Return the text of a user's error without the traceback that a loader process puts around it.
+
+    Args:
+        error: an error of ours, maybe raised again by torch.
+    """
+    text = str(error)
+    if not text.startswith("Caught "):
+        return text
+    *_, last = re.split(r"^fss\.[\w.]+: ", text, flags=re.MULTILINE)
+    return last
 
 
 def is_of_disk(error: BaseException) -> bool:

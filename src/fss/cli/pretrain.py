@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -59,8 +60,10 @@ def pretrain(
         check_val_every_n_epoch=epochs,
     )
     trainer.fit(model, train, val)
+    content = io.BytesIO()
+    torch.save({"state_dict": model.backbone.state_dict()}, content)  # on a full disk torch's writer hides the reason
     with atomic(out) as file:
-        torch.save({"state_dict": model.backbone.state_dict()}, file)
+        file.write(content.getbuffer())
     write_json(_settings_file(out), settings)
     typer.echo(f"{out}: {len(classes)} classes, accuracy {100 * model.accuracy:.1f} % on held-out pictures")
 

@@ -25,7 +25,11 @@ def report(
 
     results = find_results(folder)
     if not results:
-        raise ReportError(f"There is no finished run below {folder}. Runs appear there after python train.py ...")
+        begun = ", ".join(str(path) for path in sorted(folder.rglob("result.json"))[:3])
+        raise ReportError(
+            f"There is no finished run below {folder}{f' (unfinished: {begun})' if begun else ''}. Runs appear there "
+            f"after python train.py group={folder.name}; the same command continues an interrupted one."
+        )
     results = sorted(results, key=lambda r: (r.parameters.backbone_trainable, r.key.seed))
     console = Console()
     console.print(strategy_table(results))

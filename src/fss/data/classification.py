@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import default_loader
 from torchvision.transforms import v2
 
 from fss.data.errors import DataError
@@ -33,7 +34,8 @@ def classification_loader(
         The loader of (pictures (N, 3, H, W), labels (N)), and the class names.
 
     Raises:
-        DataError: if the folder is missing or holds no pictures.
+        DataError: if the folder is missing or holds no pictures, or fewer than a batch. Iterating raises it for a
+            damaged picture.
     """
     size = 64
     augment = [v2.RandomResizedCrop(size, scale=(0.5, 1.0), antialias=True), v2.RandomHorizontalFlip()]
@@ -44,12 +46,17 @@ def classification_loader(
         _NORMALISE,
     ]
     try:
-        pictures = ImageFolder(root / split, transform=v2.Compose(steps))
+        pictures = ImageFolder(root / split, transform=v2.Compose(steps), loader=_read)
     except (FileNotFoundError, OSError) as error:
         raise DataError(
             f"There are no classes of pictures in {root / split}. The drawn data set brings them: "
             f"fss data shapes --root {root.parent}"
         ) from error
+    if split == "train" and len(pictures) < batch_size:
+        raise DataError(
+            f"batch_size={batch_size} is larger than the {len(pictures)} pictures in {root / split}: give at most "
+            f"--batch-size {len(pictures)}, or draw more with: fss data shapes --root DIR --pretrain-per-class N"
+        )
     loader = DataLoader(
         pictures,
         batch_size,
@@ -60,3 +67,10 @@ def classification_loader(
         generator=torch.Generator().manual_seed(seed),
     )
     return loader, list(pictures.classes)
+
+
+def _read(path: str) -> Any:
+    try:
+        return default_loader(path)
+    except (OSError, SyntaxError) as error:  # Pillow raises both for damaged files
+        raise DataError(f"The picture {path} is damaged or no picture ({error}). Draw or copy it again.") from error

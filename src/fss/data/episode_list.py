@@ -105,7 +105,9 @@ class EpisodeList:
                 sampler=str(raw.get("sampler", "unknown")),
                 episodes=episodes,
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except KeyError as error:
+            raise _not_a_list(path, f"it lacks {error}") from error
+        except (TypeError, ValueError, AttributeError) as error:
             raise _not_a_list(path, f"{type(error).__name__}: {error}") from error
         if not episodes:
             raise _not_a_list(path, "it holds no episode")

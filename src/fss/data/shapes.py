@@ -67,7 +67,8 @@ def write_shapes(
             without an ``if __name__ == "__main__"`` guard must pass 1.
 
     Raises:
-        DataError: a count is not positive, or ``root`` holds something that this function did not write.
+        DataError: a count is not positive, ``root`` holds something that this function did not write, or the disk is
+            full.
     """
     counts = {"train": train, "val": val, "pretrain_per_class": pretrain_per_class}
     for name, count in counts.items():
@@ -89,6 +90,11 @@ def write_shapes(
             _write_all(partial, manifest, workers or os.cpu_count() or 1)
             shutil.rmtree(root, ignore_errors=True)
             partial.rename(root)
+        except OSError as error:
+            raise DataError(
+                f"Cannot write {root}: {error.strerror or error}. Make room, or give another --root, and type the same "
+                "command again."
+            ) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 

@@ -1,0 +1,23 @@
+"""All bad inputs in one table."""
+
+from __future__ import annotations
+
+from tests.cli import bad_data, bad_options, bad_runs
+
+CASES = (
+    *bad_options.GROUPS,
+    *bad_options.OPTIONS,
+    *bad_options.TESTS,
+    *bad_options.COMMANDS,
+    *bad_data.FOLDERS,
+    *bad_data.LISTED,
+    *bad_data.FILES,
+    *bad_data.ANNOTATIONS,
+    *bad_data.ARCHIVES,
+    *bad_runs.WEIGHTS,
+    *bad_runs.TESTED,
+    *bad_runs.RESUMED,
+    *bad_runs.REPLAYED,
+    *bad_runs.REPORTED,
+    *bad_runs.DISKS,
+)
