@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from fss.lit.further import FurtherScores
 from fss.lit.optim import Recipe, build_optimizer, freeze_untrained
 from fss.methods.segmenter import FewShotSegmenter
 from fss.metrics.geometry import at_label_size
@@ -35,6 +36,7 @@ class EpisodicModule(pl.LightningModule):
         val_classes: list[str],
         test_classes: list[str],
         card: dict[str, Any] | None = None,
+        base_classes: int = 0,
     ) -> None:
         """Store the parts.
 
@@ -45,6 +47,7 @@ class EpisodicModule(pl.LightningModule):
             val_classes: likewise of validation episodes.
             test_classes: likewise of test episodes.
             card: facts to store with checkpoints.
+            base_classes: number of base classes, for methods with a base learner.
         """
         super().__init__()
         self.model = model
@@ -55,6 +58,7 @@ class EpisodicModule(pl.LightningModule):
         self.scores = torch.nn.ModuleDict(
             {f"{s}_iou": EpisodeIoU(len(n), 1000 if s == "test" else 0) for s, n in self.class_names.items()}
         )
+        self.further = FurtherScores(len(test_classes), base_classes)
         self.losses = torch.nn.ModuleDict({"val": EpisodeLoss(), "test": EpisodeLoss()})
 
     def forward(self, query: Tensor, support_images: Tensor, support_masks: Tensor) -> Tensor:
@@ -140,8 +144,11 @@ class EpisodicModule(pl.LightningModule):
         """Log the test scores; they stay in :attr:`test_scores` for the result file."""
         self.test_scores = self._metric("test").compute()
         self.test_rows = self._metric("test").counted
+        self.test_further = self.further.compute()
         self._log_loss("test")
         self._log_scores("test", self.test_scores)
+        for name, value in self.test_further.items():
+            self.log(f"test/{name}", value)
         self._metric("test").reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -167,6 +174,28 @@ class EpisodicModule(pl.LightningModule):
             metric.reset()
             metric.rows.append(rows.to(metric.device))  # on every process; repeated rows count once
 
+    def result_scores(self) -> dict[str, Any]:
+        """Return the ``scores`` of the result file, in percent; BAM's two learners alone beside the ensemble's."""
+        scores = self.test_scores
+        named = zip(self.class_names["test"], scores.per_class, strict=True)
+        return {
+            "miou": 100 * scores.miou,
+            "miou_interval": [100 * v for v in scores.miou_interval],
+            "fb_iou": 100 * scores.fb_iou,
+            "fb_iou_interval": [100 * v for v in scores.fb_iou_interval],
+            "per_class": {name: 100 * value for name, value in named},
+            **self.test_further,
+        }
+
+    def result_episodes(self, data: Any) -> dict[str, Any]:
+        """Return the ``episodes`` of the result file.
+
+        Args:
+            data: the data module.
+        """
+        drawn = data.streams.test
+        return {"count": self.test_scores.episodes, "hash": data.test_episodes_hash, "sampler": drawn.sampler}
+
     def _metric(self, stage: str) -> EpisodeIoU:
         metric = self.scores[f"{stage}_iou"]
         assert isinstance(metric, EpisodeIoU)
@@ -182,6 +211,8 @@ class EpisodicModule(pl.LightningModule):
         output: HeadOutput = self.model.run_episode(episode)
         size = (episode.query.shape[-2], episode.query.shape[-1])
         square = up(output.logits, size, head.align_corners).float()
+        if stage == "test":
+            self.further.update(output, episode, head.align_corners)
         predictions, ious = [], []
         for i, label in enumerate(episode.full_labels):
             logits, target = at_label_size(square[i], label, head.align_corners)

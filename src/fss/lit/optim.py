@@ -130,7 +130,20 @@ def build_optimizer(model: FewShotSegmenter, recipe: Recipe, steps: int) -> tupl
     Returns:
         The optimiser and a scheduler to be stepped once per iteration.
     """
-    groups = parameter_groups(model, recipe)
+    return optimizer_of(parameter_groups(model, recipe), recipe, steps)
+
+
+def optimizer_of(groups: list[dict[str, Any]], recipe: Recipe, steps: int) -> tuple[Optimizer, LambdaLR]:
+    """Build optimiser and schedule for given groups.
+
+    Args:
+        groups: ``params``, ``lr_factor``, ``name`` and overrides, as :func:`parameter_groups` returns them.
+        recipe: partials and factors.
+        steps: number of optimiser steps of the whole training.
+
+    Returns:
+        The optimiser and a scheduler to be stepped once per iteration.
+    """
     factors = [g.pop("lr_factor") for g in groups]
     optimizer = recipe.optimizer(groups)
     for group, factor in zip(optimizer.param_groups, factors, strict=True):

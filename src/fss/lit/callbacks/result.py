@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import pytorch_lightning as pl
 
 from fss.files import write_json
 from fss.lit.callbacks.backbone import BackboneFinetune
 from fss.lit.callbacks.cost import CostMeter
-from fss.lit.episodic import EpisodicModule
 from fss.types import TuneReport
 
 SCHEMA_VERSION = 1
@@ -47,6 +46,21 @@ class RunFacts:
     notes: tuple[str, ...] = ()
 
 
+@runtime_checkable
+class Tested(Protocol):
+    """A module that has tested its model."""
+
+    model: Any
+
+    def result_scores(self) -> dict[str, Any]:
+        """Return the ``scores`` of the result file."""
+        ...
+
+    def result_episodes(self, data: Any) -> dict[str, Any]:
+        """Return what was tested: ``count``, ``hash`` and ``sampler``."""
+        ...
+
+
 class ResultWriter(pl.Callback):
     """Writes ``result.json`` when the test ends.
 
@@ -71,12 +85,10 @@ class ResultWriter(pl.Callback):
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Collect and write."""
-        assert isinstance(pl_module, EpisodicModule)
         if not trainer.is_global_zero:
             return
+        assert isinstance(pl_module, Tested)
         data = trainer.datamodule  # type: ignore[attr-defined]
-        scores = pl_module.test_scores
-        names = pl_module.class_names["test"]
         report = self.finetune.report
         assert report is not None
         facts = self.facts
@@ -87,18 +99,8 @@ class ResultWriter(pl.Callback):
                 "status": "finished",
                 "identity": facts.identity,
                 "key": facts.key,
-                "scores": {
-                    "miou": 100 * scores.miou,
-                    "miou_interval": [100 * v for v in scores.miou_interval],
-                    "fb_iou": 100 * scores.fb_iou,
-                    "fb_iou_interval": [100 * v for v in scores.fb_iou_interval],
-                    "per_class": {n: 100 * v for n, v in zip(names, scores.per_class, strict=True)},
-                },
-                "episodes": {
-                    "count": scores.episodes,
-                    "hash": data.test_episodes_hash,
-                    "sampler": data.streams.test.sampler,
-                },
+                "scores": pl_module.result_scores(),
+                "episodes": pl_module.result_episodes(data),
                 "data": getattr(data, "data_facts", {}),
                 "selection": facts.selection,
                 "parameters": _parameters(pl_module, report),
@@ -117,7 +119,7 @@ class ResultWriter(pl.Callback):
         return {name: file for name, file in _FILES.items() if (folder / file).is_file()}
 
 
-def _parameters(module: EpisodicModule, report: TuneReport) -> dict[str, Any]:
+def _parameters(module: Tested, report: TuneReport) -> dict[str, Any]:
     return {
         "backbone_trainable": report.trainable_total,
         "backbone_total": report.plain_total,

@@ -1,0 +1,74 @@
+"""Scores of what a head predicts besides its answer: BAM's two learners alone (protocol D.4)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from fss.metrics.geometry import at_label_size
+from fss.metrics.iou import EpisodeIoU
+from fss.metrics.many_way import Confusion, many_way
+from fss.nn.resize import up
+from fss.types import Episode, HeadOutput
+
+
+class FurtherScores(nn.Module):
+    """Accumulates the meta learner's scores and the base learner's mIoU over test episodes.
+
+    Nothing is counted that an output or an episode does not hold, so every head can have it.
+
+    Args:
+        novel: number of novel classes.
+        base: number of base classes.
+    """
+
+    def __init__(self, novel: int, base: int) -> None:
+        super().__init__()
+        self.meta = EpisodeIoU(novel, samples=0)
+        self.base = Confusion(base + 1)
+        self.counted = {"meta": False, "base": False}
+
+    def update(self, output: HeadOutput, episode: Episode, align_corners: bool) -> None:
+        """Add a batch of episodes.
+
+        Args:
+            output: of the head.
+            episode: the batch, with labels at original size.
+            align_corners: how the head's logits are resized.
+        """
+        size = (episode.query.shape[-2], episode.query.shape[-1])
+        meta, base = output.extra_predictions.get("meta"), output.extra_predictions.get("base")
+        if meta is not None:
+            square = up(meta, size, align_corners).float()
+            for i, label in enumerate(episode.full_labels):
+                predicted, target = _scored(square[i], label, align_corners)
+                self.meta.update(predicted, target, episode.class_index[i], episode.index[i])
+                self.counted["meta"] = True
+        if base is not None:
+            square = up(base, size, align_corners).float()
+            for i, label in enumerate(episode.full_base_labels):
+                predicted, target = _scored(square[i], label, align_corners)
+                self.base.update(predicted, target.long())
+                self.counted["base"] = True
+
+    def compute(self) -> dict[str, float]:
+        """Return what was counted, in percent, and forget it.
+
+        Returns:
+            ``miou_m`` and ``fb_iou_m`` of the meta learner alone; ``miou_b`` of the base learner over the base classes
+            that the pictures hold.
+        """
+        found: dict[str, float] = {}
+        if self.counted["meta"]:
+            scores = self.meta.compute()
+            found |= {"miou_m": 100 * scores.miou, "fb_iou_m": 100 * scores.fb_iou}
+        if self.counted["base"]:
+            found["miou_b"] = 100 * many_way(self.base.compute()).miou_of_present
+        self.meta.reset()
+        self.base.reset()
+        self.counted = {"meta": False, "base": False}
+        return found
+
+
+def _scored(logits: Tensor, label: Tensor, align_corners: bool) -> tuple[Tensor, Tensor]:
+    resized, target = at_label_size(logits, label, align_corners)
+    return resized.argmax(dim=0), target
