@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fss.cli.build import build_model, build_strategy
 from fss.cli.instantiate import targets
+from fss.cli.shells import empty_model
 from fss.errors import FssError, unreadable
 from fss.finetune.base import Strategy
 from fss.methods.segmenter import FewShotSegmenter
@@ -29,12 +29,14 @@ class Checkpoint:
         config: configuration of the run that wrote it.
         identity: hash of that run.
         state: parameter name -> tensor of the model.
+        released: what ``fss convert`` noted of the release's file; empty for a run of ours.
     """
 
     path: Path
     config: dict[str, Any]
     identity: str
     state: dict[str, torch.Tensor]
+    released: dict[str, Any] = field(default_factory=dict)
 
 
 def read_checkpoint(path: str | Path, trusted: Sequence[str] = ()) -> Checkpoint:
@@ -75,7 +77,7 @@ def read_checkpoint(path: str | Path, trusted: Sequence[str] = ()) -> Checkpoint
     config = {str(k): v for k, v in config.items()}
     refuse_strangers(file, {group: config[group] for group in _BUILT}, trusted)
     state = {k.removeprefix("model."): v for k, v in content["state_dict"].items() if k.startswith("model.")}
-    return Checkpoint(file, config, str(card["identity"]), state)
+    return Checkpoint(file, config, str(card["identity"]), state, dict(content.get("fss_release", {})))
 
 
 def refuse_strangers(file: Path, nodes: Any, trusted: Sequence[str] = ()) -> None:
@@ -118,15 +120,20 @@ def _is_harmless(target: str) -> bool:
 
 
 def load(
-    path: str | Path, device: str | torch.device = "cpu", merge: bool = False, trusted: Sequence[str] = ()
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    merge: bool = False,
+    trusted: Sequence[str] = (),
+    dtype: torch.dtype | None = None,
 ) -> FewShotSegmenter:
     """Load a trained model, ready to segment.
 
     Args:
-        path: a ``.ckpt`` file of a run.
+        path: a ``.ckpt`` file of a run, or of ``fss convert``.
         device: where to put it.
         merge: turn tuned layers back into plain convolutions (equal output).
         trusted: import prefixes, besides ``fss.``, whose classes the checkpoint may name.
+        dtype: type of its values; None: float32. With float64 a file of float64 values loses nothing.
 
     Returns:
         ``model(query, support_images, support_masks) -> logits (B, 2, H, W)``, in evaluation mode.
@@ -134,27 +141,31 @@ def load(
     Raises:
         FssError: if the file is missing, damaged, or does not fit the model it describes.
     """
-    model, strategy = rebuild(read_checkpoint(path, trusted))
+    model, strategy = rebuild(read_checkpoint(path, trusted), dtype)
     if merge:
         strategy.merge(model.backbone)
     return model.to(device).eval()
 
 
-def rebuild(checkpoint: Checkpoint) -> tuple[FewShotSegmenter, Strategy]:
+def rebuild(checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> tuple[FewShotSegmenter, Strategy]:
     """Build the model that a checkpoint describes and give it the trained weights.
 
     Args:
         checkpoint: what :func:`read_checkpoint` returned.
+        dtype: type of its values; None: float32.
 
     Returns:
         The model, with its fine-tune strategy injected, and the strategy.
 
     Raises:
-        FssError: if the weights do not fit the model.
+        FssError: if the weights do not fit the model, or it is no few-shot model.
     """
-    model = build_model(checkpoint.config, pretrained=False)
-    strategy = build_strategy(checkpoint.config["finetune"])
-    strategy.apply(model.backbone)
+    model, strategy = empty_model(checkpoint.config, dtype or torch.float32)
+    if not isinstance(model, FewShotSegmenter):
+        raise FssError(
+            f"{checkpoint.path} holds a base learner, which segments no new classes. Train BAM on it: python train.py "
+            f"method=bam method.base_learner.checkpoint={checkpoint.path}"
+        )
     try:
         model.load_state_dict(checkpoint.state, strict=True)
     except RuntimeError as error:

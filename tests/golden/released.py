@@ -5,16 +5,22 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+import fss
 from fss.backbones.resnet import ResNet
+from fss.backbones.vgg import VGG
 from fss.checkpoints.convert import from_release, to_release
 from fss.checkpoints.keymaps import KEYMAPS
+from fss.cli.conventions import Released, released_config
+from fss.cli.conversion import convert_file, released_shapes
 from fss.methods.baseline import Baseline
 from fss.methods.segmenter import FewShotSegmenter
+from fss.nn.resize import up
 
 
 def filled(shapes: Mapping[str, Sequence[int]], gain: float = 1.0) -> dict[str, Tensor]:
@@ -44,14 +50,40 @@ def filled(shapes: Mapping[str, Sequence[int]], gain: float = 1.0) -> dict[str, 
 
 def fill(model: nn.Module, method: str) -> dict[str, Tensor]:
     """Load released-style weights into a model of ours through the key table; return them under released names."""
-    keymap = KEYMAPS[method]
-    released = filled({k: v.shape for k, v in to_release(model.state_dict(), keymap).items()})
-    model.load_state_dict(from_release(released, keymap), strict=True)
+    table = KEYMAPS["svf", method]
+    shapes = {k: v.shape for k, v in to_release(model.state_dict(), table).items()}
+    released = filled(shapes, 2.0 if len(model.backbone.layer4) == 9 else 1.0)  # type: ignore[arg-type]  # VGG has 9
+    model.load_state_dict(from_release(released, table), strict=True)
     return released
 
 
-def baseline(stem: str = "deep", dilation: str = "torchvision") -> FewShotSegmenter:
-    backbone = ResNet(50, stem, dilation)
+def written(folder: Path, released: Released, prefix: str = "") -> dict[str, Tensor]:
+    """Write a file as a release saves it, with the vectors' weights, to release.pth; return its tensors."""
+    shapes = released_shapes(released_config(released), released)
+    state = filled(shapes, 2.0 if released.backbone == "vgg16" else 1.0)
+    content = {"epoch": 7, "state_dict": {prefix + k: v for k, v in state.items()}, "optimizer": {"param_groups": []}}
+    torch.save(content, folder / "release.pth")
+    return state
+
+
+def converted(folder: Path, released: Released, prefix: str = "") -> tuple[FewShotSegmenter, dict[str, Tensor]]:
+    """Write a release's file, convert it, and load it in float64; return the model and the file's tensors."""
+    state = written(folder, released, prefix)
+    convert_file(folder / "release.pth", released, folder / "ours.ckpt")
+    return fss.load(folder / "ours.ckpt", dtype=torch.float64), state
+
+
+def run(model: FewShotSegmenter, shots: int) -> tuple[list[float], dict[str, float]]:
+    """Return the digest of a model's output for the vectors' inputs, and its losses."""
+    given = inputs(shots)
+    with torch.no_grad():
+        output = model.head_output(given.query, given.supports, given.support_labels)
+        losses = model.head.loss(output, {"query": given.query_label})
+    return digest(up(output.logits, (161, 161))), {k: float(v) for k, v in losses.items()}
+
+
+def baseline(dilation: str = "torchvision", vgg: bool = False) -> FewShotSegmenter:
+    backbone = VGG() if vgg else ResNet(50, "deep", dilation)  # type: ignore[arg-type]
     backbone.norm_mode = "eval"
     return FewShotSegmenter(backbone, Baseline(backbone.channels, shot_aggregation="sum")).double().eval()
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
-from fss.checkpoints.keymaps import FACTORS, KeyMap
+from fss.checkpoints.keymaps import FACTORS, KeyMap, Pairs
 from fss.errors import FssError
+
+_SHOWN = 40
+"""Names listed per kind of mismatch; a wrong backbone makes hundreds."""
 
 
 def from_release(state: Mapping[str, Tensor], keymap: KeyMap) -> dict[str, Tensor]:
@@ -18,11 +22,12 @@ def from_release(state: Mapping[str, Tensor], keymap: KeyMap) -> dict[str, Tenso
         keymap: the method's table.
 
     Returns:
-        Our names; factors of decomposed convolutions in our shapes.
+        Our names; factors of decomposed convolutions in our shapes. Tensors that nothing reads are left out.
 
     Raises:
-        FssError: if a key fits no entry of the table.
+        FssError: if a key fits no entry of the table, or a tensor stored twice has two values.
     """
+    state = _without_copies(state, keymap.repeated)
     renamed: dict[str, Tensor] = {}
     strangers = []
     for key, value in state.items():
@@ -39,8 +44,8 @@ def from_release(state: Mapping[str, Tensor], keymap: KeyMap) -> dict[str, Tenso
                 break
         renamed[name] = value
     if strangers:
-        raise FssError(f"{len(strangers)} keys belong to no known layer: {strangers[:8]}")
-    return renamed
+        raise FssError(f"{len(strangers)} keys belong to no known layer: {strangers[:_SHOWN]}")
+    return _with_copies(renamed, keymap.shared)
 
 
 def to_release(state: Mapping[str, Tensor], keymap: KeyMap) -> dict[str, Tensor]:
@@ -54,8 +59,9 @@ def to_release(state: Mapping[str, Tensor], keymap: KeyMap) -> dict[str, Tensor]
         The release's names and shapes.
 
     Raises:
-        FssError: if a key fits no entry of the table.
+        FssError: if a key fits no entry of the table, or the release has one place for two different values.
     """
+    state = _without_copies(state, keymap.shared)
     decomposed = {k.removesuffix(".S") for k in state if k.endswith(".S")}
     pairs = tuple((ours, theirs) for theirs, ours in keymap.pairs)
     renamed: dict[str, Tensor] = {}
@@ -72,15 +78,65 @@ def to_release(state: Mapping[str, Tensor], keymap: KeyMap) -> dict[str, Tensor]
         else:
             renamed[name] = value
     if strangers:
-        raise FssError(f"{len(strangers)} keys have no name in the release: {strangers[:8]}")
-    return renamed
+        raise FssError(f"{len(strangers)} keys have no name in the release: {strangers[:_SHOWN]}")
+    return _with_copies(renamed, keymap.repeated)
 
 
-def _swap_prefix(key: str, pairs: tuple[tuple[str, str], ...]) -> str | None:
+def mismatches(given: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]]) -> list[str]:
+    """Compare names and shapes.
+
+    Args:
+        given: name -> tensor.
+        expected: name -> shape.
+
+    Returns:
+        A line for each kind of mismatch, naming the keys; empty if everything fits.
+    """
+    shapes = {k: tuple(v.shape) for k, v in given.items()}
+    kinds = {
+        "unknown": [k for k in given if k not in expected],
+        "missing": [k for k in expected if k not in given],
+        "other shape": [
+            f"{k} {list(shapes[k])} instead of {list(expected[k])}"
+            for k in expected
+            if k in shapes and shapes[k] != tuple(expected[k])
+        ],
+    }
+    return [f"{kind} ({len(found)}): {_listed(found)}" for kind, found in kinds.items() if found]
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f", and {more} more" if more > 0 else "")
+
+
+def _swap_prefix(key: str, pairs: Pairs) -> str | None:
     for old, new in pairs:
         if key.startswith(old):
             return new + key.removeprefix(old)
     return None
+
+
+def _with_copies(state: dict[str, Tensor], copies: Pairs) -> dict[str, Tensor]:
+    """Add every tensor's second name; (copy, original) are prefixes."""
+    for copy, original in copies:
+        state |= {copy + k.removeprefix(original): v for k, v in state.items() if k.startswith(original)}
+    return state
+
+
+def _without_copies(state: Mapping[str, Tensor], copies: Pairs) -> Mapping[str, Tensor]:
+    """Leave second names out, after making sure that they hold what the first names hold."""
+    dropped = set()
+    for key, value in state.items():
+        original = _swap_prefix(key, copies)
+        if original is None:
+            continue
+        if original not in state:
+            raise FssError(f"{key} is a copy of {original}, which is missing")
+        if not value.is_meta and not torch.equal(value, state[original]):
+            raise FssError(f"{key} and {original} must hold the same values, and do not")
+        dropped.add(key)
+    return {k: v for k, v in state.items() if k not in dropped}
 
 
 def _flat_factor(value: Tensor, factor: str) -> Tensor:

@@ -1,8 +1,12 @@
-"""Names of the SVF release's parameters and ours, as tables that work both ways."""
+"""Names of the releases' parameters and ours, as tables that work both ways."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from fss.errors import FssError
+
+Pairs = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -11,17 +15,22 @@ class KeyMap:
 
     Attributes:
         pairs: (release prefix, our prefix); the first pair that fits a key renames it.
-        unused: release prefixes of tensors that nothing reads; they are dropped when loading.
+        unused: release prefixes of tensors that nothing reads.
+        repeated: (prefix, original) of tensors that the release stores a second time under another name.
+        shared: (our prefix, our original) of tensors that we store twice and the release once.
     """
 
-    pairs: tuple[tuple[str, str], ...]
+    pairs: Pairs
     unused: tuple[str, ...] = ()
+    repeated: Pairs = ()
+    shared: Pairs = ()
 
 
-BACKBONE = tuple((f"layer{i}.", f"backbone.layer{i}.") for i in range(5))
+STAGES = range(5)
+BACKBONE: Pairs = tuple((f"layer{i}.", f"backbone.layer{i}.") for i in STAGES)
 """Stage names are equal."""
 
-META_HEAD = (
+META_HEAD: Pairs = (
     ("down_query.", "head.down_query."),
     ("down_supp.", "head.down_supp."),
     ("init_merge.", "head.init_merge."),
@@ -32,7 +41,7 @@ META_HEAD = (
 )
 """The head that baseline and BAM share."""
 
-PFENET_HEAD = (
+PFENET_HEAD: Pairs = (
     ("down_query.", "head.down_query."),
     ("down_supp.", "head.down_supp."),
     ("init_merge.", "head.enrich.init_merge."),
@@ -45,11 +54,73 @@ PFENET_HEAD = (
 )
 """PFENet's own and the SVF release's have the same names."""
 
+BAM_HEAD: Pairs = (
+    *META_HEAD,
+    ("gram_merge.", "head.gram_merge."),
+    ("cls_merge.", "head.cls_merge."),
+    ("kshot_rw.", "head.kshot_rw."),
+    ("learner_base.0.", "companion.head.ppm."),
+    ("learner_base.1.", "companion.head.cls."),
+)
+"""BAM's meta learner with the frozen base learner beside it."""
+
+BASE_BACKBONE: Pairs = tuple((f"layer{i}p.", f"companion.backbone.layer{i}.") for i in STAGES)
+"""The SVF release keeps the base branch's backbone apart."""
+
+PSPNET_HEAD: Pairs = (("ppm.", "head.ppm."), ("cls.", "head.cls."))
+
 FACTORS = ((".vector_S", ".S"), (".conv_U.weight", ".U"), (".conv_U.bias", ".bias"), (".conv_V.weight", ".V"))
 """Suffixes of a decomposed convolution; the release keeps S as [1, R, 1, 1] and U as [Co, R, 1, 1]."""
 
-KEYMAPS: dict[str, KeyMap] = {
-    "baseline": KeyMap(BACKBONE + META_HEAD, unused=("kshot_rw.",)),
-    "pfenet": KeyMap(BACKBONE + PFENET_HEAD),
+_PFENET = KeyMap(BACKBONE + PFENET_HEAD)
+_PSPNET = KeyMap(BACKBONE + PSPNET_HEAD, repeated=tuple((f"encoder.{i}.", f"layer{i}.") for i in STAGES))
+KEYMAPS: dict[tuple[str, str], KeyMap] = {
+    ("svf", "baseline"): KeyMap(BACKBONE + META_HEAD, unused=("kshot_rw.",)),
+    ("svf", "pfenet"): _PFENET,
+    ("svf", "bam"): KeyMap(BACKBONE + BAM_HEAD + BASE_BACKBONE),
+    ("svf", "base_learner"): _PSPNET,
+    ("pfenet", "pfenet"): _PFENET,
+    ("bam", "bam"): KeyMap(BACKBONE + BAM_HEAD, shared=(("companion.backbone.", "backbone."),)),
+    ("bam", "base_learner"): _PSPNET,
 }
-"""Method -> its table."""
+"""(release, method) -> its table."""
+
+
+def keymap(source: str, method: str) -> KeyMap:
+    """Look up a table.
+
+    Args:
+        source: the release: ``svf``, ``pfenet`` or ``bam``.
+        method: the method.
+
+    Returns:
+        The table.
+
+    Raises:
+        FssError: if that release has no such method.
+    """
+    if (source, method) not in KEYMAPS:
+        known = ", ".join(f"--source {s} --method {m}" for s, m in KEYMAPS)
+        raise FssError(f"--source {source} has no method {method}. Known: {known}")
+    return KEYMAPS[source, method]
+
+
+def unread_shapes(source: str, method: str, shot: int) -> dict[str, tuple[int, ...]]:
+    """List tensors that a release saves although nothing reads them.
+
+    Args:
+        source: the release.
+        method: the method.
+        shot: number of supports.
+
+    Returns:
+        Release name -> shape: the SVF release's baseline has the network with which BAM weighs several supports.
+    """
+    if (source, method) != ("svf", "baseline") or shot == 1:
+        return {}
+    return {
+        "kshot_rw.0.weight": (2, shot, 1, 1),
+        "kshot_rw.0.bias": (2,),
+        "kshot_rw.2.weight": (shot, 2, 1, 1),
+        "kshot_rw.2.bias": (shot,),
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from fss.cli.convert import convert
 from fss.cli.data import app as data_app
 from fss.cli.doctor import doctor
 from fss.cli.predict import PairsCommand, predict
@@ -23,5 +24,6 @@ data_app.command()(prepare)
 app.add_typer(data_app, name="data")
 app.command()(pretrain)
 app.command()(report)
+app.command()(convert)
 app.command(cls=PairsCommand)(predict)
 app.command()(doctor)

@@ -1,0 +1,196 @@
+"""Read a release's file, check every key, and write it as a checkpoint of ours, or the other way round."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fss.api import Checkpoint, read_checkpoint, rebuild
+from fss.checkpoints.convert import from_release, mismatches, to_release
+from fss.checkpoints.keymaps import keymap, unread_shapes
+from fss.cli.conventions import Released, differences, released_config
+from fss.cli.edge import determining, identity
+from fss.cli.shells import meta_model
+from fss.data.folds import COCO_CLASSES, FOLDS, PASCAL_CLASSES
+from fss.errors import FssError, unreadable
+from fss.files import atomic
+
+_PREFIX = "module."
+_CLASSES = {"pascal": len(PASCAL_CLASSES), "coco": len(COCO_CLASSES)}
+
+
+def convert_file(path: Path, released: Released, out: Path) -> str:
+    """Convert a release's file.
+
+    Args:
+        path: its ``.pth`` file.
+        released: what it is of.
+        out: checkpoint to write.
+
+    Returns:
+        What was written, in words.
+
+    Raises:
+        FssError: if the file cannot be read, or any key is unknown, missing or of another shape.
+    """
+    table = keymap(released.source, released.method)
+    config = released_config(released)
+    content = _read(path)
+    state, prefix = _state(path, content)
+    wrong = mismatches(state, released_shapes(config, released))
+    if wrong:
+        raise FssError("\n".join([f"{path} is not {_words(released)}.", *wrong, *_advice(state, released)]))
+    tensors = from_release(state, table)
+    with path.open("rb") as file:
+        digits = hashlib.file_digest(file, "sha256").hexdigest()
+    config["backbone"]["weights"] = f"{path.name}, SHA-256 {digits[:16]}"  # nothing else tells two files apart
+    card = {"format": 1, "config": config, "determining": determining(config), "identity": identity(config)}
+    facts = {**asdict(released), "prefix": prefix, "epoch": _epoch(content)}
+    facts["unread"] = {k: v for k, v in state.items() if table.unused and k.startswith(table.unused)}
+    _write(out, {"state_dict": {f"model.{k}": v for k, v in tensors.items()}, "fss": card, "fss_release": facts})
+    return f"{_words(released)}, {len(state)} tensors of {path.name}"
+
+
+def export(path: Path, out: Path, source: str | None, merge: bool) -> str:
+    """Write a checkpoint of ours as a release's file.
+
+    Args:
+        path: the checkpoint.
+        out: file to write.
+        source: the release; None: the one it was converted from.
+        merge: turn factors into plain convolutions first.
+
+    Returns:
+        What was written, in words.
+
+    Raises:
+        FssError: if the release cannot hold the model, or would compute something else.
+    """
+    checkpoint = read_checkpoint(path)
+    facts = checkpoint.released if source in (None, checkpoint.released.get("source")) else {}
+    source = source or facts.get("source")
+    if source is None:
+        raise FssError(f"{path} was trained here: say for which release it is written, e.g. --source svf")
+    released = _released(checkpoint.config, source, merge)
+    table, expected = keymap(source, released.method), released_config(released)
+    differing = differences(checkpoint.config, expected)
+    if differing:
+        raise FssError(f"{path} would compute something else there: {'; '.join(differing)}. Try another --source.")
+    tensors = to_release(_merged(checkpoint) if merge else checkpoint.state, table)
+    tensors |= facts.get("unread", {}) or _unread(source, released)
+    wrong = mismatches(tensors, released_shapes(expected, released))
+    if wrong:
+        hint = (
+            "The release decomposes every stage and rounds ranks down to 4 (finetune.rank_rounding=4). --merge writes "
+            "plain convolutions; another stem or width has no place there."
+        )
+        raise FssError("\n".join([f"{path} does not fit {_words(released)}.", *wrong, hint]))
+    tensors = {facts.get("prefix", "") + k: v.contiguous() for k, v in tensors.items()}
+    _write(out, {"epoch": facts.get("epoch", 0), "state_dict": tensors})
+    return f"{_words(released)}, {len(tensors)} tensors"
+
+
+def released_shapes(config: dict[str, Any], released: Released) -> dict[str, tuple[int, ...]]:
+    """List what the release's strict loading expects.
+
+    Args:
+        config: of the released model.
+        released: what the model is.
+
+    Returns:
+        Release name -> shape, with tensors that it stores and never reads.
+    """
+    classes = _CLASSES[released.data] * (FOLDS - 1) // FOLDS + 1
+    model, _ = meta_model(config, classes)
+    tensors = to_release(model.state_dict(), keymap(released.source, released.method))
+    unread = unread_shapes(released.source, released.method, released.shot)
+    return {**{k: tuple(v.shape) for k, v in tensors.items()}, **unread}
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    if not path.expanduser().is_file():
+        raise FssError(f"There is no file {path}. Give a .pth file of a release.")
+    try:
+        content = torch.load(path.expanduser(), map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged and unsafe files raise many types
+        raise FssError(
+            f"{path} is no readable checkpoint: {unreadable(error)}. Only plain tensors are read; fetch it again, or "
+            "save its state dict alone where you trust it."
+        ) from error
+    if not isinstance(content, Mapping):
+        raise FssError(f"{path} holds no state dict (a mapping from names to tensors)")
+    return content
+
+
+def _state(path: Path, content: Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:
+    """Return the tensors without the prefix of parallel training, and that prefix."""
+    nested = content.get("state_dict")
+    state = nested if isinstance(nested, Mapping) else content
+    if not state or not all(isinstance(v, Tensor) for v in state.values()):
+        raise FssError(f"{path} holds no state dict (a mapping from names to tensors)")
+    prefix = _PREFIX if all(str(k).startswith(_PREFIX) for k in state) else ""
+    return {str(k).removeprefix(prefix): v for k, v in state.items()}, prefix
+
+
+def _epoch(content: Mapping[str, Any]) -> float:
+    epoch = content.get("epoch", 0)
+    return epoch if isinstance(epoch, int | float) else 0
+
+
+def _words(released: Released) -> str:
+    svf = " with SVF" if released.finetune == "svf" else ""
+    where = f"{released.data} fold {released.fold}, {released.shot}-shot"
+    return f"{released.source}'s {released.method}{svf} on {released.backbone}, {where}"
+
+
+def _advice(state: Mapping[str, Tensor], released: Released) -> list[str]:
+    """Guess from telling names what the file is."""
+    hints = []
+    names = " ".join(state)
+    if (".vector_S" in names) != (released.finetune == "svf"):
+        hints.append("--finetune svf" if ".vector_S" in names else "--finetune freeze")
+    if (".downsample." in names) == (released.backbone == "vgg16"):
+        hints.append("--backbone resnet50" if ".downsample." in names else "--backbone vgg16")
+    for name, method in (("gram_merge.", "bam"), ("alpha_conv.", "pfenet"), ("encoder.", "base_learner")):
+        if (f" {name}" in f" {names}") and released.method != method:
+            hints.append(f"--method {method}")
+    if "layer0p." in names and released.source != "svf":
+        hints.append("--source svf")
+    if "kshot_rw.2.bias" in state and len(state["kshot_rw.2.bias"]) != released.shot:
+        hints.append(f"--shot {len(state['kshot_rw.2.bias'])}")
+    if "kshot_rw.2.bias" not in state and released.shot > 1 and released.method in ("baseline", "bam"):
+        hints.append("--shot 1")
+    return [f"By its names it needs {' '.join(hints)}."] if hints else []
+
+
+def _released(config: dict[str, Any], source: str, merge: bool) -> Released:
+    node = {group: str(config[group]["name"]) for group in ("method", "backbone", "data", "finetune")}
+    data = node["data"] if node["data"] in _CLASSES else "pascal"
+    finetune = "svf" if node["finetune"] == "svf" and not merge else "freeze"
+    return Released(source, node["method"], node["backbone"], data, config["shot"], finetune, config["fold"])
+
+
+def _merged(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    model, strategy = rebuild(checkpoint)
+    strategy.merge(model.backbone)
+    return dict(model.state_dict())
+
+
+def _unread(source: str, released: Released) -> dict[str, Tensor]:
+    """Return zeros for what the release's strict loading asks for and never reads."""
+    shapes = unread_shapes(source, released.method, released.shot)
+    return {name: torch.zeros(shape) for name, shape in shapes.items()}
+
+
+def _write(out: Path, content: dict[str, Any]) -> None:
+    try:
+        with atomic(out.expanduser()) as file:
+            torch.save(content, file)
+    except OSError as error:
+        raise FssError(f"Cannot write {out}: {error.strerror or error}. Give another --out.") from error
