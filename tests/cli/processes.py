@@ -71,6 +71,7 @@ def call(home: Path, program: str, *arguments: str, environment: dict[str, str] 
 
 
 def _run(home: str, output: str, program: str, arguments: tuple[str, ...], environment: dict[str, str]) -> None:
+    multiprocessing.set_start_method("fork", force=True)  # loader workers would inherit "forkserver" and import anew
     os.chdir(home)
     os.environ.update(environment)
     if "FSS_TEST_FILE_BYTES" in environment:  # writing more than that into a file fails, as on a full disk
