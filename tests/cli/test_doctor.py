@@ -143,10 +143,10 @@ def test_coco_with_instances_then_with_masks(tmp_path: Path) -> None:
 
 def test_manifests(tmp_path: Path) -> None:
     root = write_voc(tmp_path / "voc")
-    content = {"data": "pascal", "complete": True, "source": "verified", "counts": {}, "folders": {}}
+    content = {"data": "pascal", "complete": True, "source": "verified", "counts": {}, "folders": {}, "archives": []}
     write_manifest(root, content)
     sections, can_start = doctor("--pascal", root)
-    assert can_start
+    assert can_start, [f for s in sections.values() for f in s if f["blocks"]]
     assert "verified" in find(sections, "Data sets", "pascal")["text"]
     write_manifest(root, content | {"complete": False})
     sections, can_start = doctor("--pascal", root)

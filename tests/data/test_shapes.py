@@ -160,7 +160,7 @@ def test_an_interrupted_replacement_keeps_the_old_data(tmp_path: Path, monkeypat
         raise OSError("disk full")
 
     monkeypatch.setattr(shapes, "_encode", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(DataError, match="disk full"):
         write_shapes(root, 2, **SMALL, workers=1)
     assert contents(root) == before
 

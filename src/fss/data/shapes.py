@@ -18,12 +18,9 @@ import json
 import logging
 import os
 import shutil
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from itertools import product
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, get_args
 
@@ -33,6 +30,7 @@ from rich.progress import track
 
 from fss.data import drawing, outlines, scenes, surfaces
 from fss.data.errors import DataError
+from fss.data.pools import spread
 from fss.data.scenes import CLASSES, OTHER_CLASSES, SceneSplit, class_name, draw_scene, draw_single
 
 log = logging.getLogger(__name__)
@@ -160,36 +158,10 @@ def _write_all(root: Path, manifest: dict[str, Any], workers: int) -> None:
         (root / "ImageSets/FewShot" / f"{split}.txt").write_text("".join(f"{i}\n" for i in ids))
     (root / "classes.txt").write_text("".join(f"{class_name(pair)}\n" for pair in CLASSES))
     jobs = list(_jobs(manifest))
-    for files in track(_run(jobs, workers), total=len(jobs), description="drawing shapes"):
+    for files in track(spread(_call, jobs, workers), total=len(jobs), description="drawing shapes"):
         for name, data in files:
             (root / name).write_bytes(data)
     (root / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-
-
-def _run(jobs: list[Job], workers: int) -> Iterator[Files]:
-    """Do the jobs in this process or in several fresh ones, in order."""
-    if workers == 1:
-        yield from map(_call, jobs)
-        return
-    with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker) as pool:
-        try:
-            yield from pool.map(_call, jobs, chunksize=16)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _start_worker() -> None:
-    """Prepare a worker: one thread, and no life after a parent that was killed."""
-    cv2.setNumThreads(1)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-
-
-def _leave_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _call(job: Job) -> Files:
