@@ -17,6 +17,7 @@ from fss.data.episode_list import EpisodeList
 from fss.data.sampler import Draw
 
 Damage = Callable[[Path], None]
+PHOTO, MASK = "data/VOC2012/JPEGImages/val_0001.jpg", "data/VOC2012/SegmentationClassAug/val_0001.png"
 LAST, RESULT = f"{RUN}/checkpoints/last.ckpt", f"{RUN}/result.json"
 LOAD = """
 import sys
@@ -147,6 +148,14 @@ def folder(name: str) -> Damage:
     return lambda home: (home / name).mkdir(parents=True)
 
 
+def predicted(name: str, change: str, *words: str, damage: Damage = lambda home: None) -> Case:
+    """Return a case of fss predict in which one word of the command line is another."""
+    old, new = change.split(" -> ")
+    command = f"predict --ckpt {CKPT} --support {PHOTO} {MASK} --query {PHOTO} --value 2 --out found.png"
+    assert old in command
+    return Case(name, "fss", tuple(command.replace(old, new).split()), words, ("run", "pascal"), damage)
+
+
 WEIGHTS = (
     Case("weights that are missing", "train.py", (*TRAIN, "backbone.weights=w.pth"),
          ("backbone.weights=w.pth", "none, imagenet", ".pth"), ("shapes",)),
@@ -203,6 +212,16 @@ REPORTED = (
     reported("result: lacks a value", result(lambda c: c["scores"].pop("miou")), "scores.miou", "missing"),
     reported("result: text as score", result(lambda c: c["scores"].update(miou="high")), "scores.miou", "high"),
     reported("result: of an unfinished run", result(lambda c: c.update(status="running")), "unfinished", "continues"),
+)
+PREDICTED = (
+    predicted("predict: photograph that is missing", f"--query {PHOTO} -> --query gone.jpg", "gone.jpg"),
+    predicted("predict: photograph that is cut", f"{PHOTO} -> {PHOTO}", "val_0001.jpg", "damaged", damage=cut(PHOTO)),
+    predicted("predict: mask that is missing", f"{MASK} -> gone.png", "gone.png"),
+    predicted("predict: support without mask", f"{MASK} -> ", "--support", "picture.jpg mask.png"),
+    predicted("predict: value that the mask lacks", "--value 2 -> --value 19", "19", "val_0001.png"),
+    predicted("predict: unknown device", "--value 2 -> --value 2 --device abacus", "abacus", "cpu"),
+    predicted("predict: checkpoint that is missing", f"--ckpt {CKPT} -> --ckpt gone.ckpt", "gone.ckpt", "multirun/"),
+    predicted("predict: into a file as folder", "found.png -> data/VOC2012/classes.txt/found.png", "Cannot write"),
 )
 DISKS = (
     Case("cache below a file", "train.py", TRAIN, ("cache", "Cannot write", "$FSS_CACHE"), ("shapes",),

@@ -19,5 +19,6 @@ CASES = (
     *bad_runs.RESUMED,
     *bad_runs.REPLAYED,
     *bad_runs.REPORTED,
+    *bad_runs.PREDICTED,
     *bad_runs.DISKS,
 )

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from fss.cli.edge import friendly
-from fss.errors import FssError
+from fss.errors import FssError, first_line
 
 _BETWEEN = "\0"  # no file name can hold it
 
@@ -59,6 +59,7 @@ def predict(
     """Find the object of the supports in a photograph."""
     from fss.data.own_pictures import png, read_own_mask, read_own_picture
 
+    _check_device(device)
     photo = read_own_picture(query)  # a wrong file name is noticed before the model is built
     pairs = [tuple(Path(name) for name in word.split(_BETWEEN)) for word in support]
     supports = [(read_own_picture(picture), read_own_mask(mask, value)) for picture, mask in pairs]
@@ -81,3 +82,16 @@ def predict(
             raise FssError(f"Cannot write {path}: {error.strerror or error}. Give another --out.") from error
     share = 100 * float(found.mask.mean())
     typer.echo(f"The object covers {share:.1f} % of {query}: {', '.join(str(p) for p in pictures)}")
+
+
+def _check_device(name: str) -> None:
+    """Refuse a device that is not there before anything is read."""
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # torch raises both
+        raise FssError(
+            f"--device {name} cannot be used: {first_line(error)}. Give cpu, or cuda where a GPU is there; fss doctor "
+            "shows what this machine has."
+        ) from error
