@@ -3,9 +3,10 @@
 import hydra
 from omegaconf import DictConfig
 
+from fss.cli.base_stage import settled
 from fss.cli.edge import friendly, prepare_hydra
 
-prepare_hydra()
+prepare_hydra(settled)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")

@@ -34,6 +34,11 @@ _FREE = (
     "logger",
     "data.root",
     "data.source",
+    "data.base",  # the chosen values stand in data, too
+    "method.base_learner.checkpoint",  # its identity stands beside it
+    "method.base_learner.train_if_missing",
+    "method.base_learner.overrides",
+    "method.base_learner.built",
     "trainer._target_",
     "trainer.accelerator",
     "trainer.devices",
@@ -117,14 +122,18 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     return {str(k): v for k, v in content.items()}
 
 
-def prepare_hydra() -> None:
-    """Make ``${fss.slug:}`` known to OmegaConf, and let Hydra's errors through to :func:`friendly` (idempotent)."""
+def prepare_hydra(complete: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> None:
+    """Make ``${fss.slug:}`` known to OmegaConf, and let Hydra's errors through to :func:`friendly` (idempotent).
+
+    Args:
+        complete: adds to a resolved configuration what its identity depends on besides the options.
+    """
     from omegaconf import OmegaConf
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
 
     def resolve(*, _root_: DictConfig) -> str:
-        config = plain(_root_)
+        config = plain(_root_) if complete is None else complete(plain(_root_))
         check(config)
         return slug(config)
 

@@ -12,9 +12,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from fss.cli.edge import check, identity, plain
+from fss.cli.phases import show
 from fss.cli.signals import ending_on_signals
 from fss.cli.tidy import tidy
-from fss.cli.train import show
 from fss.cli.trainer import Job
 from fss.errors import FssError
 from fss.files import remove_leftovers

@@ -111,43 +111,60 @@ def build_trainer(
     Returns:
         The trainer.
     """
-    import pytorch_lightning as pl
-
     from fss.backbones.weights import IMAGENET_MEAN, IMAGENET_STD
     from fss.cli.extras import Extras
-    from fss.cli.instantiate import make
     from fss.lit.callbacks.cost import CostMeter
     from fss.lit.callbacks.episodes import EpisodeRecorder
     from fss.lit.callbacks.pictures import PictureRecorder
     from fss.lit.callbacks.result import ResultWriter
     from fss.lit.callbacks.seeding import StepSeed
-    from fss.lit.checkpoint_io import AtomicCheckpointIO
 
     config = job.config
-    options = dict(config["trainer"])
-    if config["selection"] == "last":
-        options["limit_val_batches"] = 0
     cost = CostMeter()
     pictures = PictureRecorder(job.folder, config["pictures"], IMAGENET_MEAN, IMAGENET_STD)
+    callbacks = [
+        finetune,
+        StepSeed(config["seed"]),
+        cost,
+        pictures,
+        EpisodeRecorder(job.folder),
+        Extras(job.folder, config["finetune"]["name"], config["pictures"], finetune),
+        ResultWriter(job.folder, known, finetune, cost),
+        *more,
+    ]
+    return assemble(job, logger, callbacks, enable_checkpointing=bool(more))
+
+
+def assemble(job: Job, logger: Sequence[Logger] | bool, callbacks: Sequence[pl.Callback], **options: Any) -> pl.Trainer:
+    """Build Lightning's trainer from a run's options.
+
+    Args:
+        job: the run.
+        logger: loggers, or False for none.
+        callbacks: all of them.
+        options: further arguments of the trainer.
+
+    Returns:
+        The trainer.
+    """
+    import pytorch_lightning as pl
+
+    from fss.cli.instantiate import make
+    from fss.lit.checkpoint_io import AtomicCheckpointIO
+
+    chosen = dict(job.config["trainer"])
+    if job.config["selection"] == "last":
+        chosen["limit_val_batches"] = 0
     trainer = make(
         "trainer",
-        options,
+        chosen,
         default_root_dir=str(job.folder),
         logger=logger,
-        callbacks=[
-            finetune,
-            StepSeed(config["seed"]),
-            cost,
-            pictures,
-            EpisodeRecorder(job.folder),
-            Extras(job.folder, config["finetune"]["name"], config["pictures"], finetune),
-            ResultWriter(job.folder, known, finetune, cost),
-            *more,
-        ],
+        callbacks=list(callbacks),
         plugins=[AtomicCheckpointIO()],
-        enable_checkpointing=bool(more),
         use_distributed_sampler=False,
         enable_model_summary=False,
+        **options,
     )
     assert isinstance(trainer, pl.Trainer)
     return trainer

@@ -7,14 +7,32 @@ from typing import ClassVar
 
 from torch import nn
 
+from fss.errors import FssError
 from fss.finetune.base import Strategy
-from fss.types import StagedBackbone
+from fss.types import NormMode, StagedBackbone
 
 
 class Freeze(Strategy):
-    """Freeze the whole backbone, batch-norm statistics included."""
+    """Freeze the whole backbone, by default with its batch-norm statistics.
+
+    PFENet's original freezes the weights alone: training uses the statistics of each batch and moves the running ones
+    (``norm_mode="train"``).
+    """
 
     name: ClassVar[str] = "freeze"
+
+    def __init__(self, norm_mode: NormMode = "eval") -> None:
+        """Choose what batch norm does in training.
+
+        Args:
+            norm_mode: ``eval`` keeps the running statistics, ``train`` uses and moves them.
+
+        Raises:
+            FssError: if the mode is neither.
+        """
+        if norm_mode not in ("eval", "train"):
+            raise FssError(f"finetune.norm_mode={norm_mode} is not known: choose eval, or train as PFENet's original")
+        self.norm_mode = norm_mode
 
     def trainable(self, backbone: StagedBackbone) -> Iterator[nn.Parameter]:
         """Yield nothing."""

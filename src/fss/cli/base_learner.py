@@ -1,0 +1,176 @@
+"""The first stage of BAM: train a base learner, or find the one that a run asks for."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from fss.api import Checkpoint, read_checkpoint
+from fss.cli.base_stage import NAME, RUNS, checkpoint_of, command, differences, find, stage_one
+from fss.cli.build import build_base_data, build_base_learner, build_recipe, build_strategy
+from fss.cli.edge import slug
+from fss.cli.loggers import build_loggers
+from fss.cli.phases import card, finished, fit, test
+from fss.cli.quiet import hush
+from fss.cli.resume import interrupted
+from fss.cli.trainer import Job, assemble, checkpointing, facts
+from fss.data.source import SegmentationSource
+from fss.errors import FssError
+from fss.files import remove_leftovers
+from fss.finetune.base import report_trainable
+from fss.lit.base_learner import BaseLearnerModule
+from fss.lit.callbacks.backbone import BackboneFinetune
+from fss.lit.callbacks.cost import CostMeter
+from fss.lit.callbacks.result import ResultWriter
+from fss.lit.callbacks.seeding import StepSeed
+
+log = logging.getLogger(__name__)
+
+NOTES = {
+    "base": "the tested checkpoint is the best on these very pictures, by base classes: no novel class was scored",
+    "last": "the weights after the last epoch were tested: nothing was selected",
+}
+
+
+def train_base_learner(job: Job, source: SegmentationSource) -> float:
+    """Train and test a base learner.
+
+    Args:
+        job: the run; ``method=base_learner``.
+        source: the data set.
+
+    Returns:
+        mIoU over the base classes of the validation pictures, in percent.
+
+    Raises:
+        FssError: if the selection looks at novel classes, which a base learner does not know.
+    """
+    config = job.config
+    if config["selection"] not in NOTES:
+        raise FssError(
+            f"selection={config['selection']} does not go with method={NAME}, which knows no novel classes: choose "
+            "base (best on the validation pictures) or last."
+        )
+    hush()
+    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        remove_leftovers(job.folder)
+    pl.seed_everything(config["seed"], workers=True, verbose=False)
+    data = build_base_data(config, source)
+    data.setup("fit")
+    module = BaseLearnerModule(
+        build_base_learner(config, len(data.base_classes) + 1),
+        build_recipe(config["recipe"]),
+        list(data.base_classes.values()),
+        config["recipe"].get("index_split"),
+        card(job),
+    )
+    resumed = interrupted(job)
+    loggers = build_loggers(config["logger"], job.folder, job.name, config, resumed)
+    trainer = assemble(job, loggers, [*_callbacks(job, module), *checkpointing(job)], sync_batchnorm=_on_gpu(config))
+    fit(trainer, module, data, resumed)
+    return test(job, trainer, module, data)
+
+
+def obtain(job: Job) -> Checkpoint | None:
+    """Return the base learner that a run uses; train it first if there is none and the run may.
+
+    Args:
+        job: the run, its configuration settled by :func:`fss.cli.base_stage.settled`.
+
+    Returns:
+        The checkpoint, or None for runs without a base learner.
+
+    Raises:
+        FssError: if it is missing, or of another data set, backbone or fold.
+    """
+    config = job.config
+    node = config["method"].get(NAME)
+    if node is not None:
+        path = _of_method(job, node)
+    elif config["backbone"]["weights"] == NAME:
+        found = find(config, config["backbone"][NAME]["identity"])
+        if found is None:
+            raise FssError(f"The base learner of this run has gone from {RUNS}/. Train it again: {command(config)}")
+        path = found.checkpoint
+    else:
+        return None
+    checkpoint = read_checkpoint(path)
+    wrong = differences(checkpoint.config, config)
+    if wrong:
+        raise FssError(
+            f"The base learner {path} does not fit this run: {'; '.join(wrong)}. Give one of this data set, backbone "
+            f"and fold, or train it: {command(config)}"
+        )
+    log.info("Base learner: %s", path)
+    return checkpoint
+
+
+def built_from(learner: Checkpoint, classes: int) -> dict[str, Any]:
+    """Return what of a base learner's configuration rebuilds it as part of another model.
+
+    Args:
+        learner: its checkpoint.
+        classes: number of base classes of the data set and the background.
+
+    Returns:
+        Plain values for ``method.base_learner.built``.
+
+    Raises:
+        FssError: if it was trained on another number of classes.
+    """
+    own = len(learner.state["head.cls.4.bias"])
+    if own != classes:
+        raise FssError(
+            f"The base learner {learner.path} tells {own} classes apart, this data set has {classes} with the "
+            "background: it was trained on other data. Give one of this data set, or leave "
+            "method.base_learner.checkpoint out."
+        )
+    return {
+        "classes": classes,
+        "method": learner.config["method"],
+        "backbone": learner.config["backbone"],
+        "checkpoint": str(learner.path),
+        "identity": learner.identity,
+    }
+
+
+def _of_method(job: Job, node: dict[str, Any]) -> Path:
+    if node["checkpoint"] is not None:
+        return Path(node["checkpoint"]).expanduser()
+    found = find(job.config, node["identity"])
+    return _train_first(job) if found is None else found.checkpoint
+
+
+def _train_first(job: Job) -> Path:
+    from fss.cli.instantiate import build_source
+
+    config = stage_one(job.config)
+    name = slug(config)
+    first = Job(config, RUNS / config["group"] / name, name)
+    log.info("There is no base learner for this data set, backbone and fold: training it first, in %s", first.folder)
+    log.info("(the same as: %s; method.base_learner.train_if_missing=false stops instead)", command(job.config))
+    if finished(first) is None:
+        miou = train_base_learner(first, build_source(config["data"]))
+        log.info("The base learner is ready: mIoU %.2f over the base classes. Now %s.", miou, job.name)
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].finish()  # the second stage is a run of its own
+    return checkpoint_of(first.folder, config["selection"])
+
+
+def _callbacks(job: Job, module: BaseLearnerModule) -> list[pl.Callback]:
+    config, cost = job.config, CostMeter()
+    everything = BackboneFinetune(build_strategy(config["finetune"]))  # only reports: nothing is frozen or swapped
+    everything.report = report_trainable(config["finetune"]["name"], module.model.backbone, [])
+    known = facts(config, NOTES[config["selection"]])
+    return [StepSeed(config["seed"]), cost, ResultWriter(job.folder, known, everything, cost)]
+
+
+def _on_gpu(config: dict[str, Any]) -> bool:
+    """Tell whether batch norm can use the statistics of all devices together, as the releases do."""
+    return torch.cuda.is_available() and config["trainer"]["accelerator"] != "cpu"
