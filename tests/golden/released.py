@@ -1,4 +1,4 @@
-"""Deterministic weights and inputs of the released models' test vectors, by the rule the vectors were made with."""
+"""Files of the releases with deterministic weights, and what converted models give for deterministic inputs."""
 
 from __future__ import annotations
 
@@ -9,18 +9,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from tests.golden.vectors import Digest
+from torch import Tensor
 
 import fss
-from fss.backbones.resnet import ResNet
-from fss.backbones.vgg import VGG
-from fss.checkpoints.convert import from_release, to_release
-from fss.checkpoints.keymaps import KEYMAPS
+from fss.api import read_checkpoint
 from fss.cli.conventions import Released, released_config
 from fss.cli.conversion import convert_file, released_shapes
-from fss.methods.baseline import Baseline
+from fss.cli.shells import empty_model
+from fss.methods.base_learner import ManyWaySegmenter
 from fss.methods.segmenter import FewShotSegmenter
 from fss.nn.resize import up
+
+SIZE = 161
+CLASSES = 16
+BASE_INDEX = torch.tensor([3, 7])
+"""Position of each episode's class among the base classes."""
+TERMS = {"baseline": ("main",), "pfenet": ("main", "aux"), "bam": ("main", "meta", "base")}
+"""Losses in the order of the vectors."""
 
 
 def filled(shapes: Mapping[str, Sequence[int]], gain: float = 1.0) -> dict[str, Tensor]:
@@ -48,44 +54,66 @@ def filled(shapes: Mapping[str, Sequence[int]], gain: float = 1.0) -> dict[str, 
     return state
 
 
-def fill(model: nn.Module, method: str) -> dict[str, Tensor]:
-    """Load released-style weights into a model of ours through the key table; return them under released names."""
-    table = KEYMAPS["svf", method]
-    shapes = {k: v.shape for k, v in to_release(model.state_dict(), table).items()}
-    released = filled(shapes, 2.0 if len(model.backbone.layer4) == 9 else 1.0)  # type: ignore[arg-type]  # VGG has 9
-    model.load_state_dict(from_release(released, table), strict=True)
-    return released
+def weights(released: Released) -> dict[str, Tensor]:
+    """Return the tensors of a release's file; what it stores under two names has one value."""
+    state = filled(released_shapes(released_config(released), released), 2.0 if released.backbone == "vgg16" else 1.0)
+    for key in state:
+        if key.startswith("encoder."):
+            state[key] = state[f"layer{key.removeprefix('encoder.')}"]
+        elif released.finetune == "freeze" and key[:5] == "layer" and key[6:8] == "p.":
+            state[key] = state[key[:6] + key[7:]]
+    return state
 
 
-def written(folder: Path, released: Released, prefix: str = "") -> dict[str, Tensor]:
-    """Write a file as a release saves it, with the vectors' weights, to release.pth; return its tensors."""
-    shapes = released_shapes(released_config(released), released)
-    state = filled(shapes, 2.0 if released.backbone == "vgg16" else 1.0)
+def write(folder: Path, released: Released, prefix: str = "") -> dict[str, Tensor]:
+    """Write release.pth as a release saves it; return its tensors."""
+    state = weights(released)
     content = {"epoch": 7, "state_dict": {prefix + k: v for k, v in state.items()}, "optimizer": {"param_groups": []}}
     torch.save(content, folder / "release.pth")
     return state
 
 
-def converted(folder: Path, released: Released, prefix: str = "") -> tuple[FewShotSegmenter, dict[str, Tensor]]:
-    """Write a release's file, convert it, and load it in float64; return the model and the file's tensors."""
-    state = written(folder, released, prefix)
-    convert_file(folder / "release.pth", released, folder / "ours.ckpt")
-    return fss.load(folder / "ours.ckpt", dtype=torch.float64), state
+def converted(folder: Path, released: Released, prefix: str = "") -> FewShotSegmenter | ManyWaySegmenter:
+    """Write a release's file, convert it, load it in float64, and delete the files, which are large."""
+    source, ours = folder / "release.pth", folder / "ours.ckpt"
+    write(folder, released, prefix)
+    try:
+        convert_file(source, released, ours)
+        return loaded(ours, released)
+    finally:
+        source.unlink(missing_ok=True)
+        ours.unlink(missing_ok=True)
 
 
-def run(model: FewShotSegmenter, shots: int) -> tuple[list[float], dict[str, float]]:
-    """Return the digest of a model's output for the vectors' inputs, and its losses."""
-    given = inputs(shots)
-    with torch.no_grad():
-        output = model.head_output(given.query, given.supports, given.support_labels)
-        losses = model.head.loss(output, {"query": given.query_label})
-    return digest(up(output.logits, (161, 161))), {k: float(v) for k, v in losses.items()}
+def loaded(path: Path, released: Released) -> FewShotSegmenter | ManyWaySegmenter:
+    """Load a converted file in float64: with fss.load, but for base learners, which segment no new classes."""
+    if released.method != "base_learner":
+        return fss.load(path, dtype=torch.float64)
+    checkpoint = read_checkpoint(path)
+    model, _ = empty_model(checkpoint.config, torch.float64, CLASSES)
+    model.load_state_dict(checkpoint.state, strict=True)
+    assert isinstance(model, ManyWaySegmenter)
+    return model.eval()
 
 
-def baseline(dilation: str = "torchvision", vgg: bool = False) -> FewShotSegmenter:
-    backbone = VGG() if vgg else ResNet(50, "deep", dilation)  # type: ignore[arg-type]
-    backbone.norm_mode = "eval"
-    return FewShotSegmenter(backbone, Baseline(backbone.channels, shot_aggregation="sum")).double().eval()
+@torch.no_grad()
+def measure(model: FewShotSegmenter | ManyWaySegmenter, released: Released) -> tuple[dict[str, Digest], Digest]:
+    """Return the digests of a model's outputs for the vectors' inputs, and its losses in the vectors' order."""
+    given = inputs(released.shot)
+    if isinstance(model, ManyWaySegmenter):
+        return {"final": digest(model(given.query))}, ()
+    episode = (given.query, given.supports, given.support_labels)
+    output = model.head_output(*episode)
+    maps = {"final": output.logits, **output.extra_predictions}
+    if released.method == "bam":  # losses leave the episode's own class out; dropout stays in evaluation mode
+        model.head.training = True
+        output = model.head_output(*episode, extras={"base_index": BASE_INDEX})
+        model.head.training = False
+    terms = model.head.loss(output, {"query": given.query_label, "base": given.base_label})
+    terms["aux"] = sum((terms[f"aux{i}"] for i in range(1, 5) if f"aux{i}" in terms), terms["main"] * 0) / 4
+    names = TERMS[released.method]
+    torch.testing.assert_close(terms["total"], sum(terms[n] for n in names), rtol=1e-12, atol=0)
+    return {name: digest(up(m, SIZE)) for name, m in maps.items()}, tuple(float(terms[n]) for n in names)
 
 
 @dataclass
@@ -94,27 +122,32 @@ class Inputs:
     supports: Tensor
     support_labels: Tensor
     query_label: Tensor
+    base_label: Tensor
 
 
 def inputs(shots: int) -> Inputs:
     rng = np.random.RandomState(7)
-    x = rng.standard_normal((2, 3, 161, 161))
-    sx = 0.5 * rng.standard_normal((2, 5, 3, 161, 161)) + 0.5 * x[:, None]
-    sy = np.zeros((2, 5, 161, 161))
+    x = rng.standard_normal((2, 3, SIZE, SIZE))
+    sx = 0.5 * rng.standard_normal((2, 5, 3, SIZE, SIZE)) + 0.5 * x[:, None]
+    base = rng.randint(0, CLASSES, (2, SIZE, SIZE))
+    sy = np.zeros((2, 5, SIZE, SIZE))
     for b in range(2):
         for k in range(5):
             sy[b, k, 20 + 5 * k : 90 + 7 * k, 30 + 10 * b : 110] = 1
             sy[b, k, :4] = 255
-    y = np.zeros((2, 161, 161))
+    y = np.zeros((2, SIZE, SIZE))
     y[:, 30:100, 40:120] = 1
     y[:, :3] = 255
-    return Inputs(
-        torch.from_numpy(x), torch.from_numpy(sx[:, :shots]), torch.from_numpy(sy[:, :shots]), torch.from_numpy(y)
-    )
+    return Inputs(*(torch.from_numpy(v) for v in (x, sx[:, :shots], sy[:, :shots], y, base)))
 
 
-def digest(out: Tensor) -> list[float]:
+def digest(out: Tensor) -> Digest:
     """Mean, population standard deviation and four chosen values, as the vectors print them."""
     values = [out.mean(), out.std(unbiased=False)]
     values += [out[0, 0, 0, 0], out[0, 1, 80, 80], out[1, 0, 37, 120], out[1, 1, 160, 5]]
-    return [float(v) for v in values]
+    return tuple(float(v) for v in values)
+
+
+def deviation(found: Sequence[float], expected: Sequence[float]) -> float:
+    """Return the largest relative deviation of any number."""
+    return max((abs(f - e) / abs(e) for f, e in zip(found, expected, strict=True)), default=0.0)

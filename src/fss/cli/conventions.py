@@ -55,7 +55,10 @@ class Released:
                 f"--source {self.source} --method {self.method} has no decomposed layers: leave --finetune out, or "
                 "give --source svf with another method"
             )
-        chosen = [f"{k}={getattr(self, k)}" for k in ("data", "backbone", "method", "finetune", "fold", "shot")]
+        groups = ("data", "backbone", "method", "fold", "shot")
+        chosen = [f"{k}={getattr(self, k)}" for k in groups]
+        if self.method != "base_learner":  # that one brings its own: everything trains
+            chosen.append(f"finetune={self.finetune}")
         if self.backbone.startswith("resnet"):
             uniform = self.source != "svf" or self.method in ("bam", "base_learner")
             chosen += ["backbone.stem=deep", f"method.wants.dilation={'uniform' if uniform else 'torchvision'}"]

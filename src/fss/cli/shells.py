@@ -35,17 +35,18 @@ def meta_model(config: Node, classes: int = 0) -> tuple[nn.Module, Strategy]:
     return model, strategy
 
 
-def empty_model(config: Node, dtype: torch.dtype) -> tuple[nn.Module, Strategy]:
+def empty_model(config: Node, dtype: torch.dtype, classes: int = 0) -> tuple[nn.Module, Strategy]:
     """Build a model whose values are still to be loaded: nothing is drawn, and SVF decomposes nothing.
 
     Args:
         config: the whole configuration.
         dtype: type of its values.
+        classes: of a base learner, background included.
 
     Returns:
         The model on the CPU, and its fine-tune strategy, injected.
     """
-    model, strategy = meta_model(config)
+    model, strategy = meta_model(config, classes)
     stored = model.state_dict().keys()
     hidden = [name for name, _ in model.named_buffers() if name not in stored]
     if hidden:  # no checkpoint holds them, so they must be computed
