@@ -6,6 +6,8 @@ import logging
 import shutil
 from pathlib import Path
 
+from fss.cli.claims import CLAIM
+
 _LOGS = frozenset({".hydra", "train.log", "eval.log", "csv", "tensorboard", "wandb_id"})
 """What a run writes before its first checkpoint."""
 
@@ -18,7 +20,7 @@ def tidy(folder: Path) -> None:
     """
     if not folder.is_dir():
         return
-    made = {p.name for p in folder.iterdir()}
+    made = {p.name for p in folder.iterdir() if not p.name.startswith(CLAIM)}
     if not made <= _LOGS | {"checkpoints"} or any((folder / "checkpoints").rglob("*")):
         return
     logging.shutdown()

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from fss.cli.base_stage import NAME, settled
+from fss.cli.cells import attempt
 from fss.cli.edge import check, plain, slug
-from fss.cli.phases import card, finished, fit, test
+from fss.cli.phases import card, fit, test
 from fss.cli.resume import interrupted
 from fss.cli.signals import ending_on_signals
 from fss.cli.tidy import tidy
@@ -23,8 +24,6 @@ from fss.files import remove_leftovers
 if TYPE_CHECKING:
     from fss.data.source import SegmentationSource
 
-log = logging.getLogger(__name__)
-
 
 def run(cfg: DictConfig) -> float:
     """Train and test what the configuration describes, unless it is done already.
@@ -33,24 +32,25 @@ def run(cfg: DictConfig) -> float:
         cfg: composed configuration.
 
     Returns:
-        Novel-class mIoU in percent (what a Hydra sweeper maximises).
+        Novel-class mIoU in percent (what a Hydra sweeper maximises); NaN for a run of a sweep that failed.
     """
     config = settled(plain(cfg))
     check(config)
-    job = Job(config, Path(HydraConfig.get().runtime.output_dir), slug(config))
-    done = finished(job)
-    if done is not None:
-        log.info("Already finished with mIoU %.2f: %s (overwrite=true runs it again)", done, job.folder)
-        return done
+    hydra = HydraConfig.get()
+    job = Job(config, Path(hydra.runtime.output_dir), slug(config))
+    return attempt(job, _run, sweeping=hydra.mode is RunMode.MULTIRUN)
+
+
+def _run(job: Job) -> float:
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     from fss.cli.instantiate import build_source
 
     try:
-        source = build_source(config["data"])
+        source = build_source(job.config["data"])
         for split in ("train", "val"):
             source.check(split)
         with ending_on_signals():
-            if config["method"]["name"] == NAME:
+            if job.config["method"]["name"] == NAME:
                 from fss.cli.base_learner import train_base_learner
 
                 return train_base_learner(job, source)
