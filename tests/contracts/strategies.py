@@ -34,7 +34,17 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {n: (n, ()) for n in NAMES} |
     "svf-stem": ("svf", ("finetune.stages=[0,4]",)),
     "full-norm": ("full", ("finetune.train_norm=true",)),
     "full-all": ("full", ("finetune.stages=[0,1,2,3,4]",)),
+    "part-3x3": ("part", ("finetune.stages=[3,4]", "finetune.kernel_sizes=[3]")),
+    "bn-weight": ("bn", ("finetune.affine=[weight]", "finetune.stages=[1,2]")),
+    "svf_bn-bias": ("svf_bn", ("finetune.stages=[4]", "finetune.affine=[bias]", "finetune.bn_stages=[0,3]")),
+    "scale_in-channel": ("scale_in", ("finetune.per=channel", "finetune.stages=[0,3]")),
+    "svf_residual-both": ("svf_residual", ("finetune.train_s=true",)),
+    "svf_rotated-frozen": ("svf_rotated", ("finetune.train_s=false",)),
+    "svf_bounded-svb": ("svf_bounded", ("finetune.rule=svb",)),
+    "svf_bounded-clamp": ("svf_bounded", ("finetune.rule=clamp", "finetune.epsilon=0")),
+    "adapter-wide": ("adapter", ("finetune.stages=[0,4]", "finetune.reduction=1")),
 }
+CHANGES_THE_NETWORK = {"svf_rotated"}  # its formula is not W at the start
 
 
 def make(variant: str) -> Strategy:

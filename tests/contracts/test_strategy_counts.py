@@ -7,72 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.contracts import closed_forms
+from tests.contracts.closed_forms import EXPECTED, NETWORKS
 from tests.contracts.strategies import NAMES, make, tiny
 
 from fss.backbones.resnet import ResNet
+from fss.backbones.staged import StagedModule
 from fss.backbones.vgg import VGG
 from fss.checkpoints.tuned import save_tuned
 from fss.finetune.layers import SVFConv2d
 from fss.finetune.svf import SVF
-
-Conv = tuple[str, int, int, int]  # name, out, in, kernel size
-
-
-def resnet18_convs(width: int) -> dict[int, list[Conv]]:
-    convs: dict[int, list[Conv]] = {0: [("layer0.0", width, 3, 7)]}
-    c_in = width
-    for stage in range(1, 5):
-        planes = width * 2 ** (stage - 1)
-        convs[stage] = []
-        for block in range(2):
-            prefix = f"layer{stage}.{block}"
-            convs[stage].append((f"{prefix}.conv1", planes, c_in, 3))
-            convs[stage].append((f"{prefix}.conv2", planes, planes, 3))
-            if c_in != planes:
-                convs[stage].append((f"{prefix}.downsample.0", planes, c_in, 1))
-            c_in = planes
-    return convs
-
-
-def resnet50_convs(counts: tuple[int, ...] = (3, 4, 6, 3)) -> dict[int, list[Conv]]:
-    convs: dict[int, list[Conv]] = {0: [("layer0.0", 64, 3, 3), ("layer0.3", 64, 64, 3), ("layer0.6", 128, 64, 3)]}
-    c_in = 128
-    for stage, blocks in enumerate(counts, start=1):
-        planes = 64 * 2 ** (stage - 1)
-        convs[stage] = []
-        for block in range(blocks):
-            prefix = f"layer{stage}.{block}"
-            convs[stage].append((f"{prefix}.conv1", planes, c_in, 1))
-            convs[stage].append((f"{prefix}.conv2", planes, planes, 3))
-            convs[stage].append((f"{prefix}.conv3", 4 * planes, planes, 1))
-            if block == 0:
-                convs[stage].append((f"{prefix}.downsample.0", 4 * planes, c_in, 1))
-            c_in = 4 * planes
-    return convs
-
-
-def vgg16_convs() -> dict[int, list[Conv]]:
-    convs: dict[int, list[Conv]] = {}
-    c_in = 3
-    for stage, (c_out, count) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))):
-        convs[stage] = [(f"layer{stage}.{3 * i}", c_out, c_in if i == 0 else c_out, 3) for i in range(count)]
-        c_in = c_out
-    return convs
-
-
-def svf_counts(convs: dict[int, list[Conv]]) -> dict[str, int]:
-    return {f"{n}.S": min(o, i * k * k) for s in (2, 3, 4) for n, o, i, k in convs[s]}
-
-
-def full_counts(convs: dict[int, list[Conv]]) -> dict[str, int]:
-    return {f"{n}.weight": o * i * k * k for s in (2, 3, 4) for n, o, i, k in convs[s]}
-
-
-EXPECTED: dict[str, Callable[[dict[int, list[Conv]]], dict[str, int]]] = {
-    "freeze": lambda convs: {},
-    "full": full_counts,
-    "svf": svf_counts,
-}
 
 
 @pytest.fixture
@@ -92,10 +36,39 @@ def vgg16() -> VGG:
         return VGG()
 
 
+BUILT: dict[str, Callable[[], StagedModule]] = {
+    "resnet18": tiny,
+    "resnet50": lambda: ResNet(50, "deep"),
+    "vgg16": VGG,
+    "vgg16-small": lambda: tiny(kind="vgg16"),
+}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("name", NAMES)
-def test_trainable_counts_layer_by_layer(name: str, resnet50: ResNet) -> None:
-    assert make(name).apply(tiny()).trainable == EXPECTED[name](resnet18_convs(8))
-    assert make(name).apply(resnet50).trainable == EXPECTED[name](resnet50_convs())
+def test_trainable_counts_layer_by_layer(name: str, network: str) -> None:
+    with torch.device("meta"):
+        backbone = BUILT[network]()
+    assert make(name).apply(backbone).trainable == EXPECTED[name](NETWORKS[network]())
+
+
+# ResNet-50 and VGG-16, added up by hand: channels of all batch norms are 256 + 1,408 + 3,584 + 10,240 + 11,264 and
+# 128 + 256 + 768 + 1,536 + 1,536; full is the backbone (23,631,808; 14,723,136) less batch norm and stages 0 and 1.
+TOTALS = {
+    "adapter": (2_790_080, 304_864),  # C^2 / 2 + C + C / 4 for the channels C of stages 1 to 4
+    "bias": (26_752, 8_448),
+    "bn": (53_504, 8_448),
+    "freeze": (0, 0),
+    "full": (23_232_512, 14_454_528),
+    "part": (23_232_512, 14_454_528),
+    "svf": (12_544, 3_840),
+    "svf_bn": (12_544 + 53_504, 3_840 + 8_448),
+}
+
+
+@pytest.mark.parametrize("name", TOTALS)
+def test_totals_that_were_added_up_by_hand(name: str, resnet50: ResNet, vgg16: VGG) -> None:
+    assert tuple(make(name).apply(b).trainable_total for b in (resnet50, vgg16)) == TOTALS[name]
 
 
 # methods.md 7.3: stage -> (convolutions, sum of ranks with the release's rounding)
@@ -130,7 +103,7 @@ def test_vgg16_counts_of_the_release(rounding: int, total: int | None, vgg16: VG
     report = SVF(rank_rounding=rounding).apply(vgg16)
     assert report.plain_total == 14_723_136
     assert report.trainable_total == 3_840
-    assert report.trainable == svf_counts(vgg16_convs())
+    assert report.trainable == EXPECTED["svf"](closed_forms.vgg16())
     ranks = {n: m.S.numel() for n, m in vgg16.named_modules() if isinstance(m, SVFConv2d)}
     for stage, expected in RELEASED_VGG.items():
         own = [r for n, r in ranks.items() if n.startswith(f"layer{stage}.")]
@@ -142,17 +115,12 @@ def test_vgg16_counts_of_the_release(rounding: int, total: int | None, vgg16: VG
         assert report.notes == ["layer0.0: rank 27 truncated to 24"]
 
 
-def test_full_trains_the_biases_of_vgg16(vgg16: VGG) -> None:
-    biases = {f"{n}.bias": o for s in (2, 3, 4) for n, o, _, _ in vgg16_convs()[s]}
-    assert make("full").apply(vgg16).trainable == full_counts(vgg16_convs()) | biases
-
-
 def test_resnet101_counts() -> None:
     """methods.md 7.3: 1,792 + 18,176 + 5,632."""
     with torch.device("meta"):
         backbone = ResNet(101, "deep")
     report = SVF(rank_rounding=4).apply(backbone)
-    assert report.trainable == svf_counts(resnet50_convs((3, 4, 23, 3)))
+    assert report.trainable == EXPECTED["svf"](closed_forms.resnet50((3, 4, 23, 3)))
     assert report.trainable_total == 25_600
     assert report.notes == ["layer0.0: rank 27 truncated to 24"]
 
@@ -165,17 +133,14 @@ def test_every_rank_of_the_release(resnet50: ResNet) -> None:
         own = [r for n, r in ranks.items() if n.startswith(f"layer{stage}.")]
         assert (len(own), sum(own)) == (count, total)
     assert [ranks[f"layer0.{i}"] for i in (0, 3, 6)] == [24, 64, 128]
-    assert ranks == {n: min(o, i * k * k) // 4 * 4 for convs in resnet50_convs().values() for n, o, i, k in convs}
+    assert ranks == {c.name: c.rank // 4 * 4 for c in closed_forms.convs(closed_forms.resnet50(), range(5))}
 
 
 def test_decomposition_adds_the_size_of_the_factors(resnet50: ResNet) -> None:
-    convs = resnet50_convs()
     report = SVF().apply(resnet50)
     grown = 0
-    for stage in (2, 3, 4):
-        for _, o, i, k in convs[stage]:
-            rank = min(o, i * k * k)
-            grown += o * rank + rank + rank * i * k * k - o * i * k * k
+    for c in closed_forms.convs(closed_forms.resnet50(), (2, 3, 4)):
+        grown += c.out * c.rank + c.rank + c.rank * c.columns - c.out * c.columns
     assert report.total == 23_631_808 + grown
 
 
@@ -192,7 +157,7 @@ def test_rounding_decomposes_frozen_stages_too() -> None:
     report = SVF(rank_rounding=4).apply(backbone)
     assert report.notes == []  # all ranks of this small network are multiples of 4
     assert isinstance(backbone.layer0[0], SVFConv2d)
-    assert set(report.trainable) == set(svf_counts(resnet18_convs(8)))
+    assert set(report.trainable) == set(EXPECTED["svf"](closed_forms.resnet18(8)))
     notes = SVF(stages=(2,), rank_rounding=16).apply(tiny()).notes
     assert notes[0] == "layer0.0: rank 8 truncated to 1"
     assert backbone.layer0[0].V.shape == (8, 3, 7, 7)

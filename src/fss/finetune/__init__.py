@@ -1,5 +1,15 @@
 """Fine-tune strategies: injected into a finished backbone, and merged back into plain layers."""
 
-from fss.finetune.base import Strategy, report_trainable
+from fss.finetune.base import Strategy, load_trained_state, report_trainable, trained_state
+from fss.finetune.modules import ModuleStages
+from fss.finetune.plain import apply, merge
 
-__all__ = ["Strategy", "report_trainable"]
+__all__ = [
+    "ModuleStages",
+    "Strategy",
+    "apply",
+    "load_trained_state",
+    "merge",
+    "report_trainable",
+    "trained_state",
+]

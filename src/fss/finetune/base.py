@@ -24,9 +24,11 @@ class Strategy(ABC):
     Attributes:
         name: the file, the yaml and the table key.
         norm_mode: mode in which the backbone's batch norm stays, whatever ``train()`` says.
+        mergeable: whether :meth:`merge` can give a plain backbone with equal output.
     """
 
     name: ClassVar[str]
+    mergeable: ClassVar[bool] = True
     norm_mode: NormMode = "eval"
 
     def apply(self, backbone: StagedBackbone) -> TuneReport:
@@ -62,11 +64,28 @@ class Strategy(ABC):
         """Yield the parameters that train, after :meth:`swap`."""
 
     def merge(self, backbone: StagedBackbone) -> None:
-        """Turn swapped layers back into plain ones with equal output, in place."""
-        for site in _tuned(backbone):
-            layer = site.module
-            assert isinstance(layer, TunedLayer)
-            site.put(layer.merge())
+        """Turn swapped layers back into plain ones with equal output, in place.
+
+        Args:
+            backbone: after :meth:`apply`; unchanged if it cannot be merged.
+
+        Raises:
+            FssError: if the strategy adds what no plain layer equals.
+        """
+        sites = _tuned(backbone)
+        plain = []
+        for site in sites:
+            assert isinstance(site.module, TunedLayer)
+            plain.append(site.module.merge())
+        for site, layer in zip(sites, plain, strict=True):
+            site.put(layer)
+
+    def after_step(self, backbone: StagedBackbone) -> None:  # noqa: B027  # a hook that most strategies leave empty
+        """Change the tuned values after a step of the optimiser, e.g. project them; called by BackboneFinetune.
+
+        Args:
+            backbone: after :meth:`apply`.
+        """
 
 
 def _tuned(backbone: StagedBackbone) -> list[Site]:

@@ -13,7 +13,7 @@ from fss.types import NormMode, StagedBackbone
 
 
 class Freeze(Strategy):
-    """Freeze the whole backbone, by default with its batch-norm statistics.
+    """Freeze the whole backbone: W stays W, and so do batch norm's statistics by default (SVF paper, Table 1).
 
     PFENet's original freezes the weights alone: training uses the statistics of each batch and moves the running ones
     (``norm_mode="train"``).

@@ -9,12 +9,12 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fss.finetune.base import Strategy
-from fss.finetune.surgery import check_stages
+from fss.finetune.surgery import check_stages, stage_modules
 from fss.types import StagedBackbone
 
 
 class Full(Strategy):
-    """Train every convolution of the chosen stages (SVF paper, Table 5).
+    """Train every value of every W of the chosen stages (SVF paper, Tables 5 and 10).
 
     The paper does not say what happens to batch norm; the default follows the release's ``fix_bn``: statistics and
     affine parameters stay. ``train_norm`` trains the affine parameters too (the statistics never move).
@@ -37,7 +37,6 @@ class Full(Strategy):
 
     def trainable(self, backbone: StagedBackbone) -> Iterator[nn.Parameter]:
         """Yield the parameters of the chosen stages."""
-        for stage in self.stages:
-            for module in backbone.stage(stage).modules():
-                if self.train_norm or not isinstance(module, _BatchNorm):
-                    yield from module.parameters(recurse=False)
+        for module in stage_modules(backbone, self.stages):
+            if self.train_norm or not isinstance(module, _BatchNorm):
+                yield from module.parameters(recurse=False)

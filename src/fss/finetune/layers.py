@@ -1,40 +1,18 @@
-"""The layer that replaces a convolution under SVF."""
+"""The layers that replace convolutions and linear layers while a strategy is injected."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fss.finetune.geometry import ConvGeometry, LinearGeometry, geometry_of
 from fss.finetune.svd import decompose, full_rank, rebuild, rounded_rank
 
-
-@dataclass(frozen=True)
-class ConvGeometry:
-    """Everything about a convolution but its weights.
-
-    Attributes:
-        stride: (vertical, horizontal).
-        padding: likewise, or torch's ``same`` / ``valid``.
-        dilation: likewise.
-        groups: number of groups.
-    """
-
-    stride: tuple[int, int]
-    padding: tuple[int, int] | str
-    dilation: tuple[int, int]
-    groups: int
-
-    @classmethod
-    def of(cls, conv: nn.Conv2d) -> Self:
-        """Read a convolution's geometry."""
-        padding = conv.padding if isinstance(conv.padding, str) else (conv.padding[0], conv.padding[1])
-        stride, dilation = (conv.stride[0], conv.stride[1]), (conv.dilation[0], conv.dilation[1])
-        return cls(stride, padding, dilation, conv.groups)
+__all__ = ["ConvGeometry", "FactoredLayer", "SVFConv2d", "SVFLinear", "ScaledLayer", "TunedLayer"]
 
 
 class TunedLayer(nn.Module, ABC):
@@ -50,7 +28,69 @@ class TunedLayer(nn.Module, ABC):
         """Number of parameter values of the plain layer."""
 
 
-class SVFConv2d(TunedLayer):
+class FactoredLayer(TunedLayer):
+    """A weight kept as W = U diag(s) V, where s is S, or S exp(p) after :meth:`make_residual`.
+
+    Attributes:
+        U: left factor, (Co, R).
+        S: diagonal, (groups * R).
+        V: right factor, (groups * R, ...); the dots are those of the plain weight (Co, ...).
+        p: logarithm of the residual diagonal S', (groups * R), or None.
+        bias: the plain layer's bias, (Co), or None.
+    """
+
+    FACTORS: ClassVar[tuple[str, str, str]] = ("U", "S", "V")
+
+    p: nn.Parameter | None
+    bias: Tensor | None
+
+    def __init__(
+        self, geometry: ConvGeometry | LinearGeometry, U: Tensor, S: Tensor, V: Tensor, bias: Tensor | None
+    ) -> None:
+        """Take over a layer's geometry and bias.
+
+        Args:
+            geometry: everything about the plain layer but its values.
+            U: (Co, R).
+            S: (groups * R).
+            V: (groups * R, ...).
+            bias: (Co), or None.
+        """
+        super().__init__()
+        self.geometry = geometry
+        self.U = nn.Parameter(U)
+        self.S = nn.Parameter(S)
+        self.V = nn.Parameter(V)
+        self.register_parameter("p", None)
+        self.bias = bias
+
+    def make_residual(self) -> None:
+        """Multiply S by S' = exp(p), p = 0 at first."""
+        self.p = nn.Parameter(torch.zeros_like(self.S))
+
+    @property
+    def values(self) -> Tensor:
+        """The diagonal between U and V, (groups * R)."""
+        return self.S if self.p is None else self.S * self.p.exp()
+
+    @property
+    def weight(self) -> Tensor:
+        """The plain layer's weight."""
+        return rebuild(self.U, self.values, self.V, self.geometry.groups)
+
+    @property
+    def plain_size(self) -> int:
+        """Number of values of the plain layer's weight and bias."""
+        bias = 0 if self.bias is None else self.bias.numel()
+        return self.U.shape[0] * self.V[0].numel() + bias
+
+    @torch.no_grad()
+    def merge(self) -> nn.Module:
+        """Return a plain layer with equal output."""
+        return self.geometry.build(self.weight, self.bias)
+
+
+class SVFConv2d(FactoredLayer):
     """A convolution kept as its factors: y = U diag(S) (V * x) + bias.
 
     SVF paper, section 3.2 (arXiv 2206.06122). ``V`` carries kernel, stride, padding, dilation and groups; ``U`` is a
@@ -64,23 +104,7 @@ class SVFConv2d(TunedLayer):
         bias: the convolution's bias, (Co), or None.
     """
 
-    FACTORS: ClassVar[tuple[str, str, str]] = ("U", "S", "V")
-
-    def __init__(self, conv: nn.Conv2d, U: Tensor, S: Tensor, V: Tensor) -> None:
-        """Take over a convolution's geometry.
-
-        Args:
-            conv: source of stride, padding, dilation, groups and bias.
-            U: (Co, R).
-            S: (groups * R).
-            V: (groups * R, Ci / groups, k, k).
-        """
-        super().__init__()
-        self.geometry = ConvGeometry.of(conv)
-        self.U = nn.Parameter(U)
-        self.S = nn.Parameter(S)
-        self.V = nn.Parameter(V)
-        self.bias = conv.bias
+    geometry: ConvGeometry
 
     @classmethod
     def from_conv(cls, conv: nn.Conv2d, rank_rounding: int = 1) -> Self:
@@ -94,12 +118,11 @@ class SVFConv2d(TunedLayer):
             A layer with equal output (up to rounding, if the rank is exact).
 
         Raises:
-            ValueError: if the convolution pads with anything but zeros.
+            FssError: if the convolution pads with anything but zeros.
         """
-        if conv.padding_mode != "zeros":
-            raise ValueError(f"padding_mode={conv.padding_mode!r} cannot be decomposed; only 'zeros' is supported")
+        geometry = ConvGeometry.of(conv)
         rank = rounded_rank(full_rank(conv.weight, conv.groups), rank_rounding)
-        return cls(conv, *decompose(conv.weight, rank, conv.groups))
+        return cls(geometry, *decompose(conv.weight, rank, conv.groups), conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve.
@@ -111,34 +134,86 @@ class SVFConv2d(TunedLayer):
             (N, Co, h, w).
         """
         g = self.geometry.groups
-        inner = F.conv2d(x, self.V, None, self.geometry.stride, self.geometry.padding, self.geometry.dilation, g)
-        left = self.U.view(g, -1, self.U.shape[1]) * self.S.view(g, 1, -1)
+        inner = self.geometry.run(x, self.V, None)
+        left = self.U.view(g, -1, self.U.shape[1]) * self.values.view(g, 1, -1)
         return F.conv2d(inner, left.reshape(*self.U.shape, 1, 1), self.bias, groups=g)
+
+
+class SVFLinear(FactoredLayer):
+    """A linear layer kept as its factors: y = U diag(S) V x + bias.
+
+    Attributes:
+        U: left singular vectors, (Co, R).
+        S: singular values, (groups * R); groups above 1 are matrices stacked in one weight, as in attention.
+        V: right singular vectors, (groups * R, Ci).
+        bias: the layer's bias, (Co), or None.
+    """
+
+    geometry: LinearGeometry
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the matrix.
+
+        Args:
+            x: (..., Ci).
+
+        Returns:
+            (..., Co).
+        """
+        if self.geometry.groups > 1:
+            return F.linear(x, self.weight, self.bias)
+        return F.linear(F.linear(x, self.V), self.U * self.values, self.bias)
+
+
+class ScaledLayer(TunedLayer):
+    """A weight multiplied by a new diagonal S' outside its singular space, on its output or its input side.
+
+    Attributes:
+        weight: the plain layer's, (Co, ...); for a convolution (Co, Ci / groups, k, k).
+        bias: (Co), or None; it is not scaled.
+        scale: the diagonal; its shape broadcasts to the weight by group, (groups, Co / groups, Ci / groups * k * k).
+    """
+
+    def __init__(self, layer: nn.Conv2d | nn.Linear, shape: tuple[int, int, int, int]) -> None:
+        """Take over a layer.
+
+        Args:
+            layer: the plain one.
+            shape: of the diagonal, broadcast to (groups, Co / groups, Ci / groups, k * k); 1 shares a value.
+
+        Raises:
+            FssError: if a convolution pads with anything but zeros.
+        """
+        super().__init__()
+        self.geometry = geometry_of(layer)
+        self.weight = layer.weight
+        self.bias = layer.bias
+        self.scale = nn.Parameter(torch.ones(shape, device=layer.weight.device, dtype=layer.weight.dtype))
+
+    @property
+    def scaled(self) -> Tensor:
+        """The weight after scaling, in its own shape."""
+        groups, rows = self.geometry.groups, self.weight.shape[0] // self.geometry.groups
+        blocks = self.weight.reshape(groups, rows, self.weight.shape[1], -1)
+        return (blocks * self.scale).reshape(self.weight.shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the scaled weight; the weight is scaled rather than a map, which saves an activation.
+
+        Args:
+            x: what the plain layer takes.
+
+        Returns:
+            What it returns.
+        """
+        return self.geometry.run(x, self.scaled, self.bias)
 
     @property
     def plain_size(self) -> int:
-        """Number of values of the convolution's weight and bias."""
-        bias = 0 if self.bias is None else self.bias.numel()
-        return self.U.shape[0] * self.V[0].numel() + bias
+        """Number of values of the plain layer's weight and bias."""
+        return self.weight.numel() + (0 if self.bias is None else self.bias.numel())
 
     @torch.no_grad()
-    def merge(self) -> nn.Conv2d:
-        """Return a plain convolution with equal output."""
-        geometry = self.geometry
-        weight = rebuild(self.U, self.S, self.V, geometry.groups)
-        conv = nn.Conv2d(
-            self.V.shape[1] * geometry.groups,
-            self.U.shape[0],
-            (self.V.shape[2], self.V.shape[3]),
-            geometry.stride,
-            geometry.padding,
-            geometry.dilation,
-            geometry.groups,
-            bias=self.bias is not None,
-            device=weight.device,
-            dtype=weight.dtype,
-        )
-        conv.weight.copy_(weight)
-        if conv.bias is not None and self.bias is not None:
-            conv.bias.copy_(self.bias)
-        return conv
+    def merge(self) -> nn.Module:
+        """Return a plain layer with equal output."""
+        return self.geometry.build(self.scaled, self.bias)

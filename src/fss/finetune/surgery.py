@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from fss.errors import FssError
+from fss.finetune.layers import TunedLayer
+from fss.finetune.modules import ModuleStages
 from fss.types import StagedBackbone
 
 LAST_STAGE = 4
@@ -60,6 +62,8 @@ def check_stages(stages: Sequence[int]) -> tuple[int, ...]:
 def find(backbone: StagedBackbone, stages: Sequence[int], wanted: Callable[[nn.Module], bool]) -> list[Site]:
     """List the modules of some stages that a predicate accepts; children of a match are not entered.
 
+    Stages of our backbones are no candidates themselves; those of any other module (:class:`ModuleStages`) are.
+
     Args:
         backbone: the backbone.
         stages: stages to search, in this order.
@@ -68,12 +72,22 @@ def find(backbone: StagedBackbone, stages: Sequence[int], wanted: Callable[[nn.M
     Returns:
         The sites, in module order; they stay valid while modules are replaced.
     """
-    return [site for stage in stages for site in _walk(stage, f"layer{stage}", backbone.stage(stage), wanted)]
+    if not isinstance(backbone, ModuleStages):
+        return [site for stage in stages for site in _walk(stage, f"layer{stage}", backbone.stage(stage), wanted)]
+    found: list[Site] = []
+    for stage in stages:
+        for name, parent, attribute in backbone.roots(stage):
+            root = parent.get_submodule(attribute)
+            if attribute and wanted(root):
+                found.append(Site(stage, name, parent, attribute))
+            else:
+                found.extend(_walk(stage, name, root, wanted))
+    return found
 
 
 def _walk(stage: int, prefix: str, parent: nn.Module, wanted: Callable[[nn.Module], bool]) -> Iterator[Site]:
     for attribute, child in parent.named_children():
-        name = f"{prefix}.{attribute}"
+        name = f"{prefix}.{attribute}" if prefix else attribute
         if wanted(child):
             yield Site(stage, name, parent, attribute)
         else:
@@ -93,10 +107,40 @@ def convolutions(
     Returns:
         The sites, in module order.
     """
+    sizes = None if kernel_sizes is None else {(k, k) for k in kernel_sizes}
 
     def wanted(module: nn.Module) -> bool:
-        return isinstance(module, nn.Conv2d) and (
-            kernel_sizes is None or tuple(module.kernel_size) in {(k, k) for k in kernel_sizes}
-        )
+        return isinstance(module, nn.Conv2d) and (sizes is None or tuple(module.kernel_size) in sizes)
 
-    return find(backbone, stages, wanted)
+    return plain_layers(backbone, stages, wanted)
+
+
+def plain_layers(backbone: StagedBackbone, stages: Sequence[int], wanted: Callable[[nn.Module], bool]) -> list[Site]:
+    """List the modules of some stages that a predicate accepts and that no strategy has replaced.
+
+    A tuned layer may keep plain ones inside; swapping those would change the layer a second time.
+
+    Args:
+        backbone: the backbone.
+        stages: stages to search.
+        wanted: predicate on a module.
+
+    Returns:
+        The sites, in module order.
+    """
+    sites = find(backbone, stages, lambda m: isinstance(m, TunedLayer) or wanted(m))
+    return [site for site in sites if not isinstance(site.module, TunedLayer)]
+
+
+def stage_modules(backbone: StagedBackbone, stages: Sequence[int]) -> Iterator[nn.Module]:
+    """Yield every module of some stages, with the stages themselves.
+
+    Args:
+        backbone: the backbone.
+        stages: stages to search.
+
+    Yields:
+        Modules, parents before children.
+    """
+    for stage in stages:
+        yield from backbone.stage(stage).modules()

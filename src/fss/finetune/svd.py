@@ -49,7 +49,7 @@ def decompose(weight: Tensor, rank: int, groups: int = 1) -> tuple[Tensor, Tenso
     plain one to float32 rounding.
 
     Args:
-        weight: (Co, Ci / groups, k, k).
+        weight: (Co, Ci / groups, k, k), or (Co, Ci) of linear layers.
         rank: number of singular triples to keep per group.
         groups: groups of the convolution.
 
@@ -57,7 +57,7 @@ def decompose(weight: Tensor, rank: int, groups: int = 1) -> tuple[Tensor, Tenso
         U (Co, R), S (groups * R), V (groups * R, Ci / groups, k, k), in the weight's type; S descends per group.
     """
     matrix = weight.detach().double().reshape(groups, weight.shape[0] // groups, -1)
-    with _one_thread(matrix.device):
+    with one_thread(matrix.device):
         u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
     U = u[:, :, :rank].reshape(weight.shape[0], rank)
     S = s[:, :rank].reshape(-1)
@@ -66,8 +66,12 @@ def decompose(weight: Tensor, rank: int, groups: int = 1) -> tuple[Tensor, Tenso
 
 
 @contextmanager
-def _one_thread(device: torch.device) -> Iterator[None]:
-    """LAPACK's SVD gains little from threads and loses tenfold when the cores are shared (measured)."""
+def one_thread(device: torch.device) -> Iterator[None]:
+    """Keep LAPACK to one thread: its SVD gains little from more and loses tenfold on shared cores (measured).
+
+    Args:
+        device: where the matrix lies; only the CPU's threads are limited.
+    """
     threads = torch.get_num_threads()
     if device.type == "cpu":
         torch.set_num_threads(1)

@@ -6,25 +6,27 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from fss.errors import FssError
 from fss.finetune.base import Strategy
-from fss.finetune.layers import SVFConv2d
-from fss.finetune.surgery import LAST_STAGE, check_stages, convolutions, find
-from fss.finetune.svd import full_rank
+from fss.finetune.factoring import factored_layers, factorise
+from fss.finetune.layers import FactoredLayer
+from fss.finetune.surgery import LAST_STAGE, check_stages
+from fss.finetune.svd import decompose, full_rank, rounded_rank
 from fss.types import StagedBackbone
 
 log = logging.getLogger(__name__)
 
 
 class SVF(Strategy):
-    """Decompose convolutions as W = U S V^T and train chosen factors, by default S alone.
+    """Decompose layers as W = U S V^T and train chosen factors, by default S alone.
 
     SVF paper, section 3.2 and Tables 7 and 8 (arXiv 2206.06122). Departures of the release, each an option here:
     it rounds ranks down to a multiple of 4 (``rank_rounding=4``), which truncates one layer, the frozen stem (27 to
     24), because it decomposes stages 0 to 4 although 2 to 4 train. Here the rank is exact by default, and only
-    stages that train are decomposed unless rounding could change the others.
+    stages that train are decomposed unless rounding could change the others. Linear layers and attention, which no
+    backbone of the paper has, are decomposed likewise.
     """
 
     name: ClassVar[str] = "svf"
@@ -43,32 +45,33 @@ class SVF(Strategy):
             FssError: if a stage or factor does not exist, none is given, or the rounding is below 1.
         """
         self.stages = check_stages(stages)
-        unknown = [f for f in factors if f not in SVFConv2d.FACTORS]
+        unknown = [f for f in factors if f not in FactoredLayer.FACTORS]
         if unknown or not factors:
-            raise FssError(f"finetune.factors={list(factors)}: give one or more of {list(SVFConv2d.FACTORS)}")
+            raise FssError(f"finetune.factors={list(factors)}: give one or more of {list(FactoredLayer.FACTORS)}")
         if rank_rounding < 1:
             raise FssError(f"finetune.rank_rounding={rank_rounding} must be at least 1 (1 is exact, 4 the release)")
         self.factors = tuple(factors)
         self.rank_rounding = rank_rounding
 
     def swap(self, backbone: StagedBackbone) -> list[str]:
-        """Replace convolutions by their factors."""
+        """Replace layers by their factors."""
         everywhere = self.rank_rounding > 1
-        notes = []
-        for site in convolutions(backbone, range(LAST_STAGE + 1) if everywhere else self.stages):
-            conv = site.module
-            assert isinstance(conv, nn.Conv2d)
-            layer = SVFConv2d.from_conv(conv, self.rank_rounding)
-            full = conv.groups * full_rank(conv.weight, conv.groups)
-            if layer.S.numel() < full:
-                notes.append(f"{site.name}: rank {full} truncated to {layer.S.numel()}")
-            site.put(layer)
+        swapped = factorise(backbone, range(LAST_STAGE + 1) if everywhere else self.stages, self._factors)
+        notes = [
+            f"{one.name}: rank {one.full_rank} truncated to {one.layer.S.numel()}"
+            for one in swapped
+            if one.layer.S.numel() < one.full_rank
+        ]
         for note in notes:
             log.info("SVF: %s", note)
         return notes
 
+    def _factors(self, weight: Tensor, groups: int, name: str) -> tuple[Tensor, Tensor, Tensor]:
+        rank = rounded_rank(full_rank(weight, groups), self.rank_rounding)
+        return decompose(weight, rank, groups)
+
     def trainable(self, backbone: StagedBackbone) -> Iterator[nn.Parameter]:
         """Yield the chosen factors of the chosen stages."""
-        for site in find(backbone, self.stages, lambda m: isinstance(m, SVFConv2d)):
+        for layer in factored_layers(backbone, self.stages):
             for factor in self.factors:
-                yield getattr(site.module, factor)
+                yield getattr(layer, factor)

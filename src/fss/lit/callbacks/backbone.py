@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytorch_lightning as pl
 
 from fss.finetune.base import Strategy
-from fss.lit.episodic import EpisodicModule
+from fss.methods.segmenter import FewShotSegmenter
 from fss.types import TuneReport
 
 log = logging.getLogger(__name__)
@@ -35,11 +36,12 @@ class BackboneFinetune(pl.Callback):
 
         Args:
             trainer: Lightning's.
-            pl_module: an :class:`EpisodicModule`.
+            pl_module: has a few-shot ``model``.
             stage: Lightning's stage.
         """
-        assert isinstance(pl_module, EpisodicModule)
-        backbone = pl_module.model.backbone
+        model = pl_module.model
+        assert isinstance(model, FewShotSegmenter)
+        backbone = model.backbone
         earlier = self.report
         self.report = self.strategy.apply(backbone)
         if earlier is not None:  # layers are swapped once, so only the first report has the notes
@@ -52,3 +54,19 @@ class BackboneFinetune(pl.Callback):
                 f"{self.report.plain_total:,}",
             )
         pl_module.train(stage == "fit")  # Lightning keeps the mode it finds; batch norm obeys norm_mode
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Let the strategy change its values after the optimiser's step, e.g. bound singular values.
+
+        Args:
+            trainer: Lightning's.
+            pl_module: has a few-shot ``model``.
+            outputs: of the step.
+            batch: episodes.
+            batch_idx: number of the batch in the epoch.
+        """
+        model = pl_module.model
+        assert isinstance(model, FewShotSegmenter)
+        self.strategy.after_step(model.backbone)

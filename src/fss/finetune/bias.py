@@ -1,0 +1,40 @@
+"""Bias tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+from torch import nn
+
+from fss.finetune.base import Strategy
+from fss.finetune.surgery import check_stages, stage_modules
+from fss.types import StagedBackbone
+
+
+class Bias(Strategy):
+    """Train every bias: y = W x + bias, of batch norm, convolutions and linear layers (SVF paper, Tables 10 and 13).
+
+    As in BitFit (arXiv 2106.10199). ResNets have biases in batch norm alone, so there it equals ``bn`` with
+    ``affine=[bias]``, and the paper prints equal numbers for both. VGG's convolutions have biases too.
+    """
+
+    name: ClassVar[str] = "bias"
+
+    def __init__(self, stages: Sequence[int] = (0, 1, 2, 3, 4)) -> None:
+        """Choose what trains.
+
+        Args:
+            stages: stages whose biases train, 0 (stem) to 4.
+
+        Raises:
+            FssError: if a stage does not exist.
+        """
+        self.stages = check_stages(stages)
+
+    def trainable(self, backbone: StagedBackbone) -> Iterator[nn.Parameter]:
+        """Yield the biases of the chosen stages."""
+        for module in stage_modules(backbone, self.stages):
+            for name, parameter in module.named_parameters(recurse=False):
+                if name == "bias" or name.endswith("_bias"):  # attention calls its own in_proj_bias
+                    yield parameter

@@ -1,0 +1,37 @@
+"""Several strategies at once."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+
+from torch import nn
+
+from fss.finetune.base import Strategy
+from fss.types import StagedBackbone
+
+
+class Composed(Strategy):
+    """Inject several strategies, one after the other: what any of them trains, trains.
+
+    A member names the parts; their order matters only where two swap the same layers, as the first one wins.
+    """
+
+    @property
+    @abstractmethod
+    def parts(self) -> tuple[Strategy, ...]:
+        """The strategies, in the order of injection."""
+
+    def swap(self, backbone: StagedBackbone) -> list[str]:
+        """Replace the layers of every part."""
+        return [note for part in self.parts for note in part.swap(backbone)]
+
+    def trainable(self, backbone: StagedBackbone) -> Iterator[nn.Parameter]:
+        """Yield what every part trains."""
+        for part in self.parts:
+            yield from part.trainable(backbone)
+
+    def after_step(self, backbone: StagedBackbone) -> None:
+        """Let every part project its values."""
+        for part in self.parts:
+            part.after_step(backbone)

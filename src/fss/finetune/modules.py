@@ -1,0 +1,129 @@
+"""Any torch module seen as a backbone of stages, so that strategies work on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Self
+
+from torch import nn
+
+from fss.errors import FssError
+from fss.types import NormMode
+
+LAST = 4
+
+
+class _Held(nn.Module):
+    """Batch norm that stays in evaluation mode, whatever ``train()`` says."""
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode."""
+        return super().train(False)
+
+
+class HeldBatchNorm1d(_Held, nn.BatchNorm1d):
+    """Batch norm over vectors with fixed statistics."""
+
+
+class HeldBatchNorm2d(_Held, nn.BatchNorm2d):
+    """Batch norm over maps with fixed statistics."""
+
+
+class HeldBatchNorm3d(_Held, nn.BatchNorm3d):
+    """Batch norm over volumes with fixed statistics."""
+
+
+_HELD: dict[type[nn.Module], type[nn.Module]] = {
+    nn.BatchNorm1d: HeldBatchNorm1d,
+    nn.BatchNorm2d: HeldBatchNorm2d,
+    nn.BatchNorm3d: HeldBatchNorm3d,
+}
+_PLAIN = {held: plain for plain, held in _HELD.items()}
+
+
+class ModuleStages:
+    """A view of a torch module as a :class:`fss.types.StagedBackbone`; holds no values of its own.
+
+    Attributes:
+        model: the module.
+        channels: empty: nothing is known about the module's maps.
+    """
+
+    def __init__(self, model: nn.Module, stages: Mapping[int, Sequence[str]] | None = None) -> None:
+        """Name what belongs to which stage.
+
+        Args:
+            model: any module.
+            stages: stage, 0 to 4, -> paths of submodules; None puts the whole module into stage 4, which every
+                strategy tunes by default.
+
+        Raises:
+            FssError: if a stage or a path does not exist, or the module is a single layer.
+        """
+        if not any(True for _ in model.children()):
+            raise FssError(
+                f"{type(model).__name__} has no submodules, so that none of its layers can be replaced. Give a model, "
+                "or nn.Sequential(layer)."
+            )
+        known = dict(model.named_modules())
+        given = {LAST: [""]} if stages is None else {k: list(v) for k, v in stages.items()}
+        wrong = [s for s in given if s not in range(LAST + 1)]
+        if wrong:
+            raise FssError(f"stages {wrong} do not exist: give a mapping from 0 to {LAST} to names of submodules.")
+        for name in (n for names in given.values() for n in names):
+            if name not in known:
+                children = ", ".join(n for n, _ in model.named_children())
+                raise FssError(f"{type(model).__name__} has no submodule {name!r}. Its children: {children}.")
+        self.model = model
+        self.channels: tuple[int, ...] = ()
+        self._stages = given
+
+    @property
+    def training(self) -> bool:
+        """Whether the module is in training mode."""
+        return self.model.training
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        self.model.train(mode)
+
+    @property
+    def norm_mode(self) -> NormMode:
+        """Mode of batch norm in training: ``eval`` while it is held."""
+        return "eval" if any(type(m) in _PLAIN for m in self.model.modules()) else "train"
+
+    @norm_mode.setter
+    def norm_mode(self, mode: NormMode) -> None:
+        change = _HELD if mode == "eval" else _PLAIN
+        for module in self.model.modules():
+            if type(module) in change:
+                module.__class__ = change[type(module)]
+                module.train(self.model.training)
+
+    def roots(self, index: int) -> Iterator[tuple[str, nn.Module, str]]:
+        """Yield path, parent and name of each part of a stage; the whole model has no parent and no name.
+
+        Args:
+            index: 0 to 4.
+
+        Yields:
+            The parts, in the order they were given.
+        """
+        for name in self._stages.get(index, []):
+            parent, _, attribute = name.rpartition(".")
+            yield name, self.model.get_submodule(parent), attribute
+
+    def stage(self, index: int) -> nn.Module:
+        """Return the parts of a stage in a list, which is for looking only: replacing its items changes no model.
+
+        Args:
+            index: 0 to 4.
+
+        Returns:
+            The parts.
+        """
+        return nn.ModuleList(parent.get_submodule(attribute) for _, parent, attribute in self.roots(index))
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Iterate over all parameters of the module by name."""
+        return self.model.named_parameters()

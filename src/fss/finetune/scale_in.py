@@ -1,0 +1,56 @@
+"""A new diagonal on the input side of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+from torch import nn
+
+from fss.errors import FssError
+from fss.finetune.base import Strategy
+from fss.finetune.layers import ScaledLayer
+from fss.finetune.scaling import scales, swap_scaled
+from fss.finetune.surgery import check_stages
+from fss.types import StagedBackbone
+
+PER = ("column", "channel")
+
+
+class ScaleIn(Strategy):
+    """Replace W by W S' and train the diagonal S' alone (SVF paper, Tables 9 and 24).
+
+    The paper's W is the convolution as a matrix (Co, Ci k k), section 3.2, so S' has a value per column: per input
+    channel and place in the kernel. ``per=channel`` shares it over the kernel, which scales the input map; the paper
+    does not say which it means. Both are the same for 1x1 convolutions.
+    """
+
+    name: ClassVar[str] = "scale_in"
+
+    def __init__(self, stages: Sequence[int] = (2, 3, 4), per: str = "column") -> None:
+        """Choose what trains.
+
+        Args:
+            stages: stages whose layers are scaled, 0 (stem) to 4.
+            per: ``column`` of the matrix, or input ``channel``.
+
+        Raises:
+            FssError: if a stage does not exist, or ``per`` is neither.
+        """
+        self.stages = check_stages(stages)
+        if per not in PER:
+            raise FssError(f"finetune.per={per} is not known: choose one of {', '.join(PER)}, as finetune.per=column.")
+        self.per = per
+
+    def swap(self, backbone: StagedBackbone) -> list[str]:
+        """Replace layers by scaled ones."""
+        swap_scaled(backbone, self.stages, self._layer)
+        return []
+
+    def _layer(self, layer: nn.Conv2d | nn.Linear) -> ScaledLayer:
+        places = layer.weight[0, 0].numel() if self.per == "column" else 1
+        return ScaledLayer(layer, (getattr(layer, "groups", 1), 1, layer.weight.shape[1], places))
+
+    def trainable(self, backbone: StagedBackbone) -> Iterator[nn.Parameter]:
+        """Yield the diagonals."""
+        return scales(backbone, self.stages)

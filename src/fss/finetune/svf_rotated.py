@@ -1,0 +1,57 @@
+"""Singular spaces turned by a random rotation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from fss.finetune.base import Strategy
+from fss.finetune.factoring import factored_layers, factorise, singular
+from fss.finetune.rotation import random_rotation
+from fss.finetune.surgery import check_stages
+from fss.types import StagedBackbone
+
+
+class SVFRotated(Strategy):
+    """Replace W = U S V^T by U R S R^T V^T with a random rotation R, and train S or nothing (SVF paper, Tables 9, 24).
+
+    The one strategy that changes the network when it is injected: S no longer meets the directions it belongs to,
+    which is what the paper shows. U R and R^T V^T are kept as the outer factors; R is drawn from ``rotation_seed``
+    and the layer's name whenever the strategy is injected.
+    """
+
+    name: ClassVar[str] = "svf_rotated"
+
+    def __init__(self, stages: Sequence[int] = (2, 3, 4), train_s: bool = True, rotation_seed: int = 0) -> None:
+        """Choose what trains.
+
+        Args:
+            stages: stages whose layers are turned, 0 (stem) to 4.
+            train_s: train S; false keeps the turned backbone frozen.
+            rotation_seed: of the rotations, which are not those of the run's ``seed``.
+
+        Raises:
+            FssError: if a stage does not exist.
+        """
+        self.stages = check_stages(stages)
+        self.train_s = train_s
+        self.rotation_seed = rotation_seed
+
+    def swap(self, backbone: StagedBackbone) -> list[str]:
+        """Replace layers by U R, S and R^T V^T."""
+        factorise(backbone, self.stages, self._factors)
+        return []
+
+    def _factors(self, weight: Tensor, groups: int, name: str) -> tuple[Tensor, Tensor, Tensor]:
+        U, S, V = singular(weight.double(), groups, name)
+        rank = U.shape[1]
+        R = random_rotation(rank, groups, self.rotation_seed, name, weight)
+        left = U.reshape(groups, -1, rank) @ R
+        right = R.mT @ V.reshape(groups, rank, -1)
+        return left.reshape(U.shape).to(weight), S.to(weight), right.reshape(V.shape).to(weight)
+
+    def trainable(self, backbone: StagedBackbone) -> Iterator[nn.Parameter]:
+        """Yield S of the turned layers, if it trains."""
+        return (layer.S for layer in factored_layers(backbone, self.stages) if self.train_s)
