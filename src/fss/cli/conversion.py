@@ -15,14 +15,17 @@ from fss.api import Checkpoint, read_checkpoint, rebuild
 from fss.checkpoints.convert import from_release, mismatches, to_release
 from fss.checkpoints.keymaps import keymap, unread_shapes
 from fss.cli.conventions import Released, differences, released_config
+from fss.cli.conversion_advice import BACKBONES, CLASSES, advice
 from fss.cli.edge import determining, identity
 from fss.cli.shells import meta_model
-from fss.data.folds import COCO_CLASSES, FOLDS, PASCAL_CLASSES
 from fss.errors import FssError, unreadable
 from fss.files import atomic
 
 _PREFIX = "module."
-_CLASSES = {"pascal": len(PASCAL_CLASSES), "coco": len(COCO_CLASSES)}
+_NO_STATE = (
+    "{} holds no state dict (a mapping from names to tensors), alone or as the entry state_dict. Give a .pth file of a "
+    "release."
+)
 
 
 def convert_file(path: Path, released: Released, out: Path) -> str:
@@ -39,19 +42,24 @@ def convert_file(path: Path, released: Released, out: Path) -> str:
     Raises:
         FssError: if the file cannot be read, or any key is unknown, missing or of another shape.
     """
+    path, out = path.expanduser(), out.expanduser()
     table = keymap(released.source, released.method)
     config = released_config(released)
+    _apart(path, out)
     content = _read(path)
     state, prefix = _state(path, content)
     wrong = mismatches(state, released_shapes(config, released))
     if wrong:
-        raise FssError("\n".join([f"{path} is not {_words(released)}.", *wrong, *_advice(state, released)]))
-    tensors = from_release(state, table)
+        raise FssError("\n".join([f"{path} is not {_words(released)}.", *wrong, advice(state, released)]))
+    try:
+        tensors = from_release(state, table)
+    except FssError as error:
+        raise FssError(f"{path}: {error}. It was changed after it was saved: fetch it again.") from error
     with path.open("rb") as file:
         digits = hashlib.file_digest(file, "sha256").hexdigest()
     config["backbone"]["weights"] = f"{path.name}, SHA-256 {digits[:16]}"  # nothing else tells two files apart
     card = {"format": 1, "config": config, "determining": determining(config), "identity": identity(config)}
-    facts = {**asdict(released), "prefix": prefix, "epoch": _epoch(content)}
+    facts = {**asdict(released), "prefix": prefix, "epoch": _epoch(content), "order": list(state)}
     facts["unread"] = {k: v for k, v in state.items() if table.unused and k.startswith(table.unused)}
     _write(out, {"state_dict": {f"model.{k}": v for k, v in tensors.items()}, "fss": card, "fss_release": facts})
     return f"{_words(released)}, {len(state)} tensors of {path.name}"
@@ -72,6 +80,8 @@ def export(path: Path, out: Path, source: str | None, merge: bool) -> str:
     Raises:
         FssError: if the release cannot hold the model, or would compute something else.
     """
+    path, out = path.expanduser(), out.expanduser()
+    _apart(path, out)
     checkpoint = read_checkpoint(path)
     facts = checkpoint.released if source in (None, checkpoint.released.get("source")) else {}
     source = source or facts.get("source")
@@ -82,7 +92,10 @@ def export(path: Path, out: Path, source: str | None, merge: bool) -> str:
     differing = differences(checkpoint.config, expected)
     if differing:
         raise FssError(f"{path} would compute something else there: {'; '.join(differing)}. Try another --source.")
-    tensors = to_release(_merged(checkpoint) if merge else checkpoint.state, table)
+    try:
+        tensors = to_release(_merged(checkpoint) if merge else checkpoint.state, table)
+    except FssError as error:
+        raise FssError(f"{path} does not fit {_words(released)}: {error}. Try another --source.") from error
     tensors |= facts.get("unread", {}) or _unread(source, released)
     wrong = mismatches(tensors, released_shapes(expected, released))
     if wrong:
@@ -91,7 +104,9 @@ def export(path: Path, out: Path, source: str | None, merge: bool) -> str:
             "plain convolutions; another stem or width has no place there."
         )
         raise FssError("\n".join([f"{path} does not fit {_words(released)}.", *wrong, hint]))
-    tensors = {facts.get("prefix", "") + k: v.contiguous() for k, v in tensors.items()}
+    order = facts.get("order", [])
+    order = order if set(order) == tensors.keys() else list(tensors)  # --merge gives other names
+    tensors = {facts.get("prefix", "") + k: tensors[k] for k in order}
     _write(out, {"epoch": facts.get("epoch", 0), "state_dict": tensors})
     return f"{_words(released)}, {len(tensors)} tensors"
 
@@ -106,26 +121,31 @@ def released_shapes(config: dict[str, Any], released: Released) -> dict[str, tup
     Returns:
         Release name -> shape, with tensors that it stores and never reads.
     """
-    classes = _CLASSES[released.data] * (FOLDS - 1) // FOLDS + 1
-    model, _ = meta_model(config, classes)
+    model, _ = meta_model(config, CLASSES[released.data])
     tensors = to_release(model.state_dict(), keymap(released.source, released.method))
     unread = unread_shapes(released.source, released.method, released.shot)
     return {**{k: tuple(v.shape) for k, v in tensors.items()}, **unread}
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    if not path.expanduser().is_file():
+    if not path.is_file():
         raise FssError(f"There is no file {path}. Give a .pth file of a release.")
     try:
-        content = torch.load(path.expanduser(), map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged and unsafe files raise many types
         raise FssError(
             f"{path} is no readable checkpoint: {unreadable(error)}. Only plain tensors are read; fetch it again, or "
             "save its state dict alone where you trust it."
         ) from error
     if not isinstance(content, Mapping):
-        raise FssError(f"{path} holds no state dict (a mapping from names to tensors)")
+        raise FssError(_NO_STATE.format(path))
     return content
+
+
+def _apart(path: Path, out: Path) -> None:
+    """Refuse to write over the file that is read."""
+    if path.resolve() == out.resolve():
+        raise FssError(f"--out {out} is the file to convert, which would be lost. Give another --out.")
 
 
 def _state(path: Path, content: Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:
@@ -133,7 +153,7 @@ def _state(path: Path, content: Mapping[str, Any]) -> tuple[dict[str, Tensor], s
     nested = content.get("state_dict")
     state = nested if isinstance(nested, Mapping) else content
     if not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise FssError(f"{path} holds no state dict (a mapping from names to tensors)")
+        raise FssError(_NO_STATE.format(path))
     prefix = _PREFIX if all(str(k).startswith(_PREFIX) for k in state) else ""
     return {str(k).removeprefix(prefix): v for k, v in state.items()}, prefix
 
@@ -149,29 +169,14 @@ def _words(released: Released) -> str:
     return f"{released.source}'s {released.method}{svf} on {released.backbone}, {where}"
 
 
-def _advice(state: Mapping[str, Tensor], released: Released) -> list[str]:
-    """Guess from telling names what the file is."""
-    hints = []
-    names = " ".join(state)
-    if (".vector_S" in names) != (released.finetune == "svf"):
-        hints.append("--finetune svf" if ".vector_S" in names else "--finetune freeze")
-    if (".downsample." in names) == (released.backbone == "vgg16"):
-        hints.append("--backbone resnet50" if ".downsample." in names else "--backbone vgg16")
-    for name, method in (("gram_merge.", "bam"), ("alpha_conv.", "pfenet"), ("encoder.", "base_learner")):
-        if (f" {name}" in f" {names}") and released.method != method:
-            hints.append(f"--method {method}")
-    if "layer0p." in names and released.source != "svf":
-        hints.append("--source svf")
-    if "kshot_rw.2.bias" in state and len(state["kshot_rw.2.bias"]) != released.shot:
-        hints.append(f"--shot {len(state['kshot_rw.2.bias'])}")
-    if "kshot_rw.2.bias" not in state and released.shot > 1 and released.method in ("baseline", "bam"):
-        hints.append("--shot 1")
-    return [f"By its names it needs {' '.join(hints)}."] if hints else []
-
-
 def _released(config: dict[str, Any], source: str, merge: bool) -> Released:
     node = {group: str(config[group]["name"]) for group in ("method", "backbone", "data", "finetune")}
-    data = node["data"] if node["data"] in _CLASSES else "pascal"
+    if node["backbone"] not in BACKBONES:
+        raise FssError(
+            f"No release has the backbone {node['backbone']}: only models on {', '.join(BACKBONES)} can be "
+            "written with --to-release."
+        )
+    data = node["data"] if node["data"] in CLASSES else "pascal"
     finetune = "svf" if node["finetune"] == "svf" and not merge else "freeze"
     return Released(source, node["method"], node["backbone"], data, config["shot"], finetune, config["fold"])
 
@@ -190,7 +195,7 @@ def _unread(source: str, released: Released) -> dict[str, Tensor]:
 
 def _write(out: Path, content: dict[str, Any]) -> None:
     try:
-        with atomic(out.expanduser()) as file:
+        with atomic(out) as file:
             torch.save(content, file)
     except OSError as error:
         raise FssError(f"Cannot write {out}: {error.strerror or error}. Give another --out.") from error
