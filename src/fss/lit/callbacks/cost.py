@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sized
+from statistics import median
 from typing import Any
 
 import pytorch_lightning as pl
@@ -19,11 +21,17 @@ class CostMeter(pl.Callback):
     Attributes:
         seconds: stage (``train``, ``test``) -> wall seconds of this process.
         saved_bytes: bytes saved for backward by one training step.
+        steps_per_epoch: optimiser steps of a whole epoch, whatever ``limit_train_batches`` leaves of it.
+        tested: test episodes that this process has seen.
     """
 
     def __init__(self) -> None:
         self.seconds = {"train": 0.0, "test": 0.0}
         self.saved_bytes = 0
+        self.steps_per_epoch: int | None = None
+        self.tested = 0
+        self._laps: list[float] = []  # between ends of batches, waiting for data included
+        self._lap: float | None = None
         self._started = 0.0
         self._training = False
         self._hooks: torch.autograd.graph.saved_tensors_hooks | None = None
@@ -39,6 +47,9 @@ class CostMeter(pl.Callback):
             "peak_memory_mb": round(peak / 2**20, 3),
             "memory_kind": "cuda" if cuda else "saved_for_backward",
             "saved_for_backward_mb": round(self.saved_bytes / 2**20, 3),
+            "step_ms": round(1000 * median(self._laps), 3) if self._laps else None,
+            "steps_per_epoch": self.steps_per_epoch,
+            "test_episode_ms": round(1000 * self.seconds["test"] / self.tested, 3) if self.tested else None,
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -58,6 +69,8 @@ class CostMeter(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock and the allocator's peak."""
         self._started, self._training = time.perf_counter(), True
+        loader = trainer.train_dataloader
+        self.steps_per_epoch = len(loader) if isinstance(loader, Sized) else None
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
 
@@ -65,6 +78,31 @@ class CostMeter(pl.Callback):
         """Stop the clock."""
         self.seconds["train"] += time.perf_counter() - self._started
         self._training = False
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start a lap: validation lies between epochs."""
+        self._lap = None
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Take the time since the end of the last batch of this epoch."""
+        now = time.perf_counter()
+        if self._lap is not None:
+            self._laps.append(now - self._lap)
+        self._lap = now
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count episodes, or the pictures of ordinary batches."""
+        self.tested += len(batch.query if hasattr(batch, "query") else batch[0])
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
