@@ -28,11 +28,12 @@ COUNTS = {  # at least; a group that shrinks or moves would be checked in vain
     "backbone": 3,
     "data": 3,
     "debug": 2,
-    "experiment": 1,
+    "experiment": 25,
     "finetune": 3,
     "logger": 3,
     "method": 1,
     "recipe": 4,
+    "size": 1,
     "trainer": 3,
 }
 OPTIONS = sorted(  # a leading underscore marks a part of other files
@@ -42,6 +43,7 @@ FAMILIES: dict[str, tuple[str, tuple[type, ...]]] = {
     "method": ("methods", (FewShotHead, BaseLearner)),
     "finetune": ("finetune", (Strategy,)),
 }
+SETTINGS = ("experiment", "debug", "size")  # files that set keys of other groups
 WITH_TARGET = [(g, o) for g, o in OPTIONS if g in ("method", "finetune", "backbone")]
 
 
@@ -50,6 +52,11 @@ def _hydra() -> Iterator[None]:
     prepare_hydra()
     with initialize_config_dir(str(CONF), version_base="1.3", job_name="test"):
         yield
+
+
+def choice(group: str, option: str) -> str:
+    """A size stands in no defaults list: it is added to any experiment."""
+    return f"{'+' * (group == 'size')}{group}={option}"
 
 
 def composed(*overrides: str, name: str = "config") -> DictConfig:
@@ -67,7 +74,7 @@ def test_every_group_is_counted() -> None:
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_with_the_defaults(group: str, option: str) -> None:
     # an experiment and a debug preset are added, everything else replaces a default
-    config = plain(composed(f"{group}={option}"))
+    config = plain(composed(choice(group, option)))
     check(config)
     assert slug(config)
     if group in ("method", "finetune", "recipe", "data"):
@@ -93,7 +100,7 @@ def imported(target: str) -> Any:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_target_exists(group: str, option: str) -> None:
-    for target in targets(plain(composed(f"{group}={option}"))[group]) if group not in ("experiment", "debug") else []:
+    for target in targets(plain(composed(f"{group}={option}"))[group]) if group not in SETTINGS else []:
         assert callable(imported(target)), target
 
 
