@@ -133,3 +133,6 @@ def test_two_sweeps_share_the_cells(place: Path) -> None:
     assert len(runs(place, "debug")) == 4
     done = sum(s.text().count("- Result: ") for s in sweeps)
     assert done == 4, "each run prints its result once"
+    code, text = call(place, "fss", "sweep", "status", *options[2:])
+    assert code == 0, text
+    assert "4 runs: 4 done" in text

@@ -11,6 +11,7 @@ from fss.cli.predict import PairsCommand, predict
 from fss.cli.prepare import prepare
 from fss.cli.pretrain import pretrain
 from fss.cli.report import report
+from fss.cli.sweep import app as sweep_app
 
 app = typer.Typer(
     name="fss",
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 data_app.command()(prepare)
 app.add_typer(data_app, name="data")
+app.add_typer(sweep_app, name="sweep")
 app.command()(pretrain)
 app.command()(report)
 app.command()(convert)
