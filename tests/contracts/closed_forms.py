@@ -129,12 +129,17 @@ def adapter(network: Network) -> Counts:
     return counts
 
 
+def lora(network: Network) -> Counts:
+    return {f"{c.name}.{f}": 8 * size for c in convs(network, DEEP) for f, size in (("A", c.columns), ("B", c.out))}
+
+
 EXPECTED: dict[str, Callable[[Network], Counts]] = {
     "adapter": adapter,
     "bias": bias,
     "bn": norm,
     "freeze": lambda network: {},
     "full": full,
+    "lora": lora,
     "part": full,  # all kernels of stages 2 to 4 are 1x1 or 3x3
     "rotation_scale": lambda network: {f"{c.name}.S": c.out for c in convs(network, DEEP)},
     "scale_in": lambda network: {f"{c.name}.scale": c.columns for c in convs(network, DEEP)},

@@ -42,6 +42,7 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {n: (n, ()) for n in NAMES} |
     "svf_rotated-frozen": ("svf_rotated", ("finetune.train_s=false",)),
     "svf_bounded-svb": ("svf_bounded", ("finetune.rule=svb",)),
     "svf_bounded-clamp": ("svf_bounded", ("finetune.rule=clamp", "finetune.epsilon=0")),
+    "lora-rank1": ("lora", ("finetune.rank=1", "finetune.alpha=0.5", "finetune.stages=[0,1]")),
     "adapter-wide": ("adapter", ("finetune.stages=[0,4]", "finetune.reduction=1")),
 }
 CHANGES_THE_NETWORK = {"svf_rotated"}  # its formula is not W at the start

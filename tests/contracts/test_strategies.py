@@ -78,7 +78,7 @@ def step(backbone: StagedModule, strategy: Strategy) -> None:
 
 def test_the_folder_is_not_empty() -> None:
     assert {"freeze", "full", "svf"} <= set(NAMES)
-    assert len(NAMES) >= 14
+    assert len(NAMES) >= 15
 
 
 def test_output_is_unchanged_on_injection(variant: str) -> None:
@@ -291,6 +291,8 @@ def test_other_backbones_stay_untouched(variant: str) -> None:
         (lambda: build_strategy(node("svf_bounded", "finetune.rule=max")), "rule=max.*relative, svb, clamp"),
         (lambda: build_strategy(node("svf_bounded", "finetune.epsilon=-1")), "epsilon=-1.*from 0 up"),
         (lambda: build_strategy(node("adapter", "finetune.reduction=0")), "reduction=0.*from 1 up"),
+        (lambda: build_strategy(node("lora", "finetune.rank=0")), "rank=0.*from 1 up"),
+        (lambda: build_strategy(node("lora", "finetune.alpha=0")), "alpha=0.*above 0"),
         (lambda: build_strategy(node("svf", "finetune.factors=[X]")), "factors"),
         (lambda: build_strategy(node("full", "finetune.stages=[9]")), "stages"),
     ],

@@ -38,7 +38,9 @@ class SVFAttention(TunedLayer):
             "batch_first": plain.batch_first,
         }
         self.batch_first = plain.batch_first
-        self._qkv_same_embed_dim = False  # torch's encoder layer would read the weights past this layer
+        # torch's encoder layers read these, and then do not take the weights of attention past its forward
+        self._qkv_same_embed_dim = False
+        self.in_proj_bias = None
         self.in_proj = in_proj
         self.out_proj = out_proj
 

@@ -63,6 +63,19 @@ class ConvGeometry:
         """
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
+    def lift(self, inner: Tensor, left: Tensor, bias: Tensor | None) -> Tensor:
+        """Apply the left one of two factors, as a 1x1 convolution.
+
+        Args:
+            inner: (N, groups * R, h, w), what :meth:`run` made of the right one.
+            left: (Co, R).
+            bias: (Co), or None.
+
+        Returns:
+            (N, Co, h, w).
+        """
+        return F.conv2d(inner, left.reshape(*left.shape, 1, 1), bias, groups=self.groups)
+
     def build(self, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
         """Build a convolution of this geometry.
 
@@ -111,6 +124,19 @@ class LinearGeometry:
             (..., Co).
         """
         return F.linear(x, weight, bias)
+
+    def lift(self, inner: Tensor, left: Tensor, bias: Tensor | None) -> Tensor:
+        """Apply the left one of two factors of an unstacked matrix.
+
+        Args:
+            inner: (..., R), what :meth:`run` made of the right one.
+            left: (Co, R).
+            bias: (Co), or None.
+
+        Returns:
+            (..., Co).
+        """
+        return F.linear(inner, left, bias)
 
     def build(self, weight: Tensor, bias: Tensor | None) -> nn.Linear:
         """Build a linear layer.

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from typing import ClassVar, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fss.finetune.geometry import ConvGeometry, LinearGeometry, geometry_of
@@ -136,7 +135,7 @@ class SVFConv2d(FactoredLayer):
         g = self.geometry.groups
         inner = self.geometry.run(x, self.V, None)
         left = self.U.view(g, -1, self.U.shape[1]) * self.values.view(g, 1, -1)
-        return F.conv2d(inner, left.reshape(*self.U.shape, 1, 1), self.bias, groups=g)
+        return self.geometry.lift(inner, left.reshape(self.U.shape), self.bias)
 
 
 class SVFLinear(FactoredLayer):
@@ -161,8 +160,8 @@ class SVFLinear(FactoredLayer):
             (..., Co).
         """
         if self.geometry.groups > 1:
-            return F.linear(x, self.weight, self.bias)
-        return F.linear(F.linear(x, self.V), self.U * self.values, self.bias)
+            return self.geometry.run(x, self.weight, self.bias)
+        return self.geometry.lift(self.geometry.run(x, self.V, None), self.U * self.values, self.bias)
 
 
 class ScaledLayer(TunedLayer):

@@ -1,0 +1,118 @@
+"""Low-rank adaptation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fss.errors import FssError
+from fss.finetune.base import Strategy
+from fss.finetune.geometry import geometry_of
+from fss.finetune.layers import TunedLayer
+from fss.finetune.surgery import check_stages, find, plain_layers
+from fss.finetune.svd import rebuild
+from fss.types import StagedBackbone
+
+
+class LoRALayer(TunedLayer):
+    """A frozen weight and a trained one of low rank beside it: y = W x + (alpha / r) B A x + bias.
+
+    Attributes:
+        weight: the plain layer's, (Co, ...); for a convolution (Co, Ci / groups, k, k).
+        bias: (Co), or None.
+        A: random at first, (groups * r, ...); it carries kernel, stride, padding and dilation.
+        B: zero at first, (Co, r).
+    """
+
+    def __init__(self, layer: nn.Conv2d | nn.Linear, rank: int, alpha: float) -> None:
+        """Take over a layer.
+
+        Args:
+            layer: the plain one.
+            rank: r, per group.
+            alpha: numerator of the factor.
+
+        Raises:
+            FssError: if a convolution pads with anything but zeros.
+        """
+        super().__init__()
+        self.geometry = geometry_of(layer)
+        self.weight = layer.weight
+        self.bias = layer.bias
+        self.factor = alpha / rank
+        weight = layer.weight.detach()
+        self.A = nn.Parameter(weight.new_empty(self.geometry.groups * rank, *weight.shape[1:]))
+        self.B = nn.Parameter(weight.new_zeros(weight.shape[0], rank))
+        nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))  # that of torch's layers
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply both weights.
+
+        Args:
+            x: what the plain layer takes.
+
+        Returns:
+            What it returns.
+        """
+        inner = self.geometry.run(x, self.A, None)
+        return self.geometry.run(x, self.weight, self.bias) + self.geometry.lift(inner, self.B * self.factor, None)
+
+    @property
+    def plain_size(self) -> int:
+        """Number of values of the plain layer's weight and bias."""
+        return self.weight.numel() + (0 if self.bias is None else self.bias.numel())
+
+    @torch.no_grad()
+    def merge(self) -> nn.Module:
+        """Return a plain layer with equal output."""
+        ones = self.A.new_full((self.A.shape[0],), self.factor)
+        low = rebuild(self.B, ones, self.A, self.geometry.groups)
+        return self.geometry.build(self.weight + low.reshape(self.weight.shape), self.bias)
+
+
+class LoRA(Strategy):
+    """Replace W by W + (alpha / r) B A and train A and B (Hu et al., arXiv 2106.09685, section 4.1); not in the paper.
+
+    A convolution of k x k has A of k x k from Ci to r channels and B of 1x1 from r to Co, as in the PEFT library. That
+    library is not used: its A ignores the dilation of a convolution, so stages 3 and 4 could not be tuned.
+    """
+
+    name: ClassVar[str] = "lora"
+
+    def __init__(self, stages: Sequence[int] = (2, 3, 4), rank: int = 8, alpha: float = 8.0) -> None:
+        """Choose what trains.
+
+        Args:
+            stages: stages whose layers get a low-rank weight, 0 (stem) to 4.
+            rank: r, of each group of a convolution.
+            alpha: numerator of the factor.
+
+        Raises:
+            FssError: if a stage does not exist, the rank is no whole number from 1 up, or alpha is not above 0.
+        """
+        self.stages = check_stages(stages)
+        if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+            raise FssError(f"finetune.rank={rank} is not allowed: give a whole number from 1 up, as 8.")
+        if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not 0 < alpha < math.inf:
+            raise FssError(f"finetune.alpha={alpha} is not allowed: give a number above 0, as 8.")
+        self.rank = rank
+        self.alpha = float(alpha)
+
+    def swap(self, backbone: StagedBackbone) -> list[str]:
+        """Put a low-rank weight beside each convolution and linear layer; attention, no layer in torch, stays."""
+        kinds = nn.Conv2d | nn.Linear | nn.MultiheadAttention
+        for site in plain_layers(backbone, self.stages, lambda m: isinstance(m, kinds)):
+            if isinstance(site.module, nn.Conv2d | nn.Linear):
+                site.put(LoRALayer(site.module, self.rank, self.alpha))
+        return []
+
+    def trainable(self, backbone: StagedBackbone) -> Iterator[nn.Parameter]:
+        """Yield A and B of every layer."""
+        for site in find(backbone, self.stages, lambda m: isinstance(m, LoRALayer)):
+            assert isinstance(site.module, LoRALayer)
+            yield site.module.A
+            yield site.module.B
