@@ -21,7 +21,8 @@ class PFENet(FewShotHead):
 
     Several supports are averaged, and no parameter depends on their number. The original and the SVF release share
     all modules and names. They differ in ``bins`` on COCO (shares of the feature map against the SVF release's
-    60, 30, 15, 8), in the backbone's dilation and in its batch norm while training; see conf/preset.
+    60, 30, 15, 8), in the backbone's dilation and in its batch norm while training; see
+    conf/experiment/release_pfenet.yaml.
     """
 
     name: ClassVar[str] = "pfenet"
