@@ -12,8 +12,9 @@ import pytorch_lightning as pl
 import torch
 
 from fss.api import Checkpoint, read_checkpoint
-from fss.cli.base_stage import NAME, RUNS, checkpoint_of, command, differences, find, stage_one
+from fss.cli.base_stage import NAME, NOTES, RUNS, checkpoint_of, command, differences, find, stage_one
 from fss.cli.build import build_base_data, build_base_learner, build_recipe, build_strategy
+from fss.cli.cells import once
 from fss.cli.edge import slug
 from fss.cli.loggers import build_loggers
 from fss.cli.phases import card, finished, fit, test
@@ -32,11 +33,6 @@ from fss.lit.callbacks.seeding import StepSeed
 
 log = logging.getLogger(__name__)
 
-NOTES = {
-    "base": "the tested checkpoint is the best on these very pictures, by base classes: no novel class was scored",
-    "last": "the weights after the last epoch were tested: nothing was selected",
-}
-
 
 def train_base_learner(job: Job, source: SegmentationSource) -> float:
     """Train and test a base learner.
@@ -47,16 +43,8 @@ def train_base_learner(job: Job, source: SegmentationSource) -> float:
 
     Returns:
         mIoU over the base classes of the validation pictures, in percent.
-
-    Raises:
-        FssError: if the selection looks at novel classes, which a base learner does not know.
     """
     config = job.config
-    if config["selection"] not in NOTES:
-        raise FssError(
-            f"selection={config['selection']} does not go with method={NAME}, which knows no novel classes: choose "
-            "base (best on the validation pictures) or last."
-        )
     hush()
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
         remove_leftovers(job.folder)
@@ -154,10 +142,9 @@ def _train_first(job: Job) -> Path:
     name = slug(config)
     first = Job(config, RUNS / config["group"] / name, name)
     log.info("There is no base learner for this data set, backbone and fold: training it first, in %s", first.folder)
-    log.info("(the same as: %s; method.base_learner.train_if_missing=false stops instead)", command(job.config))
-    if finished(first) is None:
-        miou = train_base_learner(first, build_source(config["data"]))
-        log.info("The base learner is ready: mIoU %.2f over the base classes. Now %s.", miou, job.name)
+    log.info("(by hand: %s; method.base_learner.train_if_missing=false stops instead)", command(job.config))
+    once(first, lambda job: train_base_learner(job, build_source(job.config["data"])))
+    log.info("The base learner is ready: mIoU %.2f over the base classes. Now %s.", finished(first), job.name)
     if "wandb" in sys.modules:
         sys.modules["wandb"].finish()  # the second stage is a run of its own
     return checkpoint_of(first.folder, config["selection"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,12 @@ _TRAINER = (
     "accelerator", "devices", "num_nodes", "strategy", "precision", "deterministic", "enable_progress_bar",
     "log_every_n_steps", "limit_train_batches", "limit_val_batches", "limit_test_batches",
 )  # fmt: skip
+NOTES = {
+    "base": "the tested checkpoint is the best on these very pictures, by base classes: no novel class was scored",
+    "last": "the weights after the last epoch were tested: nothing was selected",
+}
+"""Selections that a base learner knows, and what they mean."""
+
 _NOT_COMPARED = ("_target_", "weights", "dilation", NAME)
 
 
@@ -56,9 +62,12 @@ def settled(config: Config) -> Config:
         The same, or a copy with ``method.base_learner.identity`` or ``backbone.base_learner``.
 
     Raises:
-        FssError: if one is needed, there is none, and none may be trained.
+        FssError: if one is needed, there is none, and none may be trained; or if a base learner is to be trained in
+            another way than the one there is.
     """
     trains = config["method"]["name"] == NAME
+    if trains:
+        _check_own(config)
     of_weights = config["backbone"]["weights"] == NAME
     node = config["method"].get(NAME)
     if of_weights and (trains or node is not None):
@@ -77,28 +86,18 @@ def settled(config: Config) -> Config:
 
 
 def find(config: Config, wanted: str | None = None) -> Found | None:
-    """Look below ``multirun/`` for the newest finished base learner of a data set, backbone and fold.
+    """Look below ``multirun/`` for a finished base learner of a data set, backbone and fold.
 
     Runs of the group ``debug`` count for others of that group only.
 
     Args:
         config: of the run that needs it.
-        wanted: identity that it must have; None: any.
+        wanted: identity that it must have; None: any, and the newest one is taken.
 
     Returns:
         The base learner, or None.
     """
-    dated = sorted(((p.stat().st_mtime, p) for p in RUNS.rglob("result.json")), reverse=True)
-    for _, path in dated:
-        result = _result(path)
-        if result is None or differences(result.config, config):
-            continue
-        if result.key.experiment == "debug" and config["group"] != "debug":
-            continue
-        file = checkpoint_of(path.parent, result.selection.rule)
-        if file.is_file() and wanted in (None, result.identity):
-            return Found(file, result.identity, result.scores.miou)
-    return None
+    return next((found for found in _fitting(config) if wanted in (None, found.identity)), None)
 
 
 def checkpoint_of(folder: Path, rule: str) -> Path:
@@ -136,14 +135,13 @@ def stage_one(config: Config) -> Config:
 
     Returns:
         Resolved configuration: ``method=base_learner`` with the run's data, fold, backbone, seed and hardware.
-
-    Raises:
-        FssError: if an option among the overrides is wrong.
     """
     own = [str(o) for o in config["method"].get(NAME, {}).get("overrides", [])]
     choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
     picked = [f"{group}={choices[group]}" for group in ("data", "debug") if choices.get(group)]
+    picked += [f"+size={choices['size']}"] if choices.get("size") else []  # no entry of the defaults list
     picked = picked or [f"data={config['data']['name']}"]
+    picked += [f"++data.base.{k}={v}" for k, v in config["data"].get("base", {}).items()]
     base = plain(compose("config", overrides=[*picked, f"method={NAME}", *own]))
     given = {o.split("=", 1)[0].lstrip("+~") for o in own}
 
@@ -154,11 +152,11 @@ def stage_one(config: Config) -> Config:
 
     take(list(_SHARED), base, config)
     take(list(_TRAINER), base["trainer"], config["trainer"], "trainer.")
-    take(list(config["backbone"]), base["backbone"], config["backbone"], "backbone.")
+    backbone = [k for k, v in config["backbone"].items() if (k, v) != ("weights", NAME)]
+    take(backbone, base["backbone"], config["backbone"], "backbone.")
     reader = [k for k in config["data"]["source"] if k != "_target_"]
     take(reader, base["data"], config["data"], "data.")
     take(reader, base["data"]["source"], config["data"]["source"], "data.")
-    check(base)
     return base
 
 
@@ -171,26 +169,76 @@ def command(config: Config) -> str:
     data, backbone = config["data"], config["backbone"]
     words = [f"method={NAME}", f"data={data['name']}", f"data.root={data['root']}", f"backbone={backbone['name']}"]
     words += [f"backbone.{k}={backbone[k]}" for k in ("stem", "width") if k in backbone]
-    return f"python train.py {' '.join(words)} fold={config['fold']}"
+    words += [f"backbone.weights={backbone['weights']}"] if backbone["weights"] not in (NAME, "imagenet") else []
+    words += [f"fold={config['fold']}", f"seed={config['seed']}", *config["method"].get(NAME, {}).get("overrides", [])]
+    return f"python train.py {' '.join(words)}"
+
+
+def _fitting(config: Config) -> Iterator[Found]:
+    """Yield the finished base learners that fit a run, newest first."""
+    dated = sorted(((p.stat().st_mtime, p) for p in RUNS.rglob("result.json")), reverse=True)
+    for _, path in dated:
+        result = _result(path)
+        if result is None or differences(result.config, config):
+            continue
+        if result.key.experiment == "debug" and config["group"] != "debug":
+            continue
+        file = checkpoint_of(path.parent, result.selection.rule)
+        if file.is_file():
+            yield Found(file, result.identity, result.scores.miou)
 
 
 def _chosen(config: Config, node: Mapping[str, Any]) -> str:
     if node["checkpoint"] is not None:
         return _content_hash(Path(node["checkpoint"]).expanduser())
-    if node["train_if_missing"]:
-        found = find(config)
-        return found.identity if found is not None else identity(stage_one(config))
-    return _existing(config).identity
+    if not node["train_if_missing"]:
+        return _existing(config).identity
+    found, own = _preferred(config)
+    if found is not None:
+        return found.identity
+    try:
+        check(own)
+    except FssError as error:
+        raise FssError(
+            f"The base learner that this run would train first: {error} Options of that training go into "
+            f"method.base_learner.overrides, or train it by itself: {command(config)}"
+        ) from error
+    return identity(own)
+
+
+def _preferred(config: Config) -> tuple[Found | None, Config]:
+    """Return the base learner to use, if there is one, and the training that would make it.
+
+    The very one that the run would train comes first, so that a newer one does not change what the run is.
+    """
+    own = stage_one(config)
+    wanted, fitting = identity(own), list(_fitting(config))
+    return next((f for f in fitting if f.identity == wanted), fitting[0] if fitting else None), own
 
 
 def _existing(config: Config) -> Found:
-    found = find(config)
+    found, _ = _preferred(config)
     if found is None:
         raise FssError(
             f"There is no finished base learner below {RUNS}/ for data={config['data']['name']}, "
             f"backbone={config['backbone']['name']} and fold={config['fold']}. Train one: {command(config)}"
         )
     return found
+
+
+def _check_own(config: Config) -> None:
+    """Refuse options that the training of a base learner does not follow."""
+    finetune = config["finetune"]
+    if finetune["name"] != "full" or finetune["stages"] != [0, 1, 2, 3, 4] or not finetune["train_norm"]:
+        raise FssError(
+            f"finetune={finetune['name']} with these options does not go with method={NAME}, which trains the whole "
+            f"network, batch norm included. Leave the options of finetune out: python train.py method={NAME}"
+        )
+    if config["selection"] not in NOTES:
+        raise FssError(
+            f"selection={config['selection']} does not go with method={NAME}, which knows no novel classes: choose "
+            "base (best on the validation pictures) or last."
+        )
 
 
 def _content_hash(path: Path) -> str:

@@ -16,13 +16,25 @@ from fss.cli.phases import show
 from fss.cli.signals import ending_on_signals
 from fss.cli.tidy import tidy
 from fss.cli.trainer import Job
+from fss.cli.values import number
 from fss.errors import FssError
 from fss.files import remove_leftovers
 
 if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
     from fss.api import Checkpoint
+    from fss.data.datamodule import FewShotDataModule
+    from fss.finetune.base import Strategy
+    from fss.lit.callbacks.result import RunFacts
+    from fss.lit.episodic import EpisodicModule
+    from fss.lit.generalised import GeneralisedModule
+    from fss.methods.segmenter import FewShotSegmenter
 
 log = logging.getLogger(__name__)
+
+TASKS = ("episodes", "generalised")
+MERGES = ("final", "base")
 
 
 def run(cfg: DictConfig) -> float:
@@ -58,6 +70,8 @@ def _run(asked: dict[str, Any]) -> float:
     refuse_strangers(checkpoint.path, [checkpoint.config[group] for group in theirs])
     config = merged(asked, checkpoint.config)
     check(config)
+    if "task" in config:
+        _check_generalised(config, checkpoint)
     name = test_name(config)
     folder = Path(asked["out"] or checkpoint.path.parent.parent / name)
     if asked["out"] and HydraConfig.get().mode is RunMode.MULTIRUN:
@@ -74,7 +88,8 @@ def test_name(config: dict[str, Any]) -> str:
     Returns:
         The name of its folder, another one for every seed, shot, fold and rule.
     """
-    what = f"{config['shot']}shot-{config['data']['name']}{config['fold']}-s{config['test_seed']}"
+    task = f"{config['task']}-" if "task" in config else ""
+    what = f"{task}{config['shot']}shot-{config['data']['name']}{config['fold']}-s{config['test_seed']}"
     return f"eval-{what}-{identity(config)[:6]}"
 
 
@@ -89,8 +104,10 @@ def merged(asked: dict[str, Any], trained: dict[str, Any]) -> dict[str, Any]:
         The configuration of the test.
 
     Raises:
-        FssError: if the fold differs and ``cross_fold`` is not set, or both a list and a rule to draw are given.
+        FssError: if the fold differs and ``cross_fold`` is not set, both a list and a rule to draw are given, or the
+            task or one of its options is not known.
     """
+    _check_task(asked)
     config = {
         **trained,
         "trainer": {**trained["trainer"], **_hardware(asked["trainer"])},
@@ -107,10 +124,33 @@ def merged(asked: dict[str, Any], trained: dict[str, Any]) -> dict[str, Any]:
         if asked[name] is not None:
             config[target] = asked[name]
     config["data"].update(_episodes(asked))
+    if asked["task"] != TASKS[0]:  # else the configuration stays as before there were tasks, and so do folders
+        config |= {"task": asked["task"], "tau": asked["tau"], "merge": asked["merge"]}
+    if _is_foreign(config, trained):
+        config["method"] = _without_base_labels(config)
     if asked["root"] is not None:
         config["data"]["root"] = asked["root"]
         config["data"]["source"] = {**config["data"]["source"], "root": asked["root"]}
     return config
+
+
+def _is_foreign(config: dict[str, Any], trained: dict[str, Any]) -> bool:
+    """Tell whether the test has other base classes than the training."""
+    return any(
+        (config["fold"], config["data"].get(key)) != (trained["fold"], trained["data"].get(key))
+        for key in ("name", "scheme")
+    )
+
+
+def _without_base_labels(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the method's settings for a test whose base classes its base learner does not know."""
+    if "task" in config:
+        raise FssError(
+            "task=generalised scores the base classes of the training, which another fold or data set does not have: "
+            "leave fold and data out."
+        )
+    method = dict(config["method"])
+    return {**method, "wants": {**method.get("wants", {}), "base_labels": False}}
 
 
 def _episodes(asked: dict[str, Any]) -> dict[str, Any]:
@@ -142,16 +182,34 @@ def _hardware(trainer: dict[str, Any]) -> dict[str, Any]:
     return {k: trainer[k] for k in names}
 
 
+def _check_task(asked: dict[str, Any]) -> None:
+    for name, allowed in (("task", TASKS), ("merge", MERGES)):
+        if asked[name] not in allowed:
+            raise FssError(f"{name}={asked[name]} is not known: choose one of {', '.join(allowed)}.")
+    number("tau", asked["tau"], 0.0, 1.0)
+    if asked["task"] == "generalised" and (asked["episodes"] is not None or asked["sampler"] is not None):
+        raise FssError(
+            "task=generalised draws its episodes by a rule of its own, over all validation pictures: leave "
+            "episodes and sampler out."
+        )
+
+
+def _check_generalised(config: dict[str, Any], checkpoint: Checkpoint) -> None:
+    if not any(name.startswith("companion.") for name in checkpoint.state):
+        raise FssError(
+            f"task=generalised needs a base learner beside the head; {checkpoint.path} of "
+            f"method={config['method']['name']} has none. Give a checkpoint of method=bam: python train.py method=bam"
+        )
+
+
 def _test(job: Job, checkpoint: Checkpoint) -> float:
     import pytorch_lightning as pl
 
     from fss.api import rebuild
-    from fss.cli.build import build_data, build_recipe
+    from fss.cli.build import build_data
     from fss.cli.instantiate import build_source
     from fss.cli.quiet import hush
-    from fss.cli.trainer import build_trainer, facts
-    from fss.lit.callbacks.backbone import BackboneFinetune
-    from fss.lit.episodic import EpisodicModule
+    from fss.cli.trainer import facts
 
     hush()
     config = job.config
@@ -162,16 +220,48 @@ def _test(job: Job, checkpoint: Checkpoint) -> float:
     data.setup("test")
     pl.seed_everything(config["test_seed"], workers=True, verbose=False)
     model, strategy = rebuild(checkpoint)
-    novel = list(data.novel_classes.values())
-    module = EpisodicModule(
-        model, build_recipe(config["recipe"]), train_classes=novel, val_classes=novel, test_classes=novel
-    )
-    note = f"tested by eval.py from {checkpoint.path.name} of run {checkpoint.identity[:12]}"
-    trainer = build_trainer(
-        job, BackboneFinetune(strategy), facts(config, note, checkpoint.config["shot"]), logger=False
-    )
+    known = facts(
+        config, f"tested by eval.py from {checkpoint.path.name} of run {checkpoint.identity[:12]}",
+        checkpoint.config["shot"],
+    )  # fmt: skip
+    make = _generalised if "task" in config else _episodic
+    module, trainer = make(job, model, data, strategy, known)
     with ending_on_signals():
         trainer.test(module, datamodule=data, verbose=False)
     if trainer.is_global_zero:
         show(job.folder)
-    return 100 * module.test_scores.miou
+    return 100 * float(module.test_scores.miou)
+
+
+def _episodic(
+    job: Job, model: FewShotSegmenter, data: FewShotDataModule, strategy: Strategy, known: RunFacts
+) -> tuple[EpisodicModule, pl.Trainer]:
+    from fss.cli.build import build_recipe
+    from fss.cli.trainer import build_trainer
+    from fss.lit.callbacks.backbone import BackboneFinetune
+    from fss.lit.episodic import EpisodicModule
+
+    novel = list(data.novel_classes.values())
+    module = EpisodicModule(
+        model, build_recipe(job.config["recipe"]), train_classes=novel, val_classes=novel, test_classes=novel,
+        base_classes=len(data.streams.classes.base),
+    )  # fmt: skip
+    return module, build_trainer(job, BackboneFinetune(strategy), known, logger=False)
+
+
+def _generalised(
+    job: Job, model: FewShotSegmenter, data: FewShotDataModule, strategy: Strategy, known: RunFacts
+) -> tuple[GeneralisedModule, pl.Trainer]:
+    from fss.cli.trainer import assemble
+    from fss.data.folds import name_classes
+    from fss.lit.callbacks.backbone import BackboneFinetune
+    from fss.lit.callbacks.cost import CostMeter
+    from fss.lit.callbacks.result import ResultWriter
+    from fss.lit.generalised import GeneralisedModule
+
+    base = name_classes(data.streams.classes.base, data.source.class_names)
+    novel = data.novel_classes
+    module = GeneralisedModule(model, list(base.values()), list(novel.values()), job.config["tau"], job.config["merge"])
+    finetune, cost = BackboneFinetune(strategy), CostMeter()
+    callbacks = [finetune, cost, ResultWriter(job.folder, known, finetune, cost)]
+    return module, assemble(job, False, callbacks, enable_checkpointing=False)

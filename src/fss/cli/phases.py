@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_FURTHER = {
+    "miou_m": "of the meta learner alone",
+    "miou_b": "of the base learner on base classes",
+    "miou_base": "of the base classes",
+    "miou_novel": "of the novel classes",
+}
+
 
 def finished(job: Job) -> float | None:
     """Look for a finished run of the same identity.
@@ -99,7 +106,12 @@ def show(folder: Path) -> None:
 
     from fss.reports.tables import strategy_table
 
-    Console().print(strategy_table([load_result(folder / "result.json")]))
+    result = load_result(folder / "result.json")
+    Console().print(strategy_table([result]))
+    further = {name: getattr(result.scores, key) for key, name in _FURTHER.items()}
+    known = [f"{name} {value:.2f}" for name, value in further.items() if value is not None]
+    if known:
+        log.info("mIoU: %s", ", ".join(known))
     log.info("Result: %s", folder / "result.json")
 
 

@@ -61,6 +61,8 @@ def facts(config: dict[str, Any], note: str | None = None, trained_shot: int | N
         if config["data"]["episodes"]
         else config["data"].get("sampler", "stateless")
     )
+    if "task" in config:
+        drawn = f"{config['task']} tau {config['tau']} {config['merge']}"
     key["test"] = f"{shot}shot s{config['test_seed']} {drawn}"
     key["shot"] = config["shot"] if trained_shot is None else trained_shot
     selection = {"rule": rule, "note": note or SELECTION_NOTES[rule]}

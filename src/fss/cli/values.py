@@ -46,7 +46,7 @@ def check_values(config: Node) -> None:
             whole(name, value, least, None)
     for name, (low, high) in _NUMBERS.items():
         if (value := _find(config, name)) is not None:
-            _number(name, value, low, high)
+            number(name, value, low, high)
     factors = _find(config, "finetune.factors")
     if factors is not None and (not isinstance(factors, list) or not factors or not set(factors) <= set(_FACTORS)):
         raise FssError(
@@ -73,7 +73,18 @@ def whole(name: str, value: object, low: int, high: int | None) -> None:
         raise FssError(f"{name}={value} is not allowed: give a whole number {allowed}.")
 
 
-def _number(name: str, value: object, low: float, high: float) -> None:
+def number(name: str, value: object, low: float, high: float) -> None:
+    """Check a number.
+
+    Args:
+        name: its key.
+        value: what was given.
+        low: least value allowed.
+        high: largest one, infinity for no limit.
+
+    Raises:
+        FssError: if it is no number or out of range.
+    """
     fits = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
     if not fits or value == math.inf:
         allowed = f"from {low:g} up" if high == math.inf else f"from {low:g} to {high:g}"

@@ -54,6 +54,11 @@ class Scores:
         fb_iou: mean of foreground and background IoU.
         fb_iou_interval: its interval.
         per_class: class name -> IoU; None for a class without episodes.
+        miou_m: of BAM's meta learner alone; None for methods without one.
+        fb_iou_m: likewise.
+        miou_b: of BAM's base learner, over the base classes that the queries show.
+        miou_base: generalised testing: mean over the base classes; ``miou`` is that over all of them.
+        miou_novel: likewise over the novel classes.
     """
 
     miou: float
@@ -61,6 +66,11 @@ class Scores:
     fb_iou: float
     fb_iou_interval: tuple[float, float] | None
     per_class: dict[str, float | None]
+    miou_m: float | None = None
+    fb_iou_m: float | None = None
+    miou_b: float | None = None
+    miou_base: float | None = None
+    miou_novel: float | None = None
 
 
 @dataclass(frozen=True)

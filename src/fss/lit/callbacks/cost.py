@@ -102,7 +102,7 @@ class CostMeter(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Count episodes, or the pictures of ordinary batches."""
-        self.tested += len(batch.query if hasattr(batch, "query") else batch[0])
+        self.tested += len(batch)  # both kinds of batches know their length
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""

@@ -1,0 +1,99 @@
+"""The Lightning module that tests base and novel classes at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+
+from fss.methods.segmenter import FewShotSegmenter
+from fss.metrics.generalised import GeneralisedIoU, Merge, joined, merged
+from fss.metrics.geometry import at_label_size
+from fss.nn.resize import up
+from fss.types import Episode
+
+
+class GeneralisedModule(pl.LightningModule):
+    """Tests a model with a base branch as BAM's test_GFSS.py does (protocol D.5).
+
+    Attributes:
+        model: what is tested.
+        base_names: base classes, ascending.
+        novel_names: novel classes, ascending.
+        tau: least probability of the novel class.
+        rule: who wins where both learners see something.
+    """
+
+    def __init__(
+        self,
+        model: FewShotSegmenter,
+        base_names: list[str],
+        novel_names: list[str],
+        tau: float = 0.9,
+        rule: Merge = "final",
+    ) -> None:
+        """Store the parts.
+
+        Args:
+            model: its head's extra predictions must hold ``base``.
+            base_names: base classes, ascending.
+            novel_names: novel classes, ascending.
+            tau: least probability of the novel class.
+            rule: ``final`` or ``base``, see :func:`fss.metrics.generalised.merged`.
+        """
+        super().__init__()
+        self.model = model
+        self.base_names, self.novel_names = base_names, novel_names
+        self.tau, self.rule = tau, rule
+        self.counted = GeneralisedIoU(len(base_names), len(novel_names))
+
+    def test_step(self, episode: Episode, batch_idx: int) -> None:
+        """Score a batch of episodes at original size.
+
+        Args:
+            episode: the batch, with base labels.
+            batch_idx: unused.
+        """
+        output, align = self.model.run_episode(episode), self.model.head.align_corners
+        size = (episode.query.shape[-2], episode.query.shape[-1])
+        final = up(output.logits, size, align).float()
+        base = up(output.extra_predictions["base"], size, align).float()
+        labels = zip(episode.full_labels, episode.full_base_labels, strict=True)
+        for i, (label, base_label) in enumerate(labels):
+            target = joined(label, base_label, len(self.base_names))
+            large, target = at_label_size(final[i], target, align)
+            prediction = merged(large, at_label_size(base[i], base_label, align)[0], self.tau, self.rule)
+            self.counted.update(prediction, target, episode.class_index[i])
+
+    def on_test_epoch_end(self) -> None:
+        """Log the scores; they stay in :attr:`test_scores` for the result file."""
+        self.test_scores = self.counted.compute()
+        self.counted.reset()
+        for name, value in self.result_scores().items():
+            if isinstance(value, float):
+                self.log(f"test/{name}", value)
+
+    def result_scores(self) -> dict[str, Any]:
+        """Return the ``scores`` of the result file, in percent; ``miou`` is that of all classes."""
+        scores = self.test_scores
+        named = [*zip(self.base_names, scores.base, strict=True), *zip(self.novel_names, scores.novel, strict=True)]
+        return {
+            "miou": 100 * scores.miou,
+            "miou_interval": None,
+            "fb_iou": 100 * scores.fb_iou,
+            "fb_iou_interval": None,
+            "per_class": {name: 100 * value for name, value in named},
+            "miou_base": 100 * scores.base_miou,
+            "miou_novel": 100 * scores.novel_miou,
+            "foreground_iou": 100 * scores.foreground_iou,
+            "novel_count": scores.novel_count,
+        }
+
+    def result_episodes(self, data: Any) -> dict[str, Any]:
+        """Return the ``episodes`` of the result file.
+
+        Args:
+            data: the data module.
+        """
+        drawn = data.streams.test
+        return {"count": self.test_scores.episodes, "hash": data.test_episodes_hash, "sampler": drawn.sampler}

@@ -1,0 +1,145 @@
+"""Scores of generalised testing: base classes and a novel one told apart at once (protocol D.5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from fss.metrics.iou import EPS
+from fss.types import IGNORE
+
+Merge = Literal["final", "base"]
+MERGES: tuple[Merge, ...] = ("final", "base")
+"""Who wins where both learners see something: the ensemble, or the base learner."""
+
+
+def merged(final: Tensor, base: Tensor, tau: float = 0.9, rule: Merge = "final") -> Tensor:
+    """Join the ensemble's answer and the base learner's to one map (BAM's test_GFSS.py).
+
+    Args:
+        final: the ensemble's scores of background and foreground, (2, H, W).
+        base: the base learner's scores of background and base classes, (N + 1, H, W).
+        tau: least softmax probability of the foreground.
+        rule: ``final``: the novel class where it is foreground, else the base learner's class; ``base``: the base
+            learner's class where it is no background, else the novel class where it is foreground.
+
+    Returns:
+        0 background, 1 to N base classes, N + 1 the novel class, (H, W), int64.
+    """
+    known = base.argmax(dim=0)
+    novel = torch.softmax(final, dim=0)[1] > tau
+    if rule == "base":
+        novel = novel & (known == 0)
+    return known.masked_fill(novel, base.shape[0])
+
+
+def joined(label: Tensor, base_label: Tensor, classes: int) -> Tensor:
+    """Join the labels of an episode to one map.
+
+    Args:
+        label: 1 on the episode's class, (H, W).
+        base_label: position of the base class + 1, 0 elsewhere, 255 ignored, (H, W).
+        classes: number of base classes N.
+
+    Returns:
+        0 background and other novel classes, 1 to N base classes, N + 1 the episode's class, 255 ignored, (H, W),
+        int64.
+    """
+    return base_label.long().masked_fill(label == 1, classes + 1)
+
+
+@dataclass
+class GeneralisedScores:
+    """Scores in [0, 1].
+
+    Attributes:
+        base: IoU of every base class over all episodes.
+        novel: IoU of every novel class over its own episodes; 0 without episodes.
+        fb_iou: mean of the background's IoU and that of all classes together.
+        foreground_iou: the latter.
+        episodes: number of episodes.
+        novel_count: number of those whose label holds the novel class.
+    """
+
+    base: tuple[float, ...]
+    novel: tuple[float, ...]
+    fb_iou: float
+    foreground_iou: float
+    episodes: int
+    novel_count: int
+
+    @property
+    def base_miou(self) -> float:
+        """Mean over the base classes."""
+        return sum(self.base) / len(self.base)
+
+    @property
+    def novel_miou(self) -> float:
+        """Mean over the novel classes."""
+        return sum(self.novel) / len(self.novel)
+
+    @property
+    def miou(self) -> float:
+        """Mean over all of them, whether the labels hold them or not."""
+        return sum(self.base + self.novel) / len(self.base + self.novel)
+
+
+class GeneralisedIoU(Metric):
+    """Counts pixels per novel class of the episodes; sums are over all processes.
+
+    Attributes:
+        classes: number of base classes N.
+    """
+
+    full_state_update = False
+    counts: Tensor
+    episodes: Tensor
+
+    def __init__(self, base: int, novel: int) -> None:
+        """Declare the state.
+
+        Args:
+            base: number of base classes.
+            novel: number of novel classes.
+        """
+        super().__init__()
+        self.classes = base
+        # episode's class x id (0 background, 1.. base, last novel) x intersection, union
+        self.add_state("counts", torch.zeros(novel, base + 2, 2, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("episodes", torch.zeros(2, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, prediction: Tensor, target: Tensor, class_index: int | Tensor) -> None:
+        """Add one episode.
+
+        Args:
+            prediction: as :func:`merged` returns it.
+            target: as :func:`joined` returns it.
+            class_index: position of its class among the novel ones.
+        """
+        ids = self.classes + 2
+        counted = target != IGNORE
+        pairs = target[counted] * ids + prediction[counted]
+        confusion = torch.bincount(pairs, minlength=ids * ids).reshape(ids, ids)
+        inter, seen = confusion.diagonal(), confusion.sum(dim=1)
+        self.counts[int(class_index)] += torch.stack([inter, seen + confusion.sum(dim=0) - inter], dim=1)
+        self.episodes += torch.stack([torch.ones_like(seen[-1]), (seen[-1] > 0).long()])
+
+    def compute(self) -> GeneralisedScores:
+        """Return the scores of all episodes seen."""
+        counts = self.counts.double()
+        over_all = counts.sum(dim=0)
+        iou = over_all[:, 0] / (over_all[:, 1] + EPS)
+        novel = counts[:, -1, 0] / (counts[:, -1, 1] + EPS)
+        pooled = over_all[1:, 0].sum() / (over_all[1:, 1].sum() + EPS)
+        return GeneralisedScores(
+            base=tuple(float(v) for v in iou[1:-1]),
+            novel=tuple(float(v) for v in novel),
+            fb_iou=float((iou[0] + pooled) / 2),
+            foreground_iou=float(pooled),
+            episodes=int(self.episodes[0]),
+            novel_count=int(self.episodes[1]),
+        )
