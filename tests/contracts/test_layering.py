@@ -43,6 +43,8 @@ LIBRARIES: dict[str, set[str]] = {
     "wandb": set(),
     "matplotlib": {"reports"},
     "yaml": {"reports"},
+    "jinja2": {"reports"},
+    "markupsafe": {"reports"},
     "rich": {"data", "reports"},
     "cv2": {"data"},
     "albumentations": {"data"},

@@ -1,20 +1,94 @@
-"""``fss report``: the table and the pictures of a folder of runs."""
+"""``fss report``: the paper's tables beside our runs, or the table and the pictures of one folder of runs."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fss.cli.edge import friendly
+from fss.errors import FssError
+
+if TYPE_CHECKING:
+    from fss.reports.fill import Filled
+    from fss.reports.paper import PaperTable
+    from fss.reports.results import Result
+
+SIZES = ("auto", "full", "smoke")
 
 
 @friendly
 def report(
-    folder: Annotated[Path, typer.Argument(help="Folder of runs, e.g. multirun/demo.")],
-    episodes: Annotated[int, typer.Option(help="Rows of the picture grid; 0 draws none.", min=0)] = 6,
+    target: Annotated[str, typer.Argument(help="table01 to table24, all, or a folder of runs, e.g. multirun/demo.")],
+    runs: Annotated[Path, typer.Option(help="Of a table: where its runs are looked for, in any folder below.")] = Path(
+        "multirun"
+    ),
+    out: Annotated[
+        Path | None, typer.Option(help="Of a table: folder of the Markdown, LaTeX, CSV and HTML; default RUNS/reports.")
+    ] = None,
+    size: Annotated[
+        str, typer.Option(help="Of a table: full, smoke, or auto, which shows toy runs only where there are no others.")
+    ] = "auto",
+    episodes: Annotated[int, typer.Option(help="Of a folder: rows of the picture grid; 0 draws none.", min=0)] = 6,
 ) -> None:
+    """Print the paper's table beside our runs, as text and as one HTML page; or the table of a folder's runs."""
+    if target == "all" or re.fullmatch(r"table\d+", target):
+        _tables(target, runs, out or runs / "reports", size)
+    else:
+        _folder(Path(target), episodes)
+
+
+def _tables(target: str, runs: Path, out: Path, size: str) -> None:
+    """Print tables of the paper with our runs, and write them in every form."""
+    from rich.console import Console
+
+    from fss.files import atomic
+    from fss.reports.comparison import as_csv, latex, markdown, sheet, terminal
+    from fss.reports.page import html_page
+    from fss.reports.paper import table, tables
+    from fss.reports.results import find_results
+
+    if size not in SIZES:
+        raise FssError(f"--size {size} is not known: give one of {', '.join(SIZES)}.")
+    wanted = list(tables().values()) if target == "all" else [table(target)]
+    results = find_results(runs) if runs.is_dir() else []
+    filled = [_filled(one, results, size) for one in wanted]
+    sheets = [sheet(one) for one in filled]
+    console = Console()
+    for text in sheets:
+        console.print(terminal(text))
+        console.print()
+    title = "The paper's tables" if target == "all" else f"Table {wanted[0].number}"
+    contents = {
+        "md": "\n".join(markdown(text) for text in sheets),
+        "tex": "\n".join(latex(text) for text in sheets),
+        "csv": as_csv(filled),
+        "html": html_page(filled, title),
+    }
+    for ending, content in contents.items():
+        with atomic(out / f"{target}.{ending}") as file:
+            file.write(content.encode())
+    console.print(f"Written: {', '.join(str(out / f'{target}.{ending}') for ending in contents)}", soft_wrap=True)
+    if not any(line.runs for one in filled for line in one.lines):
+        name = wanted[0].name
+        console.print(f"There is no run of it below {runs} yet: python train.py -m experiment={name}", soft_wrap=True)
+
+
+def _filled(table: PaperTable, results: Sequence[Result], size: str) -> Filled:
+    """Fill a table with runs of the wanted size."""
+    from fss.reports.fill import fill
+
+    full = fill(table, results, toy=False)
+    if size == "full" or (size == "auto" and (full.warnings or any(line.runs for line in full.lines))):
+        return full
+    toy = fill(table, results, toy=True)
+    return toy if size == "smoke" or any(line.runs for line in toy.lines) else full
+
+
+def _folder(folder: Path, episodes: int) -> None:
     """Print the table of a folder's runs; write it as Markdown, and a picture grid with one column per strategy."""
     from rich.console import Console
 
@@ -36,10 +110,10 @@ def report(
     with atomic(folder / "table.md") as file:
         file.write(to_markdown(results).encode())
     console.print(f"Table: {folder / 'table.md'}")
-    runs: dict[str, Path] = {}
+    shown: dict[str, Path] = {}
     for result in results:
         if (result.path.parent / "pictures.npz").is_file():
-            runs.setdefault(result.key.finetune, result.path.parent)
-    if runs and episodes:
-        picture_grid(runs, folder / "pictures.png", episodes)
-        console.print(f"Pictures (support | query | truth | {' | '.join(runs)}): {folder / 'pictures.png'}")
+            shown.setdefault(result.key.finetune, result.path.parent)
+    if shown and episodes:
+        picture_grid(shown, folder / "pictures.png", episodes)
+        console.print(f"Pictures (support | query | truth | {' | '.join(shown)}): {folder / 'pictures.png'}")

@@ -181,7 +181,7 @@ def _row(node: Mapping[Any, Any], data: str, content: Mapping[str, Any]) -> Row:
         "method": method,
         "backbone": backbone,
         "novel classes": {"drop": "dropped", "keep": "kept"}[novel],
-        "training": training,
+        "training": "SVF paper" if training == "ours" else training,
         "test episodes": f"{episodes:,}",
     }
     notes = [content["marks"][node["mark"]]] if "mark" in node else []

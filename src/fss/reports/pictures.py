@@ -109,6 +109,23 @@ def picture_grid(run_folders: Mapping[str, Path], out: Path, episodes: int = 6) 
         figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
 
 
+def tinted(picture: NDArray[np.uint8], truth: NDArray[np.uint8], found: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Mark on a picture what is correct, too much and missed, in the colours of the grid.
+
+    Args:
+        picture: RGB, (H, W, 3).
+        truth: 1 on the class, 255 ignored, (H, W).
+        found: 1 on what is shown, (H, W); the truth itself is shown green.
+
+    Returns:
+        RGB, (H, W, 3).
+    """
+    if found is truth:
+        return _mixed(picture, {_GREEN: truth == 1, _GREY: truth == _VOID})
+    hit = found == 1
+    return _mixed(picture, {_BLUE: hit & (truth == 1), _ORANGE: hit & (truth == 0), _PINK: ~hit & (truth == 1)})
+
+
 def _check_same(title: str, one: Pictures, other_title: str, other: Pictures) -> None:
     """Raise unless two runs stored the same episodes, pictures and truth included."""
     if one.index.tolist() != other.index.tolist():
@@ -180,13 +197,18 @@ def _show(
     line: str,
 ) -> None:
     """Show a dulled picture (H, W, 3), masks (H, W) tinted, and one of them outlined in white and ``line``."""
-    mixed = np.asarray(picture * 0.5 + picture.mean(axis=2, keepdims=True) * 0.5, dtype=np.float64)
-    for colour, mask in tints.items():
-        mixed[mask] = 0.35 * mixed[mask] + 0.65 * _rgb(colour)
-    ax.imshow(mixed.astype(np.uint8), interpolation="nearest")
+    ax.imshow(_mixed(picture, tints), interpolation="nearest")
     if outlined.any() and not outlined.all():
         for colour, width in (("white", 1.5), (line, 0.7)):
             ax.contour(outlined.astype(float), levels=[0.5], colors=colour, linewidths=width)
+
+
+def _mixed(picture: NDArray[np.uint8], tints: Mapping[str, NDArray[np.bool_]]) -> NDArray[np.uint8]:
+    """Return a dulled picture (H, W, 3) with masks (H, W) tinted."""
+    mixed = np.asarray(picture * 0.5 + picture.mean(axis=2, keepdims=True) * 0.5, dtype=np.float64)
+    for colour, mask in tints.items():
+        mixed[mask] = 0.35 * mixed[mask] + 0.65 * _rgb(colour)
+    return mixed.astype(np.uint8)
 
 
 def _rgb(colour: str) -> NDArray[np.float64]:
