@@ -168,6 +168,16 @@ WEIGHTS = (
     weights("weights: no state dict", saved("w.pth", lambda: [1, 2]), "w.pth", "no state dict"),
     weights("weights: pickle with a payload", pickled("w.pth"), "w.pth", "weights_only"),
 )  # fmt: skip
+TAKEN = (*TRAIN, "method=bam", "method.base_learner.checkpoint=w.ckpt")
+LEARNERS = (
+    Case("base learner: pickle with a payload", "train.py", TAKEN, ("w.ckpt", "never run"), ("shapes",),
+         pickled("w.ckpt")),
+    Case("base learner: text", "train.py", TAKEN, ("w.ckpt", "no readable checkpoint"), ("shapes",),
+         holds("w.ckpt", "hello")),
+    Case("base learner: of another method", "train.py",
+         (*TRAIN, "method=bam", f"method.base_learner.checkpoint={CKPT}"),
+         ("method=baseline, not base_learner", "python train.py method=base_learner"), ("shapes", "run")),
+)  # fmt: skip
 TESTED = (
     tested("checkpoint: truncated", cut(CKPT), "best.ckpt", "no readable checkpoint", "overwrite=true"),
     tested("checkpoint: text", holds(CKPT, "hello"), "best.ckpt", "no readable checkpoint", "overwrite=true"),

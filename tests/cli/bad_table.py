@@ -15,6 +15,7 @@ CASES = (
     *bad_data.ANNOTATIONS,
     *bad_data.ARCHIVES,
     *bad_runs.WEIGHTS,
+    *bad_runs.LEARNERS,
     *bad_runs.TESTED,
     *bad_runs.RESUMED,
     *bad_runs.REPLAYED,

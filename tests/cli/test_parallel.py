@@ -70,6 +70,57 @@ def test_the_same_test_episodes(home: Path, trained: Path, processes: int, worke
     assert (out / "pictures.npz").stat().st_size == (home / "test-1-0" / "pictures.npz").stat().st_size
 
 
+STAGE_ONE = ("method=base_learner", "data.base.size=65", "data.base.epochs=1", "trainer.limit_train_batches=2")
+STAGE_TWO = (
+    "method=bam", "data.epochs=4", "recipe.batch_size=6", "recipe.optimizer.lr=0.05", "trainer.limit_train_batches=5",
+    "data.test_episodes=20", "data.val_episodes=7", "method.base_learner.train_if_missing=false",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_bam_has_the_same_weights(home: Path) -> None:
+    """With a base learner that is there. Dropout of either learner is on."""
+    together(home, 1, "train.py", *MODEL, *STAGE_ONE, "group=learner")
+    folders = []
+    for processes in (1, 2):
+        together(home, processes, "train.py", *MODEL, *STAGE_TWO, f"group=bam{processes}")
+        folders += list((home / f"multirun/bam{processes}").iterdir())
+    states = [torch.load(f / "checkpoints/last.ckpt", weights_only=True) for f in folders]
+    assert [s["global_step"] for s in states] == [STEPS, STEPS]
+    for name, value in states[0]["state_dict"].items():
+        if value.is_floating_point():
+            distance = float((value - states[1]["state_dict"][name]).norm() / value.norm().clamp(min=1e-12))
+            assert distance < 1e-5, f"{name}: {distance}"
+    assert folders[0].name == folders[1].name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launched", [False, True], ids=["torchrun", "by option alone"])
+def test_both_stages_on_two_processes(home: Path, launched: bool) -> None:
+    """One command trains the base learner, then BAM, with all processes in both.
+
+    A base learner sees the same global batches on any number of processes. Its weights are not those of one process
+    here: every process normalises by its own half of a batch, as SyncBatchNorm runs on GPUs only. In the second stage
+    batch norm is frozen, so the number does not matter.
+    """
+    options = (
+        *MODEL, "method=bam", "data.base.size=65", "data.base.epochs=1", "data.epochs=1", "recipe.batch_size=2",
+        "trainer.limit_train_batches=2", "data.test_episodes=8", "data.val_episodes=4",
+        'method.base_learner.overrides=["method.width=8"]',
+    )  # fmt: skip
+    place = home / f"both-{launched}"
+    (place / "data").mkdir(parents=True)
+    (place / "data/shapes").symlink_to(home / "data/shapes")
+    if launched:
+        code, text = call(place, "train.py", *options, "trainer.devices=2")
+        assert code == 0, text
+    else:
+        together(place, 2, "train.py", *options)
+    results = [json.loads(p.read_text()) for p in sorted((place / "multirun/runs").glob("*/result.json"))]
+    assert [r["key"]["method"] for r in results] == ["bam", "base_learner"]
+    assert results[1]["episodes"]["count"] == 40, "every picture counted once"
+
+
 @pytest.mark.parametrize("processes", [2, 3])
 def test_the_same_weights(home: Path, trained: Path, processes: int) -> None:
     """Dropout is on, and the pixels that count differ between the halves of a batch."""

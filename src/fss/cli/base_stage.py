@@ -228,16 +228,16 @@ def _existing(config: Config) -> Found:
 
 def _check_own(config: Config) -> None:
     """Refuse options that the training of a base learner does not follow."""
+    if config["selection"] not in NOTES:
+        raise FssError(
+            f"selection={config['selection']} does not go with method={NAME}, which knows no novel classes: choose "
+            "base (best on the validation pictures) or last."
+        )
     finetune = config["finetune"]
     if finetune["name"] != "full" or finetune["stages"] != [0, 1, 2, 3, 4] or not finetune["train_norm"]:
         raise FssError(
             f"finetune={finetune['name']} with these options does not go with method={NAME}, which trains the whole "
             f"network, batch norm included. Leave the options of finetune out: python train.py method={NAME}"
-        )
-    if config["selection"] not in NOTES:
-        raise FssError(
-            f"selection={config['selection']} does not go with method={NAME}, which knows no novel classes: choose "
-            "base (best on the validation pictures) or last."
         )
 
 
