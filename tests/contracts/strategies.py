@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 NAMES = sorted(p.stem for p in (CONF / "finetune").glob("*.yaml"))
 
 
+@cache
 def node(name: str, *overrides: str) -> dict[str, Any]:
+    """The group as train.py composes it; composed once, as that takes longer than most tests."""
     prepare_hydra()
     with initialize_config_dir(str(CONF), version_base="1.3", job_name="test"):
         found: dict[str, Any] = plain(compose("config", overrides=[f"finetune={name}", *overrides]))["finetune"]

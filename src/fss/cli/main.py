@@ -11,6 +11,7 @@ from fss.cli.predict import PairsCommand, predict
 from fss.cli.prepare import prepare
 from fss.cli.pretrain import pretrain
 from fss.cli.report import report
+from fss.cli.strategies import strategies
 from fss.cli.sweep import app as sweep_app
 
 app = typer.Typer(
@@ -27,5 +28,6 @@ app.add_typer(sweep_app, name="sweep")
 app.command()(pretrain)
 app.command()(report)
 app.command()(convert)
+app.command()(strategies)
 app.command(cls=PairsCommand)(predict)
 app.command()(doctor)
