@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from tests.cli.conftest import TINY
-from tests.cli.processes import Program, call
+from tests.cli.processes import ROOT, Program, call
 from torch import Tensor
 
 import fss
-from fss.cli.base_stage import differences
+from fss.cli.base_stage import command, differences, stage_one
+from fss.cli.edge import identity, plain, prepare_hydra
 
 COMMON = (
     *TINY, "data.base.size=65", "data.base.epochs=2", "data.epochs=2", "data.test_episodes=12", "data.val_episodes=6",
@@ -216,3 +218,18 @@ def test_differences_are_named() -> None:
     assert differences(base, {**base, "backbone": {**base["backbone"], "weights": "b"}}) == []
     other = {**base, "fold": 2, "data": {"name": "coco", "scheme": "panet"}, "backbone": {"name": "resnet50"}}
     assert differences(base, other) == ["fold=0, not 2", "data.scheme=fwb, not panet", "backbone.stem=deep, not None"]
+
+
+@pytest.mark.parametrize("backbone", ["resnet50", "resnet50_v2", "vgg16"])
+def test_the_command_that_is_named_trains_the_base_learner_that_is_meant(backbone: str) -> None:
+    prepare_hydra()
+    own = 'method.base_learner.overrides=["data.epochs=7"]'
+    options = ["method=bam", f"backbone={backbone}", "data=coco", "fold=2", "seed=5", "backbone.weights=none", own]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = plain(compose("config", overrides=[*options, "data.root=elsewhere", "shot=5"]))
+        meant = stage_one(config)
+        words = command(config).split()[2:]
+        named = plain(compose("config", overrides=words))
+    assert identity(meant) == identity(named)
+    assert meant["data"]["epochs"] == 7
+    assert meant["backbone"].keys() == config["backbone"].keys()

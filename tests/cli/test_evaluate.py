@@ -63,3 +63,20 @@ def test_the_training_s_configuration_is_not_changed() -> None:
     trained = _compose("config")
     evaluate.merged(_compose("eval", "ckpt=x", "sampler=release", "test_episodes=5"), trained)
     assert (trained["data"]["sampler"], trained["data"]["test_episodes"]) == ("stateless", 1000)
+
+
+def test_another_task_is_another_test() -> None:
+    plain, generalised = _merged(), _merged("task=generalised")
+    assert "task" not in plain, "tests keep the names of before there were tasks"
+    assert evaluate.test_name(generalised).startswith("eval-generalised-1shot-")
+    names = {evaluate.test_name(_merged("task=generalised", *o)) for o in ((), ("tau=0.5",), ("merge=base",))}
+    assert len(names) == 3
+
+
+def test_base_labels_of_other_classes_are_not_asked_for() -> None:
+    trained = ("method=bam", "finetune=freeze")
+    assert _merged(trained=trained)["method"]["wants"]["base_labels"]
+    assert not _merged("fold=1", "cross_fold=true", trained=trained)["method"]["wants"]["base_labels"]
+    assert not _merged("data=coco", trained=trained)["method"]["wants"]["base_labels"]
+    with pytest.raises(FssError, match="leave fold and data out"):
+        _merged("task=generalised", "data=coco", trained=trained)

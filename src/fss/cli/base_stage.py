@@ -138,9 +138,10 @@ def stage_one(config: Config) -> Config:
     """
     own = [str(o) for o in config["method"].get(NAME, {}).get("overrides", [])]
     choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
-    picked = [f"{group}={choices[group]}" for group in ("data", "debug") if choices.get(group)]
+    named = {group: config[group]["name"] for group in ("data", "backbone")}
+    named |= {group: choices[group] for group in ("data", "backbone", "debug") if choices.get(group)}
+    picked = [f"{group}={choice}" for group, choice in named.items()]
     picked += [f"+size={choices['size']}"] if choices.get("size") else []  # no entry of the defaults list
-    picked = picked or [f"data={config['data']['name']}"]
     picked += [f"++data.base.{k}={v}" for k, v in config["data"].get("base", {}).items()]
     base = plain(compose("config", overrides=[*picked, f"method={NAME}", *own]))
     given = {o.split("=", 1)[0].lstrip("+~") for o in own}
