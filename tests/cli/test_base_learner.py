@@ -102,6 +102,7 @@ def test_the_same_command_finds_both(home: Path, both: tuple[Path, Path, str]) -
     assert len(folders(home, "bam")) == 1
 
 
+@pytest.mark.slow
 def test_a_base_learner_by_its_path_is_another_run(home: Path, both: tuple[Path, Path, str]) -> None:
     path = both[0] / "checkpoints/last.ckpt"
     code, text = call(home, "train.py", *BAM, f"method.base_learner.checkpoint={path}", "shot=2", "finetune=full")
@@ -201,6 +202,7 @@ def test_interrupted_in_either_stage(both: tuple[Path, Path, str], drawn: Path, 
         assert result(folder)["scores"] == result(whole)["scores"]
 
 
+@pytest.mark.slow
 def test_one_batch(home: Path) -> None:
     """The quick check trains a quick base learner, which real runs do not take."""
     code, text = call(home, "train.py", *BAM, "debug=one_batch", "fold=3")
