@@ -33,7 +33,7 @@ TOP = {"fss", "api", "prediction", "cli", "train", "eval"}  # level 4: everythin
 # library -> the packages of levels 0 to 3 that may import it.
 LIBRARIES: dict[str, set[str]] = {
     "torch": set(MAY_IMPORT) - {"errors", "files", "reports"},
-    "torchvision": {"data", "backbones"},
+    "torchvision": {"data", "backbones", "finetune"},  # finetune knows the blocks that it runs in one step
     "torchmetrics": {"metrics"},
     "pytorch_lightning": {"data", "lit"},
     "lightning": set(),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fss.errors import FssError
+from fss.finetune.fused import Memory, fuse
 from fss.finetune.layers import TunedLayer
 from fss.finetune.surgery import LAST_STAGE, Site, find
 from fss.types import NormMode, StagedBackbone, TuneReport
@@ -25,11 +26,13 @@ class Strategy(ABC):
         name: the file, the yaml and the table key.
         norm_mode: mode in which the backbone's batch norm stays, whatever ``train()`` says.
         mergeable: whether :meth:`merge` can give a plain backbone with equal output.
+        memory: what factored convolutions keep for the backward pass; results do not depend on it.
     """
 
     name: ClassVar[str]
     mergeable: ClassVar[bool] = True
     norm_mode: NormMode = "eval"
+    memory: Memory = "plain"
 
     def apply(self, backbone: StagedBackbone) -> TuneReport:
         """Inject the strategy.
@@ -46,6 +49,7 @@ class Strategy(ABC):
         for parameter in self.trainable(backbone):
             parameter.requires_grad_(True)
         backbone.norm_mode = self.norm_mode
+        fuse(backbone, self.memory)
         return report_trainable(self.name, backbone, notes)
 
     def swap(self, backbone: StagedBackbone) -> list[str]:
@@ -77,6 +81,7 @@ class Strategy(ABC):
         for site in sites:
             assert isinstance(site.module, TunedLayer)
             plain.append(site.module.merge())
+        fuse(backbone, "plain")
         for site, layer in zip(sites, plain, strict=True):
             site.put(layer)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fss.errors import FssError
 from fss.finetune.base import Strategy
 from fss.finetune.factoring import factored_layers, factorise
+from fss.finetune.fused import check_memory
 from fss.finetune.layers import FactoredLayer
 from fss.finetune.surgery import LAST_STAGE, check_stages
 from fss.finetune.svd import decompose, full_rank, rounded_rank
@@ -32,7 +33,11 @@ class SVF(Strategy):
     name: ClassVar[str] = "svf"
 
     def __init__(
-        self, stages: Sequence[int] = (2, 3, 4), factors: Sequence[str] = ("S",), rank_rounding: int = 1
+        self,
+        stages: Sequence[int] = (2, 3, 4),
+        factors: Sequence[str] = ("S",),
+        rank_rounding: int = 1,
+        memory: str = "balanced",
     ) -> None:
         """Choose what trains.
 
@@ -40,9 +45,11 @@ class SVF(Strategy):
             stages: stages whose factors train, 0 (stem) to 4.
             factors: which of U, S and V train.
             rank_rounding: round ranks down to this multiple; 1 is exact, 4 is the release.
+            memory: what is kept for the backward pass where S alone trains, see :data:`fss.finetune.fused.Memory`.
 
         Raises:
-            FssError: if a stage or factor does not exist, none is given, or the rounding is below 1.
+            FssError: if a stage, factor or rule of memory does not exist, no factor is given, or the rounding is below
+                1.
         """
         self.stages = check_stages(stages)
         unknown = [f for f in factors if f not in FactoredLayer.FACTORS]
@@ -52,6 +59,7 @@ class SVF(Strategy):
             raise FssError(f"finetune.rank_rounding={rank_rounding} must be at least 1 (1 is exact, 4 the release)")
         self.factors = tuple(factors)
         self.rank_rounding = rank_rounding
+        self.memory = check_memory(memory)
 
     def swap(self, backbone: StagedBackbone) -> list[str]:
         """Replace layers by their factors."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fss.errors import FssError
 from fss.finetune.base import Strategy
 from fss.finetune.factoring import factored_layers, factorise
+from fss.finetune.fused import check_memory
 from fss.finetune.layers import FactoredLayer
 from fss.finetune.surgery import check_stages
 from fss.types import StagedBackbone
@@ -32,13 +33,20 @@ class SVFBounded(Strategy):
 
     name: ClassVar[str] = "svf_bounded"
 
-    def __init__(self, stages: Sequence[int] = (2, 3, 4), rule: str = "relative", epsilon: float = 0.5) -> None:
+    def __init__(
+        self,
+        stages: Sequence[int] = (2, 3, 4),
+        rule: str = "relative",
+        epsilon: float = 0.5,
+        memory: str = "balanced",
+    ) -> None:
         """Choose what trains and the interval.
 
         Args:
             stages: stages whose singular values train, 0 (stem) to 4.
             rule: ``relative``, ``svb`` or ``clamp``.
             epsilon: width of the interval, from 0 up.
+            memory: what is kept for the backward pass, see :data:`fss.finetune.fused.Memory`.
 
         Raises:
             FssError: if a stage or rule does not exist, or epsilon is negative or no number.
@@ -52,6 +60,7 @@ class SVFBounded(Strategy):
             raise FssError(f"finetune.epsilon={epsilon} is not allowed: give a number from 0 up, as 0.5.")
         self.rule = rule
         self.epsilon = float(epsilon)
+        self.memory = check_memory(memory)
 
     def swap(self, backbone: StagedBackbone) -> list[str]:
         """Replace layers by their factors, and store the bounds beside them."""

@@ -1,0 +1,174 @@
+"""Memory and time of a training step of the backbone: ``python -m benchmarks.training``."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.released_form import as_released
+from benchmarks.rows import Row
+from fss.backbones.resnet import ResNet
+from fss.finetune.freeze import Freeze
+from fss.finetune.full import Full
+from fss.finetune.fused import fuse
+from fss.finetune.svf import SVF
+
+SIZE = 321
+FORMS = ("released", "plain", "fast", "balanced", "least", "full", "freeze")
+
+
+@dataclass
+class Measured:
+    """Cost of a step: bytes saved for the backward pass outside parameters, and seconds of several rounds."""
+
+    saved: int
+    seconds: list[float]
+
+
+def build(form: str, seed: int = 0) -> ResNet:
+    """Build a ResNet-50 with some formulation of its stages 2 to 4.
+
+    Args:
+        form: one of :data:`FORMS`.
+        seed: of the weights.
+
+    Returns:
+        The backbone in training mode.
+    """
+    torch.manual_seed(seed)
+    net = ResNet(50)
+    for norm in (m for m in net.modules() if isinstance(m, nn.BatchNorm2d)):
+        assert norm.running_var is not None
+        norm.running_var.uniform_(0.5, 2.0)
+    if form in ("full", "freeze"):
+        (Full() if form == "full" else Freeze()).apply(net)
+    else:
+        SVF().apply(net)
+        fuse(net, "plain" if form == "released" else form)  # type: ignore[arg-type]
+    if form == "released":
+        as_released(net)
+    return net.train()
+
+
+def step(net: ResNet, x: Tensor) -> None:
+    """Run forward and backward with a loss on the outputs that heads use."""
+    outputs = net(x)
+    if outputs[-1].requires_grad:
+        sum(o.mean() for o in outputs[2:]).backward()  # saves nothing itself
+
+
+def saved_bytes(net: nn.Module, run: Callable[[], Any]) -> int:
+    """Count what a run saves for its backward pass, outside parameters; each storage once.
+
+    Args:
+        net: its parameters do not count.
+        run: forward pass and backward pass.
+
+    Returns:
+        Bytes.
+    """
+    parameters = {p.untyped_storage().data_ptr() for p in net.parameters()}
+    found: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        run()
+    return sum(found.values())
+
+
+def measure(
+    forms: tuple[str, ...], rounds: int, size: int = SIZE, kind: torch.dtype = torch.float32
+) -> dict[str, Measured]:
+    """Measure formulations in turns, so that a busy machine slows all of them.
+
+    Args:
+        forms: which.
+        rounds: steps of each.
+        size: of the two pictures.
+        kind: of the computation; bfloat16 by autocast.
+
+    Returns:
+        What each costs.
+    """
+    nets = {form: build(form) for form in forms}
+    x = torch.randn(2, 3, size, size)
+
+    def run(net: ResNet) -> None:
+        with torch.autocast("cpu", dtype=kind, enabled=kind is not torch.float32):
+            step(net, x)
+
+    found = {form: Measured(saved_bytes(net, lambda net=net: run(net)), []) for form, net in nets.items()}  # type: ignore[misc]
+    for _ in range(rounds):
+        for form, net in nets.items():
+            begun = time.perf_counter()
+            run(net)
+            found[form].seconds.append(time.perf_counter() - begun)
+    return found
+
+
+def rows(rounds: int = 5) -> list[Row]:
+    """Measure and compare with the targets.
+
+    Args:
+        rounds: steps of each formulation.
+
+    Returns:
+        The lines of the table.
+    """
+    found = measure(FORMS, rounds)
+    base, made = found["released"], []
+    for form, memory, pace in (("fast", None, 0.8), ("balanced", 0.31, 0.8), ("least", 0.15, None)):
+        own = found[form]
+        ratio = own.saved / base.saved
+        text = "" if memory is None else f"<= {memory}"
+        made.append(
+            Row(f"training memory, {form}", _mb(own), _mb(base), ratio, text, memory is None or ratio <= memory)
+        )
+        ratio = median(a / b for a, b in zip(own.seconds, base.seconds, strict=True))
+        text = "" if pace is None else f"<= {pace}"
+        made.append(Row(f"training time, {form}", _s(own), _s(base), ratio, text, pace is None or ratio <= pace))
+    for form in ("plain", "full", "freeze"):
+        own = found[form]
+        made.append(Row(f"training memory, {form}", _mb(own), _mb(base), own.saved / base.saved, "", True))
+        ratio = median(a / b for a, b in zip(own.seconds, base.seconds, strict=True))
+        made.append(Row(f"training time, {form}", _s(own), _s(base), ratio, "", True))
+    half = measure(("balanced",), 0, kind=torch.bfloat16)["balanced"].saved
+    ratio = half / found["balanced"].saved
+    made.append(
+        Row(
+            "training memory, balanced, bf16 to fp32",
+            f"{half / 1e6:.0f} MB",
+            _mb(found["balanced"]),
+            ratio,
+            "<= 0.55",
+            ratio <= 0.55,
+        )
+    )
+    return made
+
+
+def _mb(one: Measured) -> str:
+    return f"{one.saved / 1e6:.0f} MB"
+
+
+def _s(one: Measured) -> str:
+    return f"{median(one.seconds):.2f} s"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    for row in rows(parser.parse_args().rounds):
+        print(f"{row.name:45s} {row.ours:>9s} {row.reference:>9s} {row.ratio:6.2f}  {row.target}")
