@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from fss.nn.prior import prior_mask
+from fss.nn.prior import CHUNK, prior_mask
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
@@ -110,3 +113,55 @@ def test_gradient_is_finite_where_features_vanish() -> None:
         assert leaf.grad is not None
         assert bool(leaf.grad.isfinite().all())
         assert float(leaf.grad.abs().max()) > 0
+
+
+def plain(query: Tensor, support: Tensor, mask: Tensor) -> Tensor:
+    """Write the formula with the whole matrix, as the release does; the mask has the size of the maps."""
+    s, q = (support * mask).flatten(2), query.flatten(2)
+    similarity = torch.bmm(s.transpose(1, 2), q) / (s.norm(dim=1).unsqueeze(2) * q.norm(dim=1).unsqueeze(1) + 1e-7)
+    best = similarity.amax(dim=1)
+    low, high = best.amin(dim=1, keepdim=True), best.amax(dim=1, keepdim=True)
+    return ((best - low) / (high - low + 1e-7)).view(len(query), 1, *query.shape[2:])
+
+
+@pytest.mark.parametrize("share", [0.1, 0.6, 1.1])
+def test_pieces_and_gradients_equal_the_whole_matrix(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fss.nn.prior.CHUNK", 7 * 63)  # seven support positions at a time
+    given = [randn(3, 8, 7, 9), randn(3, 8, 6, 5, seed=1)]
+    mask = torch.rand(3, 1, 6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    mask = mask * (mask < share)
+    gradients = []
+    for formula in (plain, prior_mask):
+        leaves = [t.clone().requires_grad_() for t in given]
+        prior = formula(*leaves, mask)
+        with torch.no_grad():
+            torch.testing.assert_close(formula(*leaves, mask), plain(*leaves, mask), rtol=0, atol=1e-12)
+        torch.testing.assert_close(prior, plain(*leaves, mask), rtol=0, atol=1e-12)
+        gradients.append(torch.autograd.grad((prior * randn(*prior.shape, seed=4)).sum(), leaves))
+    for ours, expected in zip(gradients[1], gradients[0], strict=True):
+        assert float(expected.abs().max()) > 0
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-11)
+
+
+class Largest(TorchDispatchMode):
+    """Notes the size of the largest tensor that any operation makes."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        made = out if isinstance(out, tuple | list) else (out,)
+        self.numel = max([self.numel, *(t.numel() for t in made if isinstance(t, Tensor))])
+        return out
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_matrix_of_all_pairs_never_exists(training: bool) -> None:
+    side = 81  # of the maps at 641^2
+    query, support = randn(2, 2, side, side).float().requires_grad_(training), randn(2, 2, side, side, seed=1).float()
+    with Largest() as largest:
+        prior = prior_mask(query, support, torch.ones(2, 1, side, side))
+    if training:
+        with largest:
+            prior.sum().backward()
+    assert largest.numel <= CHUNK < side**4 / 10

@@ -8,10 +8,16 @@ from torch import Tensor
 from fss.nn.resize import up
 
 EPS = 1e-7
+CHUNK = 1 << 22
+"""Similarities that exist at a time: 16 MB in float32, of 169 MB for a pair of pictures at 641^2."""
 
 
 def prior_mask(query: Tensor, support: Tensor, mask: Tensor) -> Tensor:
     """Score every query position by its best cosine match within the masked support.
+
+    The matrix of all pairs of positions never exists: it is searched piece by piece, one episode after the other,
+    and support positions outside the mask, whose similarity is zero, are left out. A gradient flows through the best
+    match of each query position alone, as it does through a maximum, so that nothing of the search is kept for it.
 
     Args:
         query: high-level features of the query, (N, C, h, w).
@@ -22,11 +28,40 @@ def prior_mask(query: Tensor, support: Tensor, mask: Tensor) -> Tensor:
         prior: min-max scaled to [0, 1] per picture, (N, 1, h, w); zero everywhere for an empty mask.
     """
     n, _, h, w = query.shape
-    s = (support * up(mask, (support.shape[2], support.shape[3]))).flatten(2)
-    q = query.flatten(2)
-    norms = s.norm(dim=1).unsqueeze(2) * q.norm(dim=1).unsqueeze(1)
-    similarity = torch.bmm(s.transpose(1, 2), q) / (norms + EPS)  # (N, r*s, h*w)
-    best = similarity.amax(dim=1)
+    weights = up(mask, (support.shape[2], support.shape[3]))
+    s, q = (support * weights).flatten(2), query.flatten(2)
+    best = torch.stack([_best(q[i], s[i], weights[i].flatten()) for i in range(n)])
     low, high = best.amin(dim=1, keepdim=True), best.amax(dim=1, keepdim=True)
     prior: Tensor = ((best - low) / (high - low + EPS)).view(n, 1, h, w)
     return prior
+
+
+def _best(query: Tensor, support: Tensor, weights: Tensor) -> Tensor:
+    """Return the best cosine of each query position (C, hw) with the masked support (C, rs), (hw)."""
+    with torch.no_grad():
+        value, position = _search(query, support, weights)
+    if not torch.is_grad_enabled() or not (query.requires_grad or support.requires_grad):
+        return value
+    match = support[:, position]
+    best: Tensor = (query * match).sum(dim=0) / (query.norm(dim=0) * match.norm(dim=0) + EPS)
+    return best
+
+
+def _search(query: Tensor, support: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the greatest similarity of each query position and the support position that has it, (hw) each."""
+    inside = weights.nonzero().flatten()
+    if len(inside) < len(weights):  # one position stands for all that are masked out
+        inside = torch.cat([inside, (weights == 0).nonzero().flatten()[:1]])
+    kept = support[:, inside]
+    norms, query_norms = kept.norm(dim=0), query.norm(dim=0)
+    values, positions = [], []
+    step = max(1, CHUNK // query.shape[1])
+    for start in range(0, len(inside), step):
+        piece = slice(start, start + step)
+        pairs = norms[piece, None] * query_norms + EPS
+        value, position = ((kept[:, piece].T @ query) / pairs).max(dim=0)
+        values.append(value)
+        positions.append(position + start)
+    value, piece_of = torch.stack(values).max(dim=0)
+    position = torch.stack(positions).gather(0, piece_of[None])[0]
+    return value, inside[position]
