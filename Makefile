@@ -7,7 +7,7 @@ SEEDS ?= 0
 export NO_ALBUMENTATIONS_UPDATE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format readme lock clean
+.PHONY: help setup demo test test-all lint format readme bench lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ format: setup ## Format the code
 
 readme: setup ## Write the generated parts of the README
 	$(BIN)/python -m fss.reports.options --write README.md
+
+bench: setup ## Measure speed and memory against the plain forms (BENCH="training data" for some)
+	$(BIN)/python -m benchmarks $(BENCH)
 
 lock: ## Pin all dependencies anew (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --no-annotate --no-header -q -o requirements.lock
