@@ -154,6 +154,7 @@ def test_every_leaf_of_the_configuration_is_decided() -> None:
         "pictures",
         "workers",
         "test_batch_size",
+        "test_cache_mb",
         "logger.csv",
         "logger.tensorboard",
         "logger.wandb",

@@ -25,6 +25,8 @@ from fss.methods.segmenter import FewShotSegmenter
 
 RELEASED_CLASSES = {name: len(ids) * 3 // 4 + 1 for name, ids in (("pascal", PASCAL_CLASSES), ("coco", COCO_CLASSES))}
 """Three of four folds and the background."""
+TEST_CACHE_MB = 4096
+"""Default of ``test_cache_mb``."""
 
 
 def build_backbone(node: Node, pretrained: bool = True) -> StagedModule:
@@ -176,8 +178,19 @@ def build_base_data(config: Node, source: SegmentationSource) -> BaseDataModule:
     )
 
 
+def remembered(config: Node) -> int:
+    """Return the limit of feature maps remembered while testing, in MiB; checkpoints from before the option lack it.
+
+    Args:
+        config: the whole configuration.
+    """
+    return int(config.get("test_cache_mb", TEST_CACHE_MB))
+
+
 def _loading(config: Node) -> LoaderOptions:
-    return LoaderOptions(config["recipe"]["batch_size"], config["test_batch_size"], config["workers"])
+    return LoaderOptions(
+        config["recipe"]["batch_size"], config["test_batch_size"], config["workers"], by_picture=remembered(config) > 0
+    )
 
 
 def _options(kind: type[Any], data: Node) -> Any:

@@ -113,7 +113,7 @@ def merged(asked: dict[str, Any], trained: dict[str, Any]) -> dict[str, Any]:
         "trainer": {**trained["trainer"], **_hardware(asked["trainer"])},
         "pictures": asked["pictures"],
     }
-    config.update({k: asked[k] for k in ("workers", "test_batch_size") if asked[k] is not None})
+    config.update({k: asked[k] for k in ("workers", "test_batch_size", "test_cache_mb") if asked[k] is not None})
     config["data"] = dict(asked.get("data") or trained["data"])
     if asked["fold"] is not None and asked["fold"] != trained["fold"] and not asked["cross_fold"]:
         raise FssError(
@@ -252,10 +252,12 @@ def _episodic(
 def _generalised(
     job: Job, model: FewShotSegmenter, data: FewShotDataModule, strategy: Strategy, known: RunFacts
 ) -> tuple[GeneralisedModule, pl.Trainer]:
+    from fss.cli.build import remembered
     from fss.cli.trainer import assemble
     from fss.data.folds import name_classes
     from fss.lit.callbacks.backbone import BackboneFinetune
     from fss.lit.callbacks.cost import CostMeter
+    from fss.lit.callbacks.recall import RecallFeatures
     from fss.lit.callbacks.result import ResultWriter
     from fss.lit.generalised import GeneralisedModule
 
@@ -263,5 +265,6 @@ def _generalised(
     novel = data.novel_classes
     module = GeneralisedModule(model, list(base.values()), list(novel.values()), job.config["tau"], job.config["merge"])
     finetune, cost = BackboneFinetune(strategy), CostMeter()
-    callbacks = [finetune, cost, ResultWriter(job.folder, known, finetune, cost)]
+    recall = RecallFeatures(remembered(job.config))
+    callbacks = [finetune, cost, recall, ResultWriter(job.folder, known, finetune, cost)]
     return module, assemble(job, False, callbacks, enable_checkpointing=False)

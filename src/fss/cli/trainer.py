@@ -114,10 +114,12 @@ def build_trainer(
         The trainer.
     """
     from fss.backbones.weights import IMAGENET_MEAN, IMAGENET_STD
+    from fss.cli.build import remembered
     from fss.cli.extras import Extras
     from fss.lit.callbacks.cost import CostMeter
     from fss.lit.callbacks.episodes import EpisodeRecorder
     from fss.lit.callbacks.pictures import PictureRecorder
+    from fss.lit.callbacks.recall import RecallFeatures
     from fss.lit.callbacks.result import ResultWriter
     from fss.lit.callbacks.seeding import StepSeed
 
@@ -128,6 +130,7 @@ def build_trainer(
         finetune,
         StepSeed(config["seed"]),
         cost,
+        RecallFeatures(remembered(config)),
         pictures,
         EpisodeRecorder(job.folder),
         Extras(job.folder, config["finetune"]["name"], config["pictures"], finetune),

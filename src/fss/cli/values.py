@@ -20,6 +20,7 @@ _WHOLE = {
     "method.width": 1,
     "finetune.rank_rounding": 1,
     "test_batch_size": 1,
+    "test_cache_mb": 0,
 }
 _NUMBERS = {
     "method.dropout": (0.0, 1.0),

@@ -15,6 +15,7 @@ from fss.data.episodes import EpisodeDataset, EpisodeItem, collate
 from fss.data.index_sampler import EpisodeIndexSampler
 from fss.data.loader import EpisodeLoader
 from fss.data.options import EpisodeOptions, IndexOptions, LoaderOptions, TransformOptions
+from fss.data.sampler import DrawSource
 from fss.data.source import Facts, ListSplit, SegmentationSource
 from fss.data.streams import EpisodeStreams
 from fss.data.transforms import eval_transform, train_transform
@@ -155,13 +156,21 @@ class FewShotDataModule(LightningDataModule):
         return EpisodeLoader(
             dataset,
             batch_size=size // world,
-            sampler=EpisodeIndexSampler(len(draws), size, rank, world, training),
+            sampler=EpisodeIndexSampler(len(draws), size, rank, world, training, self._order(draws, split)),
             num_workers=options.workers,
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=options.workers > 0,
             worker_init_fn=_single_thread if options.workers else None,
         )
+
+    def _order(self, draws: DrawSource, split: Split) -> list[int] | None:
+        """Order episodes by class and query, unless only the first ones are asked for."""
+        limit = getattr(self.trainer, f"limit_{split}_batches", 1.0)
+        if split == "train" or not self.loading.by_picture or limit != 1.0 or isinstance(limit, int):
+            return None
+        drawn = [draws.draw(0, i) for i in range(len(draws))]
+        return sorted(range(len(drawn)), key=lambda i: (drawn[i].class_id, drawn[i].query, i))
 
     def _processes(self) -> tuple[int, int]:
         trainer = self.trainer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from torch.utils.data import Sampler
 
@@ -25,6 +25,8 @@ class EpisodeIndexSampler(Sampler[tuple[int, int]]):
         rank: number of this process.
         world_size: number of processes W.
         training: whether epochs differ and incomplete batches are left out.
+        order: all episode numbers in the order in which they are wanted; None: ascending. A process still takes the
+            same episodes.
 
     Raises:
         DataError: if a training batch does not divide by the processes, or is larger than the epoch, or if there
@@ -32,7 +34,13 @@ class EpisodeIndexSampler(Sampler[tuple[int, int]]):
     """
 
     def __init__(
-        self, length: int, batch_size: int, rank: int = 0, world_size: int = 1, training: bool = False
+        self,
+        length: int,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        training: bool = False,
+        order: Sequence[int] | None = None,
     ) -> None:
         if batch_size < 1 or (training and batch_size % world_size):
             raise DataError(
@@ -52,6 +60,7 @@ class EpisodeIndexSampler(Sampler[tuple[int, int]]):
         self.stop = length - length % batch_size if training else length
         self.rank, self.world_size, self.training = rank, world_size, training
         self.batch_size = batch_size
+        self.order = order
         self.epoch = 0
         self.skip = 0
 
@@ -66,6 +75,8 @@ class EpisodeIndexSampler(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Iterate over the (epoch, i) of this process."""
         first, self.skip = self.skip * self.batch_size + self.rank, 0
+        if self.order is not None:
+            return ((self.epoch, i) for i in self.order if i >= first and i % self.world_size == self.rank)
         return ((self.epoch, i) for i in range(first, self.stop, self.world_size))
 
     def __len__(self) -> int:

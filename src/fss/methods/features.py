@@ -12,7 +12,8 @@ from fss.nn.prototype import support_mask
 from fss.nn.resize import up
 from fss.types import EpisodeFeatures, FeatureSpec, StagedBackbone
 
-_MASKED_STAGE = 4
+MASKED_STAGE = 4
+"""Stage before which ``masked_before_stage4`` masks the supports."""
 
 
 def extract(
@@ -51,10 +52,10 @@ def extract(
     further: dict[int, Tensor] = {}
     taps: dict[int, list[list[Tensor]]] = {}
     for index in range(max((*spec.stages, *spec.taps, *query_stages)) + 1):
-        if index == _MASKED_STAGE and spec.support_view == "masked_before_stage4":
+        if index == MASKED_STAGE and spec.support_view == "masked_before_stage4":
             size = (parts[1].shape[-2], parts[1].shape[-1])
             parts = [parts[0], *(x * up(m, size) for x, m in zip(parts[1:], masks, strict=True))]
-        parts, tapped = _run(backbone.stage(index), parts, together, index in spec.taps)
+        parts, tapped = run_stage(backbone.stage(index), parts, together, index in spec.taps)
         if index in spec.stages:
             stages[index] = parts
         elif index in query_stages:
@@ -71,8 +72,20 @@ def extract(
     )
 
 
-def _run(stage: nn.Module, parts: list[Tensor], together: bool, tap: bool) -> tuple[list[Tensor], list[list[Tensor]]]:
-    """Run one stage over 1 + K picture slots; return its outputs and, per block, the tapped maps by slot."""
+def run_stage(
+    stage: nn.Module, parts: list[Tensor], together: bool, tap: bool
+) -> tuple[list[Tensor], list[list[Tensor]]]:
+    """Run one stage over picture slots.
+
+    Args:
+        stage: of the backbone.
+        parts: one (N, C, h, w) per slot.
+        together: run all slots as one batch.
+        tap: keep the input of each block's last ReLU.
+
+    Returns:
+        One output per slot, and per block the tapped maps by slot.
+    """
     batches = [torch.cat(parts)] if together else parts
     outputs: list[Tensor] = []
     blocks: list[list[Tensor]] = []

@@ -11,6 +11,7 @@ from fss.errors import FssError
 from fss.methods.base import FewShotHead
 from fss.methods.companion import BaseBranch, SharedPrefix
 from fss.methods.features import extract
+from fss.methods.recall import Recall, memorable
 from fss.nn.resize import up
 from fss.types import Episode, EpisodeFeatures, HeadOutput, StagedBackbone
 
@@ -47,6 +48,18 @@ class FewShotSegmenter(nn.Module):
         self.head = head
         self.companion = companion
         self._shared = SharedPrefix()
+        self._recall: Recall | None = None
+
+    def remember(self, limit: int | None) -> None:
+        """Remember feature maps by the ids of pictures from now on; for test episodes, whose pictures never change.
+
+        Weights must not change until it is called again: start every pass with it, and end it with None.
+        Where maps depend on more than a picture (gradients, a module in training mode), nothing is remembered.
+
+        Args:
+            limit: bytes of maps on the model's device; None forgets all of them and remembers no more.
+        """
+        self._recall = None if limit is None else Recall(limit)
 
     def forward(self, query: Tensor, support_images: Tensor, support_masks: Tensor) -> Tensor:
         """Segment queries.
@@ -77,6 +90,9 @@ class FewShotSegmenter(nn.Module):
         """
         label = episode.query_label if self.head.spec.needs_query_label and self.training else None
         extras = {"class_index": episode.class_index, **episode.extras}
+        recall = self._recall
+        if recall is not None and not self.head.needs_grad_in_eval and memorable(self, episode):
+            return self._answer(self._remembered(recall, episode, extras))
         return self.head_output(
             episode.query, episode.support_images, episode.support_labels, query_label=label, extras=extras
         )
@@ -106,20 +122,14 @@ class FewShotSegmenter(nn.Module):
         """
         features = self._features(query, support_images, support_masks, extras or {})
         features.query_label = query_label
-        if self.head.spec.shot_rule == "vote" and support_images.shape[1] > 1:
-            return self._vote(features)
-        return self._refine(features)
+        return self._answer(features)
 
     def _features(
         self, query: Tensor, support_images: Tensor, support_masks: Tensor, available: dict[str, Tensor]
     ) -> EpisodeFeatures:
         """Extract what the head asks for; stages that the companion has in common run once for both."""
         spec, companion = self.head.spec, self.companion
-        provided = set() if companion is None else {companion.provides}
-        missing = spec.extras - available.keys() - provided - _OPTIONAL
-        if missing:
-            raise FssError(f"{type(self.head).__name__} needs {sorted(missing)}, which this data does not provide")
-        wanted = {k: available[k] for k in spec.extras & available.keys()}
+        wanted = self._wanted(available)
         if companion is None or companion.provides not in spec.extras:
             return extract(self.backbone, spec, query, support_images, support_masks, wanted)
         first = self._shared(self.backbone, companion.backbone)
@@ -128,6 +138,38 @@ class FewShotSegmenter(nn.Module):
         logits = companion.base_logits(features.query[first - 1] if first else query, first)
         features.extras = {**features.extras, companion.provides: logits}
         return features
+
+    def _remembered(self, recall: Recall, episode: Episode, available: dict[str, Tensor]) -> EpisodeFeatures:
+        """Do the same with what is remembered; the companion starts from the last common stage that is at hand."""
+        spec, companion = self.head.spec, self.companion
+        features = recall.features(self.backbone, spec, episode, self._wanted(available))
+        if companion is None or companion.provides not in spec.extras:
+            return features
+        shared = self._shared(self.backbone, companion.backbone)
+        at_hand = max((i for i in features.query if i < shared), default=None)
+
+        def logits(pictures: Tensor, places: list[int]) -> Tensor:
+            if at_hand is None:
+                return companion.base_logits(pictures)
+            return companion.base_logits(features.query[at_hand][places], at_hand + 1)
+
+        features.extras = {**features.extras, companion.provides: recall.of_queries(episode, logits)}
+        return features
+
+    def _wanted(self, available: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the extras that the head declared and the episode brings."""
+        spec, companion = self.head.spec, self.companion
+        provided = set() if companion is None else {companion.provides}
+        missing = spec.extras - available.keys() - provided - _OPTIONAL
+        if missing:
+            raise FssError(f"{type(self.head).__name__} needs {sorted(missing)}, which this data does not provide")
+        return {k: available[k] for k in spec.extras & available.keys()}
+
+    def _answer(self, features: EpisodeFeatures) -> HeadOutput:
+        """Call the head by its shot rule."""
+        if self.head.spec.shot_rule == "vote" and features.support_labels.shape[1] > 1:
+            return self._vote(features)
+        return self._refine(features)
 
     def _refine(self, features: EpisodeFeatures) -> HeadOutput:
         output: HeadOutput = self.head(features)
