@@ -14,8 +14,9 @@ from fss.nn.prototype import support_mask
 from fss.nn.resize import up
 from fss.types import Episode, EpisodeFeatures, FeatureSpec, StagedBackbone
 
-PICTURES = 8
-"""Pictures that go through the backbone together: enough for speed, few enough for the memory of early stages."""
+PICTURES = 1
+"""Pictures that go through the backbone together. With one, what it leaves does not depend on which others were missing,
+so that no bit depends on the limit, the batch size or the number of processes; on a CPU more are not faster."""
 
 Support = tuple[str, str]
 """Picture and class."""
