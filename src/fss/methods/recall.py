@@ -15,8 +15,8 @@ from fss.nn.resize import up
 from fss.types import Episode, EpisodeFeatures, FeatureSpec, StagedBackbone
 
 PICTURES = 1
-"""Pictures that go through the backbone together. With one, what it leaves does not depend on which others were missing,
-so that no bit depends on the limit, the batch size or the number of processes; on a CPU more are not faster."""
+"""Pictures that go through the backbone together. With one, its maps do not depend on which others were missing, so that
+no bit depends on the limit, the batch size or the number of processes; on a CPU more are not faster."""
 
 Support = tuple[str, str]
 """Picture and class."""
