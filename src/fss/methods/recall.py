@@ -15,7 +15,7 @@ from fss.nn.resize import up
 from fss.types import Episode, EpisodeFeatures, FeatureSpec, StagedBackbone
 
 PICTURES = 1
-"""Pictures that go through the backbone together. With one, its maps do not depend on which others were missing, so that
+"""Pictures that go through the backbone together. With one, its maps do not depend on which others were missing, and so
 no bit depends on the limit, the batch size or the number of processes; on a CPU more are not faster."""
 
 Support = tuple[str, str]
