@@ -7,10 +7,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from albumentations.pytorch import ToTensorV2
+from benchmarks.data import float32_pipeline
 from tests.data.fabricate import picture
 
 from fss.data import transforms as T
 from fss.data.errors import DataError
+from fss.data.normalise import normalised
 from fss.data.options import TransformOptions
 
 MEAN = np.array([0.485, 0.456, 0.406]) * 255
@@ -194,3 +197,65 @@ def test_test_transform_equals_the_release():
 def test_wrong_options(wrong):
     with pytest.raises(DataError, match="not allowed"):
         TransformOptions(**wrong)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_the_last_step_equals_albumentations_bit_for_bit(dtype):
+    image = _noise().astype(dtype) + (0 if dtype == np.uint8 else np.float32(0.3))
+    plain = A.Compose([A.Normalize(mean=T.MEAN, std=(0.229, 0.224, 0.225)), ToTensorV2()])(image=image)["image"]
+    out = normalised(image)
+    assert out.is_contiguous()
+    assert torch.equal(out, plain)
+
+
+class PaddedCrop(T.PadRandomCrop):
+    """The rule as it is written: the whole picture is padded, then searched and cut."""
+
+    def get_params_dependent_on_data(self, params, data):
+        h, w = params["shape"][:2]
+        high, wide = max(self.size - h, 0), max(self.size - w, 0)
+        pads = [(high // 2, high - high // 2), (wide // 2, wide - wide // 2)]
+        label = np.pad(data["mask"], pads, constant_values=255)
+        for _ in range(32):
+            top = self.py_random.randint(0, label.shape[0] - self.size)
+            left = self.py_random.randint(0, label.shape[1] - self.size)
+            cut = label[top : top + self.size, left : left + self.size]
+            if (cut == 1).sum() >= 0.85 * (label == 1).sum():
+                break
+        return {"top": top, "left": left, "pads": pads}
+
+    def apply(self, img, top, left, pads, **params):
+        padded = np.stack([np.pad(img[..., k], pads, constant_values=c) for k, c in enumerate(T.MEAN_COLOUR)], axis=-1)
+        return padded[top : top + self.size, left : left + self.size]
+
+    def apply_to_mask(self, mask, top, left, pads, **params):
+        return np.pad(mask, pads, constant_values=255)[top : top + self.size, left : left + self.size]
+
+
+@pytest.mark.parametrize("shape", [(90, 130), (130, 90), (60, 70), (97, 97), (200, 180)])
+def test_the_crop_equals_padding_the_whole_picture(shape):
+    image, label = _noise(shape), _label(shape)
+    for seed in range(12):
+        outs = []
+        for crop in (T.PadRandomCrop(97), PaddedCrop(97)):
+            pipeline = A.Compose([crop], additional_targets={"more": "mask"})
+            pipeline.set_random_state(np.random.default_rng(0), random.Random(seed))
+            outs.append(pipeline(image=image, mask=label, more=label + 2))
+        for name in ("image", "mask", "more"):
+            assert np.array_equal(outs[0][name], outs[1][name])
+
+
+def test_training_stays_near_the_float32_pipeline():
+    """Scale, rotation and blur together: each rounds to grey levels, and OpenCV's 8-bit kernels have coarse weights."""
+    image, label = picture(0), _label((96, 128))
+    pipeline = T.train_transform(TransformOptions(size=97))
+    off = []
+    for seed in range(16):
+        out, mask = pipeline(image, label, seed)
+        draws = random.Random(seed)
+        draws.random()  # Compose itself draws once
+        expected, cut = float32_pipeline(image, label, draws, 97, TransformOptions(size=97))
+        assert torch.equal(mask.long(), cut)
+        off.append((out - expected).abs() * torch.tensor(STD[:, None, None]))
+    assert float(torch.stack(off).max()) <= 3.0
+    assert float(torch.stack(off).mean()) <= 0.5

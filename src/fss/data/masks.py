@@ -78,8 +78,9 @@ def read_picture(path: Path) -> UInt8:
 
 
 def _truncated_jpeg(data: UInt8) -> bool:
-    raw = data.tobytes()
-    return raw[:2] == b"\xff\xd8" and b"\xff\xd9" not in raw[len(raw) // 2 :]
+    if data[:2].tobytes() != b"\xff\xd8" or data[-2:].tobytes() == b"\xff\xd9":
+        return False
+    return b"\xff\xd9" not in data[data.size // 2 :].tobytes()
 
 
 def _check_mode(image: Image.Image, path: Path) -> None:

@@ -26,15 +26,14 @@ import albumentations as A
 import cv2
 import numpy as np
 import numpy.typing as npt
-from albumentations.pytorch import ToTensorV2
+import torch
 from torch import Tensor
 
 from fss.data.masks import UInt8
+from fss.data.normalise import MEAN, normalised
 from fss.data.options import TransformOptions
 from fss.types import IGNORE
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 MEAN_COLOUR = tuple(round(255 * m) for m in MEAN)
 
 Array = npt.NDArray[Any]
@@ -119,7 +118,7 @@ class Flip(A.DualTransform):  # type: ignore[misc]
 
     def apply(self, img: Array, **params: Any) -> Array:
         """Mirror picture or label."""
-        return np.ascontiguousarray(img[:, ::-1])
+        return cv2.flip(img, 1)
 
 
 class PadRandomCrop(A.DualTransform):  # type: ignore[misc]
@@ -138,30 +137,32 @@ class PadRandomCrop(A.DualTransform):  # type: ignore[misc]
         self.size = size
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Find the padding and draw the offset."""
+        """Draw the offset of the crop from the picture; it is negative where the crop reaches over the border."""
         h, w = params["shape"][:2]
         pad_h, pad_w = max(self.size - h, 0), max(self.size - w, 0)
-        pad = (pad_h // 2, pad_h - pad_h // 2, pad_w // 2, pad_w - pad_w // 2)
-        foreground = np.pad(data["mask"] == 1, (pad[:2], pad[2:]))
-        total = int(foreground.sum())
+        foreground = np.equal(data["mask"], 1).view(np.uint8)
+        total = cv2.countNonZero(foreground)
         for _ in range(1 + self.redraws):
-            top = self.py_random.randint(0, foreground.shape[0] - self.size)
-            left = self.py_random.randint(0, foreground.shape[1] - self.size)
-            if foreground[top : top + self.size, left : left + self.size].sum() >= self.keep * total:
+            top = self.py_random.randint(0, h + pad_h - self.size) - pad_h // 2
+            left = self.py_random.randint(0, w + pad_w - self.size) - pad_w // 2
+            inside = foreground[max(top, 0) : top + self.size, max(left, 0) : left + self.size]
+            if cv2.countNonZero(inside) >= self.keep * total:
                 break
-        return {"pad": pad, "top": top, "left": left}
+        return {"top": top, "left": left}
 
-    def apply(self, img: Array, pad: tuple[int, ...], top: int, left: int, **params: Any) -> Array:
-        """Pad with the mean colour and crop the picture, (H, W, 3) -> (S, S, 3)."""
-        return self._cut(img, pad, top, left, MEAN_COLOUR)
+    def apply(self, img: Array, top: int, left: int, **params: Any) -> Array:
+        """Crop the picture, outside is the mean colour, (H, W, 3) -> (S, S, 3)."""
+        return self._cut(img, top, left, MEAN_COLOUR)
 
-    def apply_to_mask(self, mask: Array, pad: tuple[int, ...], top: int, left: int, **params: Any) -> Array:
-        """Pad with 255 and crop the label, (H, W) -> (S, S)."""
-        return self._cut(mask, pad, top, left, (IGNORE,))
+    def apply_to_mask(self, mask: Array, top: int, left: int, **params: Any) -> Array:
+        """Crop the label, outside is 255, (H, W) -> (S, S)."""
+        return self._cut(mask, top, left, (IGNORE,))
 
-    def _cut(self, array: Array, pad: tuple[int, ...], top: int, left: int, value: tuple[int, ...]) -> Array:
-        padded = cv2.copyMakeBorder(array, pad[0], pad[1], pad[2], pad[3], cv2.BORDER_CONSTANT, value=value)
-        return np.ascontiguousarray(padded[top : top + self.size, left : left + self.size])
+    def _cut(self, array: Array, top: int, left: int, value: tuple[int, ...]) -> Array:
+        inside = array[max(top, 0) : top + self.size, max(left, 0) : left + self.size]
+        above, before = max(-top, 0), max(-left, 0)
+        below, after = self.size - above - inside.shape[0], self.size - before - inside.shape[1]
+        return cv2.copyMakeBorder(inside, above, below, before, after, cv2.BORDER_CONSTANT, value=value)
 
 
 class ResizeToCanvas(A.DualTransform):  # type: ignore[misc]
@@ -217,8 +218,7 @@ class JointTransform:
     """
 
     def __init__(self, steps: list[A.BasicTransform]) -> None:
-        last = [A.Normalize(mean=MEAN, std=STD), ToTensorV2()]
-        self._compose = A.Compose([*steps, *last], additional_targets={"more": "mask"})
+        self._compose = A.Compose(steps, additional_targets={"more": "mask"})
 
     def __call__(self, image: UInt8, label: UInt8, seed: int) -> tuple[Tensor, Tensor]:
         """Transform a picture and its label.
@@ -251,8 +251,8 @@ class JointTransform:
 
     def _run(self, seed: int, **arrays: UInt8) -> dict[str, Tensor]:
         self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        out: dict[str, Tensor] = self._compose(**arrays)
-        return out
+        out = self._compose(**arrays)
+        return {k: normalised(v) if k == "image" else torch.from_numpy(v) for k, v in out.items()}
 
 
 def train_transform(options: TransformOptions) -> JointTransform:
