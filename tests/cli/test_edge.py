@@ -220,6 +220,7 @@ def test_check_accepts_the_defaults_and_zeros() -> None:
         ("seed=4294967296", "seed=4294967296"),
         ("test_seed=x", "test_seed=x"),
         ("workers=-1", "workers=-1"),
+        ("test_cache_mb=-1", "test_cache_mb=-1 is not allowed: give a whole number from 0 up"),
         ("pictures=-1", "pictures=-1"),
         ("recipe.batch_size=0", r"recipe\.batch_size=0"),
         ("selection=best", "selection=best is not known: choose one of novel, base, last"),
