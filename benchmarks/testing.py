@@ -44,7 +44,7 @@ class Settings:
 
     Attributes:
         size: side of the network's input.
-        pictures: scenes drawn; fewer than half of them hold a novel class.
+        pictures: scenes drawn; half of them hold a novel class, and 80 are enough for five supports of each.
         episodes: test episodes with remembered features.
         plain: how many of them, the first ones, are measured one by one too.
         batch: episodes per call of the head.
@@ -52,8 +52,8 @@ class Settings:
     """
 
     size: int = 129
-    pictures: int = 50
-    episodes: int = 60
+    pictures: int = 80
+    episodes: int = 100
     plain: int = 4
     batch: int = 4
     megabytes: int = 4096
