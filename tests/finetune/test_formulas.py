@@ -49,7 +49,9 @@ class Matrices:
         return (0.5 + noise).requires_grad_()
 
     def svd(self) -> tuple[Tensor, Tensor, Tensor]:
-        return torch.linalg.svd(self.W, full_matrices=False)
+        U, S, Vt = torch.linalg.svd(self.W, full_matrices=False)
+        signs = torch.stack([torch.stack([c[c.abs().argmax()].sign() for c in u.T]) for u in U])  # as ours
+        return U * signs[:, None, :], S, Vt * signs[:, :, None]
 
 
 # strategy -> the trained values as leaves, and W' by group computed from them, written as the paper does
@@ -150,7 +152,7 @@ def test_output_and_gradients_equal_the_formula(plain: Any, case: str) -> None:
     strategy_report = apply(model, strategy)
     own = list(trained(model[0]))
     assert strategy_report.trainable_total == sum(p.numel() for p in own) == sum(v.numel() for v in leaves)
-    if case != "svf-usv":  # signs of singular vectors are free, so U and V are compared where they start
+    if case != "svf-usv":  # U and V are compared where they start: any others would be no singular vectors
         with torch.no_grad():
             for parameter, value in zip(own, leaves, strict=True):
                 parameter.copy_(value.reshape(parameter.shape))

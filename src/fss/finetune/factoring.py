@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from fss.finetune.attention import SVFAttention, is_supported
 from fss.finetune.geometry import ConvGeometry, LinearGeometry
 from fss.finetune.layers import FactoredLayer, SVFConv2d, SVFLinear
-from fss.finetune.surgery import find, plain_layers
-from fss.finetune.svd import decompose, full_rank
+from fss.finetune.surgery import Site, find, plain_layers
+from fss.finetune.svd import decompose, full_rank, side_by_side
 from fss.types import StagedBackbone
 
 Factors = Callable[[Tensor, int, str], tuple[Tensor, Tensor, Tensor]]
-"""Weight (Co, ...), groups and the layer's name -> U (Co, R), S (groups * R), V (groups * R, ...)."""
+"""Weight (Co, ...), groups and the layer's name -> U (Co, R), S (groups * R), V (groups * R, ...).
+
+It depends on nothing else, so that several layers can be factored at the same time."""
 
 
 @dataclass(frozen=True)
@@ -58,29 +61,33 @@ def factorise(backbone: StagedBackbone, stages: Sequence[int], factors: Factors 
     Returns:
         What was swapped now: nothing the second time.
     """
+    sites = plain_layers(backbone, stages, _has_weight)
+    device = next((p.device for site in sites for p in site.module.parameters()), torch.device("cpu"))
     swapped: list[Factored] = []
-    for site in plain_layers(backbone, stages, _has_weight):
-        plain = site.module
-        if isinstance(plain, nn.MultiheadAttention):
-            parts = [_linear(f"{site.name}.in_proj", plain.in_proj_weight, plain.in_proj_bias, 3, factors)]
-            out = plain.out_proj
-            parts.append(_linear(f"{site.name}.out_proj", out.weight, out.bias, 1, factors))
-            layers = [p.layer for p in parts]
-            assert isinstance(layers[0], SVFLinear)
-            assert isinstance(layers[1], SVFLinear)
-            site.put(SVFAttention(plain, layers[0], layers[1]).train(plain.training))
-            swapped += parts
-            continue
-        if isinstance(plain, nn.Conv2d):
-            geometry, groups = ConvGeometry.of(plain), plain.groups
-            layer = SVFConv2d(geometry, *factors(plain.weight, groups, site.name), plain.bias)
-            one = Factored(site.name, layer, groups * full_rank(plain.weight, groups))
-        else:
-            assert isinstance(plain, nn.Linear)
-            one = _linear(site.name, plain.weight, plain.bias, 1, factors)
-        site.put(one.layer)
-        swapped.append(one)
+    for site, (module, parts) in zip(sites, side_by_side(lambda s: _factored(s, factors), sites, device), strict=True):
+        site.put(module)
+        swapped += parts
     return swapped
+
+
+def _factored(site: Site, factors: Factors) -> tuple[nn.Module, list[Factored]]:
+    """Make what replaces a layer, and list the factored layers in it."""
+    plain = site.module
+    if isinstance(plain, nn.MultiheadAttention):
+        parts = [_linear(f"{site.name}.in_proj", plain.in_proj_weight, plain.in_proj_bias, 3, factors)]
+        out = plain.out_proj
+        parts.append(_linear(f"{site.name}.out_proj", out.weight, out.bias, 1, factors))
+        layers = [p.layer for p in parts]
+        assert isinstance(layers[0], SVFLinear)
+        assert isinstance(layers[1], SVFLinear)
+        return SVFAttention(plain, layers[0], layers[1]).train(plain.training), parts
+    if isinstance(plain, nn.Conv2d):
+        geometry, groups = ConvGeometry.of(plain), plain.groups
+        layer = SVFConv2d(geometry, *factors(plain.weight, groups, site.name), plain.bias)
+        return layer, [Factored(site.name, layer, groups * full_rank(plain.weight, groups))]
+    assert isinstance(plain, nn.Linear)
+    one = _linear(site.name, plain.weight, plain.bias, 1, factors)
+    return one.layer, [one]
 
 
 def _has_weight(module: nn.Module) -> bool:
