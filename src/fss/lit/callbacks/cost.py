@@ -30,6 +30,8 @@ class CostMeter(pl.Callback):
         self.saved_bytes = 0
         self.steps_per_epoch: int | None = None
         self.tested = 0
+        self._peaks = {"train": 0, "test": 0}  # bytes of the CUDA allocator; tests remember feature maps on purpose
+        self._phase = "test"  # whatever comes before training is not part of it
         self._laps: list[float] = []  # between ends of batches, waiting for data included
         self._lap: float | None = None
         self._started = 0.0
@@ -40,7 +42,9 @@ class CostMeter(pl.Callback):
     def summary(self) -> dict[str, Any]:
         """Return the ``cost`` entry of the result file."""
         cuda = torch.cuda.is_available()
-        peak = torch.cuda.max_memory_allocated() if cuda else self.saved_bytes
+        self._take_peak()
+        trained = self.seconds["train"] > 0
+        peak = self._peaks["train" if trained else "test"] if cuda else self.saved_bytes
         return {
             "train_seconds": round(self.seconds["train"], 3),
             "test_seconds": round(self.seconds["test"], 3),
@@ -69,10 +73,17 @@ class CostMeter(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock and the allocator's peak."""
         self._started, self._training = time.perf_counter(), True
+        self._begin("train")
         loader = trainer.train_dataloader
         self.steps_per_epoch = len(loader) if isinstance(loader, Sized) else None
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Do not count the memory of validation as that of training."""
+        self._begin("test")
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count training again."""
+        self._begin("train")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the clock."""
@@ -106,6 +117,7 @@ class CostMeter(pl.Callback):
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
+        self._begin("test")
         self._started = time.perf_counter()
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -136,3 +148,13 @@ class CostMeter(pl.Callback):
             self._hooks = None
             self.saved_bytes = sum(self._storages.values())
             self._storages.clear()
+
+    def _begin(self, phase: str) -> None:
+        """Book the allocator's peak under the phase that ends."""
+        self._take_peak()
+        self._phase = phase
+
+    def _take_peak(self) -> None:
+        if torch.cuda.is_available():
+            self._peaks[self._phase] = max(self._peaks[self._phase], torch.cuda.max_memory_allocated())
+            torch.cuda.reset_peak_memory_stats()
