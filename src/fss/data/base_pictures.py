@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from fss.data.base_labels import BaseLabels
 from fss.data.episodes import read_pair
+from fss.data.names import Names
 from fss.data.sampler import RandomStream, augment_seed
 from fss.data.source import SegmentationSource
 from fss.data.transforms import JointTransform
@@ -84,7 +85,7 @@ class BasePictures(Dataset[LabelledPicture]):
         seed: int,
         split: Split,
     ) -> None:
-        self.source, self.ids, self.labels, self.transform = source, tuple(ids), labels, transform
+        self.source, self.ids, self.labels, self.transform = source, Names.of(ids), labels, transform
         self.seed, self.split = seed, split
 
     def __len__(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from fss.data.areas import AreaTable
 from fss.data.errors import DataError
+from fss.data.names import Names
 from fss.data.options import MIN_AREA, SmallClasses
 
 _log = logging.getLogger(__name__)
@@ -20,6 +21,8 @@ _log = logging.getLogger(__name__)
 class ClassIndex:
     """The query pictures of a split and the pictures of each of its classes, in list order.
 
+    Its lists are arrays (:class:`fss.data.names.Names`), so that loader processes share one copy.
+
     Attributes:
         class_ids: ids of the classes episodes are drawn for, ascending.
         images: ids of the query pictures, N of them.
@@ -28,8 +31,8 @@ class ClassIndex:
     """
 
     class_ids: tuple[int, ...]
-    images: tuple[str, ...]
-    per_class: dict[int, tuple[str, ...]]
+    images: Sequence[str]
+    per_class: Mapping[int, Sequence[str]]
     present: npt.NDArray[np.bool_]
 
 
@@ -55,11 +58,11 @@ def class_index(
     eligible = areas >= min_area
     used = eligible.any(axis=1) & ~(table.columns(sorted(forbidden)) > 0).any(axis=1)
     rows = np.flatnonzero(used)
-    ids = table.ids
+    names = Names.of(table.ids[r] for r in rows)
     return ClassIndex(
         class_ids=classes,
-        images=tuple(ids[r] for r in rows),
-        per_class={c: tuple(ids[r] for r in rows if eligible[r, k]) for k, c in enumerate(classes)},
+        images=names,
+        per_class={c: names.pick(np.flatnonzero(eligible[rows, k])) for k, c in enumerate(classes)},
         present=areas[rows] > 0,
     )
 
@@ -99,7 +102,7 @@ def without_small_classes(index: ClassIndex, shot: int, rule: SmallClasses, name
     columns = [k for k, c in enumerate(index.class_ids) if c in kept]
     return ClassIndex(
         class_ids=kept,
-        images=tuple(index.images[r] for r in rows),
+        images=Names.of(index.images[r] for r in rows),
         per_class={c: index.per_class[c] for c in kept},
         present=index.present[rows][:, columns],
     )
