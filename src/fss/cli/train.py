@@ -73,14 +73,14 @@ def _train_and_test(job: Job, source: SegmentationSource) -> float:
     hush()
     config = job.config
     classes = len(source.fold(config["fold"]).base) + 1
+    data = build_data(config, source)
+    data.setup()  # a data set that is too small for training or test fails before anything is trained
     learner = obtain(job)  # before the seed is set: training it first must not change what follows
     if learner is not None and NAME in config["method"]:
         config["method"][NAME]["built"] = built_from(learner, classes)
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
         remove_leftovers(job.folder)
     pl.seed_everything(config["seed"], workers=True, verbose=False)
-    data = build_data(config, source)
-    data.setup("fit")  # a data set that is too small fails before the model is built
     module = EpisodicModule(
         build_model(config, learner=None if learner is None else learner.state),
         build_recipe(config["recipe"]),
