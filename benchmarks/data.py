@@ -190,8 +190,16 @@ def rows(photographs: Path | None = None) -> list[Row]:
         def resize(image: Array, label: Array) -> tuple[Tensor, Tensor]:
             return float32_resize(image, label, options.size)
 
+        cached = VocSource(source.root)
+        cached.remember(1 << 30)
+        kept = EpisodeDataset(cached, Draws(), train_transform(options), 0, "train", (1,))
+
+        def plain(i: int) -> object:
+            return plain_episode(source, i, augment)
+
         made = [
-            compare("training episodes per core", train.__getitem__, lambda i: plain_episode(source, i, augment), 2),
+            compare("training episodes per core", train.__getitem__, plain, 2),
+            compare("training episodes per core, data.cache_mb", kept.__getitem__, plain, 2),
             compare("test episodes per core", test.__getitem__, lambda i: plain_episode(source, i, resize), None),
         ]
     torch.set_num_threads(threads)

@@ -39,6 +39,7 @@ def config(*overrides: str) -> dict[str, Any]:
 
 FREE = [
     "data.root=/somewhere/else",
+    "data.cache_mb=64",
     "logger=csv",
     "logger.project=mine",
     "logger.wandb=offline",
@@ -165,6 +166,7 @@ def test_every_leaf_of_the_configuration_is_decided() -> None:
         "data.base.scale_max",
         "data.base.index_split",
         "data.root",
+        "data.cache_mb",
         "data.source.root",
         "finetune.memory",
         "trainer._target_",

@@ -34,6 +34,7 @@ _FREE = (
     "test_cache_mb",
     "logger",
     "data.root",
+    "data.cache_mb",
     "data.source",
     "data.base",  # the chosen values stand in data, too
     "method.base_learner.checkpoint",  # its identity stands beside it

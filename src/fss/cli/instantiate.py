@@ -9,7 +9,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from fss.cli.edge import cause
-from fss.data.source import SegmentationSource
+from fss.data.source import PictureFiles, SegmentationSource
 from fss.errors import FssError
 
 Node = Mapping[str, Any]
@@ -77,6 +77,8 @@ def build_source(node: Node) -> SegmentationSource:
     """
     source = make("data", node["source"])
     assert isinstance(source, SegmentationSource)
+    if isinstance(source, PictureFiles):
+        source.remember(node.get("cache_mb", 0) << 20)  # checkpoints from before the option lack it
     return source
 
 

@@ -16,6 +16,7 @@ Node = Mapping[str, Any]
 # checkpoints of older versions lack some, and groups differ.
 _WHOLE = {
     "data.epochs": 1,
+    "data.cache_mb": 0,
     "backbone.width": 1,
     "method.width": 1,
     "finetune.rank_rounding": 1,

@@ -13,6 +13,7 @@ from fss.data.cache import missing_files_error
 from fss.data.errors import DataError
 from fss.data.folds import FoldClasses
 from fss.data.masks import UInt8, read_mask, read_picture
+from fss.data.picture_cache import PictureCache
 
 ListSplit = Literal["train", "val"]
 """The two picture lists of a data set; the classes decide which episodes are drawn from them."""
@@ -102,6 +103,16 @@ class SegmentationSource(Protocol):
 class PictureFiles(ABC):
     """Reads pictures and masks from wherever a data set says they lie."""
 
+    cache: PictureCache | None = None
+
+    def remember(self, limit: int) -> None:
+        """Keep decoded pictures and masks in memory from now on; what is read stays the same.
+
+        Args:
+            limit: bytes, in each loader process; 0 keeps none.
+        """
+        self.cache = PictureCache(limit) if limit else None
+
     @abstractmethod
     def image_path(self, image_id: str) -> Path:
         """Return the file of a photograph."""
@@ -119,7 +130,9 @@ class PictureFiles(ABC):
         Raises:
             DataError: if it is missing or damaged.
         """
-        return read_picture(self.image_path(image_id))
+        if self.cache is None:
+            return read_picture(self.image_path(image_id))
+        return self.cache.get("image", image_id, lambda: read_picture(self.image_path(image_id)))
 
     def mask(self, image_id: str) -> UInt8:
         """Return class indices, (H, W), uint8, 255 ignored.
@@ -130,7 +143,9 @@ class PictureFiles(ABC):
         Raises:
             DataError: if it is missing or damaged.
         """
-        return read_mask(self.mask_path(image_id))
+        if self.cache is None:
+            return read_mask(self.mask_path(image_id))
+        return self.cache.get("mask", image_id, lambda: read_mask(self.mask_path(image_id)))
 
 
 def read_id_list(path: Path) -> list[str]:
