@@ -36,7 +36,7 @@ def hydra_text(error: BaseException) -> str:
     """
     program = Path(sys.argv[0]).name
     lines = str(error).strip().split("\nConfig search path")[0].splitlines()
-    text = "\n".join(line for line in lines if not line.startswith("See https://hydra.cc"))
+    text = _choices_in_one_line("\n".join(line for line in lines if not line.startswith("See https://hydra.cc")))
     if type(error).__name__ == "OverrideParseException":
         given = getattr(error, "override", None)
         text = (
@@ -46,6 +46,15 @@ def hydra_text(error: BaseException) -> str:
     else:
         text += _known_keys(error)
     return f"{text}\nAll options: python {program} --help"
+
+
+def _choices_in_one_line(text: str) -> str:
+    """Rewrite Hydra's list of a group's files, a line each, without those that others build on."""
+    head, mark, rest = text.partition("Available options in ")
+    if not mark:
+        return text
+    name, *choices = rest.split("\n\t")
+    return f"{head}{mark}{name} {', '.join(c.strip() for c in choices if not c.strip().startswith('_'))}"
 
 
 def _known_keys(error: BaseException) -> str:
