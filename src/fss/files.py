@@ -61,3 +61,16 @@ def remove_leftovers(folder: Path) -> None:
     """
     for path in folder.rglob(".*.tmp"):
         path.unlink(missing_ok=True)
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove the folder of a run, and the two above it, as far as they are empty.
+
+    Args:
+        folder: ``multirun/<group>/<run>``.
+    """
+    for place in (folder, *folder.parents[:2]):
+        try:
+            place.rmdir()
+        except OSError:  # not empty, or gone
+            return

@@ -33,7 +33,7 @@ def test_a_claim_holds_and_leaves_nothing(tmp_path):
             assert second.token == holder(folder).token
         assert holder(folder) is not None, "who did not get the claim must not release it"
     assert holder(folder) is None
-    assert list(folder.iterdir()) == []
+    assert not folder.exists(), "nothing was made in it"
 
 
 def test_released_after_an_error(tmp_path):
@@ -42,15 +42,36 @@ def test_released_after_an_error(tmp_path):
     assert holder(tmp_path) is None
 
 
+def test_a_folder_that_another_has_by_now_is_left_to_it(tmp_path):
+    folder = tmp_path / "run"
+    with claimed(folder):
+        (own,) = folder.glob(".claim-0*")
+        own.unlink()  # as if the folder had been removed and claimed anew
+        foreign(folder, age=0)
+    assert holder(folder).host == "node7"
+
+
+def test_without_hard_links(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError("no links on this file system")
+
+    monkeypatch.setattr(claims.os, "link", refuse)
+    with claimed(tmp_path / "run") as other, claimed(tmp_path / "run") as second:
+        assert other is None
+        assert second.pid == os.getpid()
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_claim_of_another_machine_counts_until_it_is_stale(tmp_path):
     path = foreign(tmp_path, age=claims.STALE_S - 60)
     with claimed(tmp_path) as other:
         assert other.host == "node7"
     os.utime(path, (time.time() - claims.STALE_S - 60,) * 2)
     assert holder(tmp_path) is None
+    (tmp_path / "kept").touch()
     with claimed(tmp_path) as other:
         assert other is None
-    assert list(tmp_path.iterdir()) == []
+    assert [p.name for p in tmp_path.iterdir()] == ["kept"]
 
 
 def test_a_dead_process_loses_at_once_and_a_reused_number_does_not_count(tmp_path):

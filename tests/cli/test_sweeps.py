@@ -65,6 +65,25 @@ def test_a_failure_does_not_stop_the_others(place: Path) -> None:
     assert not failed.exists(), "alone, a wrong value leaves nothing behind"
 
 
+def test_a_damaged_result_is_a_failure_of_its_run_alone(place: Path) -> None:
+    code, text = call(place, "train.py", "-m", *QUICK, "seed=1")
+    assert code == 0, text
+    (folder,) = runs(place, "debug").values()
+    (folder / "result.json").write_text("{")
+    code, text = call(place, "train.py", "-m", *QUICK, "seed=1,2")
+    assert code == 2, text
+    assert "1 of this sweep's runs failed" in text
+    assert "result.json" in text.split("runs failed")[1]
+    assert len(runs(place, "debug")) == 2
+
+
+def test_several_devices_in_one_process_are_refused(place: Path) -> None:
+    code, text = call(place, "train.py", "-m", *QUICK, "seed=1,2", "trainer.devices=2", "recipe.batch_size=2")
+    assert code == 2
+    assert "hydra/launcher=submitit_slurm" in text
+    assert not list(place.glob("multirun/debug/*/result.json"))
+
+
 def test_a_run_that_is_being_done_is_left_out(place: Path) -> None:
     options = (*TINY, "logger=none", "data.epochs=1000")
     first = Program(place, "train.py", *options)

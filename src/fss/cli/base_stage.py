@@ -23,7 +23,8 @@ RUNS = Path("multirun")
 Config = dict[str, Any]
 
 # What a base learner takes over from the run that asks for it, besides its backbone and the reader of the data.
-_SHARED = ("fold", "seed", "group", "workers", "checkpoint_minutes", "logger")
+# Not its seed: runs of several seeds, side by side or one after the other, share one.
+_SHARED = ("fold", "group", "workers", "checkpoint_minutes", "logger")
 _TRAINER = (
     "accelerator", "devices", "num_nodes", "strategy", "precision", "deterministic", "enable_progress_bar",
     "log_every_n_steps", "limit_train_batches", "limit_val_batches", "limit_test_batches",
@@ -45,11 +46,13 @@ class Found:
         checkpoint: its file.
         identity: hash of its run.
         miou: its mIoU over the base classes of the validation pictures, in percent.
+        whole: its training was not cut shorter than that of the run that needs it, as measurements of time are.
     """
 
     checkpoint: Path
     identity: str
     miou: float
+    whole: bool
 
 
 def settled(config: Config) -> Config:
@@ -186,7 +189,13 @@ def _fitting(config: Config) -> Iterator[Found]:
             continue
         file = checkpoint_of(path.parent, result.selection.rule)
         if file.is_file():
-            yield Found(file, result.identity, result.scores.miou)
+            yield Found(file, result.identity, result.scores.miou, _whole(result.config, config))
+
+
+def _whole(base: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    own, run = base["trainer"], config["trainer"]
+    same = own.get("limit_train_batches") in (1.0, None, run.get("limit_train_batches"))
+    return same and own.get("max_steps") in (-1, None, run.get("max_steps"))
 
 
 def _chosen(config: Config, node: Mapping[str, Any]) -> str:
@@ -214,7 +223,9 @@ def _preferred(config: Config) -> tuple[Found | None, Config]:
     """
     own = stage_one(config)
     wanted, fitting = identity(own), list(_fitting(config))
-    return next((f for f in fitting if f.identity == wanted), fitting[0] if fitting else None), own
+    asked = config["method"].get(NAME, {}).get("overrides")  # those who change its training want that one
+    others = [] if asked else [f for f in fitting if f.whole]
+    return next((f for f in fitting if f.identity == wanted), others[0] if others else None), own
 
 
 def _existing(config: Config) -> Found:

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import sys
 import time
 import traceback
 import uuid
@@ -27,25 +28,38 @@ SWEEP = "FSS_SWEEP"
 """Environment variable with the id of the sweep that started a process."""
 
 
-def attempt(job: Job, work: Callable[[Job], float], sweeping: bool) -> float:
+def attempt(job: Job, work: Callable[[Job], float], sweeping: bool, launcher: str = "") -> float:
     """Do a run unless it is finished or another process works on it.
 
     Args:
         job: the run.
         work: does it and returns its mIoU in percent.
         sweeping: it is one of many: note an error in ``failed.json`` and go on.
+        launcher: of the sweep.
 
     Returns:
         The mIoU in percent; NaN if the run failed or is done elsewhere, while sweeping.
 
     Raises:
-        FssError: if another process works on it, and it is the only run that was asked for.
+        FssError: if another process works on it, and it is the only run that was asked for; if several devices and a
+            sweep within one process do not go together.
     """
-    done = _known(job)
-    if done is not None:
-        return done
     if not _leads():
         return work(job)
+    if sweeping and _several(job) and "submitit" not in launcher:
+        raise FssError(
+            "A sweep with several devices per run needs a job for each run: every process of a run would start the "
+            "whole sweep. Add hydra/launcher=submitit_slurm (or submitit_local), or type one command per "
+            "run, without -m."
+        )
+    try:
+        done = _known(job)
+    except FssError:  # a damaged result: an error of this run, not of the sweep
+        if not sweeping:
+            raise
+        done = None
+    if done is not None:
+        return done
     with claimed(job.folder) as other:
         if other is not None:
             since = time.strftime("%H:%M:%S", time.localtime(other.since))
@@ -54,17 +68,26 @@ def attempt(job: Job, work: Callable[[Job], float], sweeping: bool) -> float:
                 raise FssError(f"{text}. Wait for it, or stop it and type the same command again; it continues.")
             log.info("Left out: %s", text)
             return math.nan
-        done = _known(job)  # it may have been finished between the first look and the claim
-        if done is not None:
-            return done
-        (job.folder / FAILURE).unlink(missing_ok=True)
         try:
-            return work(job)
+            done = _known(job)  # it may have been finished between the first look and the claim
+            return _begin(job, work) if done is None else done
         except Exception as error:
             if not sweeping:
                 raise
             _note(job, error)
             return math.nan
+
+
+def _begin(job: Job, work: Callable[[Job], float]) -> float:
+    (job.folder / FAILURE).unlink(missing_ok=True)
+    if job.config["overwrite"]:
+        for name in ("result.json", "checkpoints/last.ckpt"):
+            (job.folder / name).unlink(missing_ok=True)
+    try:
+        return work(job)
+    finally:
+        if "wandb" in sys.modules:
+            sys.modules["wandb"].finish()  # the next run of this process is another one there, too
 
 
 def once(job: Job, work: Callable[[Job], float]) -> None:
@@ -84,18 +107,18 @@ def once(job: Job, work: Callable[[Job], float]) -> None:
             work(job)
 
 
-def failures(group: Path, sweep: str) -> list[tuple[str, str]]:
+def failures(root: Path, sweep: str) -> list[tuple[str, str]]:
     """Collect what failed in a sweep.
 
     Args:
-        group: folder of the runs.
+        root: folder of the groups of runs.
         sweep: id of the sweep.
 
     Returns:
         Pairs of the run's name and the first line of its error.
     """
     found = []
-    for path in sorted(group.glob(f"*/{FAILURE}")):
+    for path in sorted(root.glob(f"*/*/{FAILURE}")):
         known = read_failure(path.parent)
         if known is not None and known.get("sweep") == sweep:
             found.append((path.parent.name, str(known["error"])))
@@ -134,6 +157,13 @@ def _known(job: Job) -> float | None:
 def _leads() -> bool:
     """Tell whether this process decides for a run, and is not started as one more of its devices."""
     return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID", "RANK"))
+
+
+def _several(job: Job) -> bool:
+    trainer = job.config["trainer"]
+    devices = trainer.get("devices", 1)
+    on_cpu = trainer.get("accelerator") == "cpu"
+    return trainer.get("num_nodes", 1) != 1 or devices not in (1, "1", "auto" if on_cpu else 1, -1 if on_cpu else 1)
 
 
 def _note(job: Job, error: Exception) -> None:

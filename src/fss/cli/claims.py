@@ -21,6 +21,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from fss.files import remove_empty
+
 log = logging.getLogger(__name__)
 
 BEAT_S = 20.0
@@ -99,7 +101,8 @@ def claimed(folder: Path, wait: bool = False) -> Iterator[Owner | None]:
     if isinstance(taken, Owner):
         yield taken
         return
-    number = _number(taken)
+    number, mine = _number(taken), _read(taken)
+    token = "" if mine is None else mine.token
     done = threading.Event()
     beat = threading.Thread(target=_beat, args=(taken, done), daemon=True)
     beat.start()
@@ -109,10 +112,12 @@ def claimed(folder: Path, wait: bool = False) -> Iterator[Owner | None]:
         done.set()
         beat.join()
         for found, path in sorted(_claims(folder)):
-            if found <= number:
+            owner = _read(path)
+            if found < number or (owner is not None and owner.token == token):  # the folder may be another's by now
                 path.unlink(missing_ok=True)
         for draft in folder.glob(".claim-draft-*"):  # of processes that were killed while they looked
             draft.unlink(missing_ok=True)
+        remove_empty(folder)
 
 
 def _take(folder: Path) -> Path | Owner:
@@ -146,8 +151,19 @@ def _create(path: Path, mine: Owner) -> bool:
         os.link(draft, path)
     except (FileExistsError, FileNotFoundError):  # taken, or our draft was swept away by who had the run
         return False
+    except OSError:  # a file system without hard links
+        return _create_in_place(path, mine)
     finally:
         draft.unlink(missing_ok=True)
+    return True
+
+
+def _create_in_place(path: Path, mine: Owner) -> bool:
+    try:
+        with open(path, "x") as file:
+            file.write(json.dumps(asdict(mine)))
+    except FileExistsError:
+        return False
     return True
 
 
@@ -183,7 +199,9 @@ def _alive(path: Path) -> Owner | None:
     if owner is None:
         return None
     if owner.space == _space():
-        return owner if owner.born == _born(owner.pid) != "" else None
+        born = _born(owner.pid)
+        if born or not _hidden(owner.pid):
+            return owner if owner.born == born != "" else None
     try:
         age = _now(path.parent) - path.stat().st_mtime
     except OSError:
@@ -217,6 +235,17 @@ def _born(pid: int) -> str:
     except OSError:
         return ""
     return "" if fields[0] in "ZX" else fields[19]  # an ended process keeps its number until its parent looks
+
+
+def _hidden(pid: int) -> bool:
+    """Tell whether a process lives that /proc does not show to us, as others' under ``hidepid``."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return not Path("/proc/self/stat").exists()
 
 
 def _space() -> str:

@@ -34,14 +34,13 @@ def finished(job: Job) -> float | None:
         job: the run.
 
     Returns:
-        Its mIoU in percent, or None if it must run.
+        Its mIoU in percent, or None if it must run, as with ``overwrite=true``.
+
+    Raises:
+        FssError: if its result is damaged.
     """
     path = job.folder / "result.json"
-    if not path.is_file():
-        return None
-    if job.config["overwrite"]:
-        path.unlink()
-        (job.folder / "checkpoints" / "last.ckpt").unlink(missing_ok=True)
+    if job.config["overwrite"] or not path.is_file():
         return None
     result = load_result(path)
     return result.scores.miou if result.identity == identity(job.config) else None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from fss.cli.base_stage import RUNS
 from fss.cli.cells import begin_sweep, failures
 
 
@@ -28,8 +28,7 @@ class SweepEnd(Callback):
         """Name the runs that failed, if any, and leave with status 2."""
         if self.sweep is None:
             return
-        group = Path(config.hydra.sweep.dir)
-        failed = failures(group, self.sweep)
+        failed = failures(RUNS, self.sweep)
         if not failed:
             return
         lines = "\n".join(f"  {name}: {shorten(error, 160)}" for name, error in failed)

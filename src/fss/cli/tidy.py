@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from fss.cli.claims import CLAIM
+from fss.files import remove_empty
 
 _LOGS = frozenset({".hydra", "train.log", "eval.log", "csv", "tensorboard", "wandb_id"})
 """What a run writes before its first checkpoint."""
@@ -24,9 +25,9 @@ def tidy(folder: Path) -> None:
     if not made <= _LOGS | {"checkpoints"} or any((folder / "checkpoints").rglob("*")):
         return
     logging.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
-    for parent in folder.parents[:2]:
-        try:
-            parent.rmdir()
-        except OSError:  # not empty
-            return
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif not path.name.startswith(CLAIM):  # the folder goes with its claim
+            path.unlink(missing_ok=True)
+    remove_empty(folder)

@@ -38,7 +38,7 @@ def run(cfg: DictConfig) -> float:
     check(config)
     hydra = HydraConfig.get()
     job = Job(config, Path(hydra.runtime.output_dir), slug(config))
-    return attempt(job, _run, sweeping=hydra.mode is RunMode.MULTIRUN)
+    return attempt(job, _run, hydra.mode is RunMode.MULTIRUN, str(hydra.runtime.choices["hydra/launcher"]))
 
 
 def _run(job: Job) -> float:

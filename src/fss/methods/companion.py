@@ -104,7 +104,12 @@ def _tensors(backbone: StagedBackbone) -> Iterator[Tensor]:
 
 
 def _mark(tensor: Tensor) -> tuple[int, int, bool]:
-    """Identify a value: every change in place counts up its version, a replaced tensor has another identity."""
+    """Identify a value: every change in place counts up its version, a replaced tensor has another identity.
+
+    What trains is never shared, so that its value does not matter.
+    """
+    if tensor.requires_grad:
+        return id(tensor), 0, True
     version = -1 if tensor.is_inference() else tensor._version
     return id(tensor), version, tensor.requires_grad
 

@@ -115,7 +115,7 @@ def fill(table: PaperTable, results: Iterable[Result], toy: bool) -> Filled:
     Returns:
         The table with its runs.
     """
-    trained = [r for r in results if r.cost.train_seconds is not None and is_toy(r, table) == toy]
+    trained = [r for r in results if r.cost.train_seconds and "task" not in r.config and is_toy(r, table) == toy]
     needed = _needed(table, toy)
     lines, warnings, used = [], [], set()
     for row in table.rows:

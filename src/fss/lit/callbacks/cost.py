@@ -46,7 +46,7 @@ class CostMeter(pl.Callback):
         trained = self.seconds["train"] > 0
         peak = self._peaks["train" if trained else "test"] if cuda else self.saved_bytes
         return {
-            "train_seconds": round(self.seconds["train"], 3),
+            "train_seconds": round(self.seconds["train"], 3) if trained else None,
             "test_seconds": round(self.seconds["test"], 3),
             "peak_memory_mb": round(peak / 2**20, 3),
             "memory_kind": "cuda" if cuda else "saved_for_backward",
@@ -89,6 +89,10 @@ class CostMeter(pl.Callback):
         """Stop the clock."""
         self.seconds["train"] += time.perf_counter() - self._started
         self._training = False
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Stop counting, also where the forward pass failed: hooks belong to the process, which may go on."""
+        self._stop_counting()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start a lap: validation lies between epochs."""
@@ -144,10 +148,14 @@ class CostMeter(pl.Callback):
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """Stop counting."""
         if self._hooks is not None:
+            self.saved_bytes = sum(self._storages.values())
+        self._stop_counting()
+
+    def _stop_counting(self) -> None:
+        if self._hooks is not None:
             self._hooks.__exit__(None, None, None)
             self._hooks = None
-            self.saved_bytes = sum(self._storages.values())
-            self._storages.clear()
+        self._storages.clear()
 
     def _begin(self, phase: str) -> None:
         """Book the allocator's peak under the phase that ends."""
