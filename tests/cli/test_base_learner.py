@@ -15,7 +15,7 @@ from tests.cli.processes import ROOT, Program, call
 from torch import Tensor
 
 import fss
-from fss.cli.base_stage import command, differences, stage_one
+from fss.cli.base_stage import _whole, command, differences, stage_one
 from fss.cli.edge import identity, plain, prepare_hydra
 
 COMMON = (
@@ -235,3 +235,17 @@ def test_the_command_that_is_named_trains_the_base_learner_that_is_meant(backbon
     assert identity(meant) == identity(named)
     assert meant["data"]["epochs"] == 7
     assert meant["backbone"].keys() == config["backbone"].keys()
+    assert meant["seed"] != config["seed"], "runs of several seeds share a base learner"
+
+
+def test_a_shortened_base_learner_is_for_shortened_runs_only() -> None:
+    """Runs that measure step times leave base learners behind, which no table may be built on."""
+    whole, short, few = (
+        {"trainer": {"limit_train_batches": n, "max_steps": m}} for n, m in ((1.0, -1), (20, -1), (1.0, 5))
+    )
+    assert _whole(whole, whole)
+    assert _whole(whole, short)
+    assert not _whole(short, whole)
+    assert _whole(short, short)
+    assert not _whole(few, whole)
+    assert _whole(few, few)

@@ -174,7 +174,7 @@ def command(config: Config) -> str:
     words = [f"method={NAME}", f"data={data['name']}", f"data.root={data['root']}", f"backbone={backbone['name']}"]
     words += [f"backbone.{k}={backbone[k]}" for k in ("stem", "width") if k in backbone]
     words += [f"backbone.weights={backbone['weights']}"] if backbone["weights"] not in (NAME, "imagenet") else []
-    words += [f"fold={config['fold']}", f"seed={config['seed']}", *config["method"].get(NAME, {}).get("overrides", [])]
+    words += [f"fold={config['fold']}", *config["method"].get(NAME, {}).get("overrides", [])]
     return f"python train.py {' '.join(words)}"
 
 
