@@ -5,7 +5,11 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import yaml
@@ -24,12 +28,26 @@ def members(package: Path, name: str = "fss.finetune") -> dict[str, type[Strateg
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)  # not put into sys.modules: a tree that is tried must not replace the real one
+        with _registered(module):
+            spec.loader.exec_module(module)
         for attribute, cls in vars(module).items():
             own = inspect.isclass(cls) and cls.__module__ == module.__name__
             if own and issubclass(cls, Strategy) and not inspect.isabstract(cls):
                 found[f"{module.__name__}.{attribute}"] = cls
     return found
+
+
+@contextmanager
+def _registered(module: ModuleType) -> Iterator[None]:
+    """A module in ``sys.modules`` while it executes (dataclasses look there); the real one is put back after."""
+    before = sys.modules.get(module.__name__)
+    sys.modules[module.__name__] = module
+    try:
+        yield
+    finally:
+        del sys.modules[module.__name__]
+        if before is not None:
+            sys.modules[module.__name__] = before
 
 
 def problems(package: Path, conf: Path) -> list[str]:
