@@ -1,0 +1,163 @@
+"""What a figure is made of, what it is drawn from, and where all of them are listed."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from fss.reports.results import ReportError, Result, UnfinishedRunError, load_result
+
+RECORDING = "recording"
+"""Folder below a run that ``recording=on`` writes to."""
+ABOUT = "about.json"
+"""Says within it what was run, also while the run is training: ``key`` of the result and the ``finetune`` options."""
+
+Column = Sequence[float | int | str]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A finished figure.
+
+    Attributes:
+        figure: made with ``Figure()``, without pyplot.
+        data: the CSV: column name -> values, all of one length.
+        caption: what it shows, and what was chosen where the paper leaves it open; plain text.
+        missing: what the figure should show too and no run provides, each with the command that does.
+    """
+
+    figure: Figure
+    data: Mapping[str, Column]
+    caption: str
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder that a run writes to.
+
+    Attributes:
+        folder: the run's.
+        result: what came out; None while it is training.
+    """
+
+    folder: Path
+    result: Result | None
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """What was run: ``key`` and ``finetune``, from the result or from the recording; empty if neither says it."""
+        if self.result is not None:
+            return {"key": vars(self.result.key), "finetune": dict(self.result.config.get("finetune", {}))}
+        try:
+            content = json.loads((self.recording / ABOUT).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """The key of the run's table row, empty if it is not known."""
+        key = self.about.get("key", {})
+        return key if isinstance(key, dict) else {}
+
+    @property
+    def recording(self) -> Path:
+        """Folder of what was recorded."""
+        return self.folder / RECORDING
+
+    def label(self) -> str:
+        """Return method, strategy, data, fold, shot and seed in a few words; the folder's name if they are unknown."""
+        key = self.key
+        if not {"method", "finetune", "data", "fold", "shot", "seed"} <= key.keys():
+            return self.folder.name
+        return (
+            f"{key['method']}, {key['finetune']}, {key['data']} fold {key['fold']}, {key['shot']}-shot, "
+            f"seed {key['seed']}"
+        )
+
+
+@dataclass(frozen=True)
+class FigureKind:
+    """A figure that can be drawn.
+
+    Attributes:
+        name: what is typed: ``2``, ``12``, ``heatmap``.
+        title: one line of the list of figures.
+        needs: which runs or recordings, and the command that makes them.
+        experiment: file of ``conf/experiment`` whose runs it takes by default, or None.
+        draw: makes it of runs; raises :class:`ReportError` that says what is missing and the next command.
+    """
+
+    name: str
+    title: str
+    needs: str
+    experiment: str | None
+    draw: Callable[[Sequence[Run]], Drawn]
+
+
+def find_runs(folders: Sequence[Path]) -> list[Run]:
+    """List the runs below some folders, finished or still training, each once.
+
+    Args:
+        folders: looked through at any depth; those that do not exist hold no run.
+
+    Returns:
+        The runs, in the order of the folders and of their paths.
+
+    Raises:
+        ReportError: a result is damaged.
+    """
+    found: dict[Path, Run] = {}
+    for folder in folders:
+        recorded = {path.parent for path in folder.rglob(RECORDING) if path.is_dir()}
+        finished = {path.parent for path in folder.rglob("result.json")}
+        for place in sorted(recorded | finished):
+            found.setdefault(place.resolve(), Run(place, _result(place / "result.json")))
+    return list(found.values())
+
+
+def kinds() -> dict[str, FigureKind]:
+    """Find the figures of all modules of this package that have ``FIGURES``, a tuple of :class:`FigureKind`.
+
+    Returns:
+        name -> figure, numbers first and in their order.
+
+    Raises:
+        ValueError: two figures have one name.
+    """
+    package = importlib.import_module(__package__ or "")
+    found: dict[str, FigureKind] = {}
+    for module in pkgutil.iter_modules(package.__path__):
+        loaded = importlib.import_module(f"{package.__name__}.{module.name}")
+        for kind in getattr(loaded, "FIGURES", ()):
+            if kind.name in found:
+                raise ValueError(f"two figures are called {kind.name}: {found[kind.name].title} | {kind.title}")
+            found[kind.name] = kind
+    return dict(sorted(found.items(), key=lambda item: _order(item[0])))
+
+
+def _order(name: str) -> tuple[bool, int, str]:
+    digits = re.match(r"\d+", name)
+    return (digits is None, int(digits.group()) if digits else 0, name)
+
+
+def _result(path: Path) -> Result | None:
+    if not path.is_file():
+        return None
+    try:
+        return load_result(path)
+    except UnfinishedRunError:
+        return None
+
+
+__all__ = ["ABOUT", "RECORDING", "Column", "Drawn", "FigureKind", "ReportError", "Run", "find_runs", "kinds"]
