@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-import torch
-from torch import Tensor, distributed
 
 from fss.files import atomic
+from fss.lit.callbacks.shown import Denormalise, of_all_processes
 from fss.lit.episodic import EpisodicModule
 from fss.types import Episode
 
@@ -32,8 +31,7 @@ class PictureRecorder(pl.Callback):
         """
         self.folder = folder
         self.count = count
-        self.mean = torch.tensor(mean).view(3, 1, 1)
-        self.std = torch.tensor(std).view(3, 1, 1)
+        self._picture = Denormalise(mean, std)
         self._wanted: set[int] = set()
         self._rows: list[dict[str, Any]] = []
 
@@ -73,21 +71,9 @@ class PictureRecorder(pl.Callback):
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the file."""
-        rows = sorted(_of_all_processes(self._rows), key=lambda r: int(r["index"]))
+        rows = sorted(of_all_processes(self._rows), key=lambda r: int(r["index"]))
         if not rows or not trainer.is_global_zero:
             return
         with atomic(self.folder / "pictures.npz") as file:
             arrays: dict[str, Any] = {k: np.array([r[k] for r in rows]) for k in rows[0]}
             np.savez_compressed(file, **arrays)
-
-    def _picture(self, image: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        pixels = (image.cpu().float() * self.std + self.mean).clamp(0, 1).mul(255).round()
-        return pixels.permute(1, 2, 0).numpy().astype(np.uint8)
-
-
-def _of_all_processes(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return rows
-    gathered: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(gathered, rows)
-    return [row for part in gathered for row in part]

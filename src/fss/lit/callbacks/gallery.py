@@ -1,0 +1,131 @@
+"""Keep the test episodes that went worst and best as pictures."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from fss.files import atomic
+from fss.lit.callbacks.shown import Denormalise, of_all_processes
+from fss.lit.episodic import EpisodicModule
+from fss.types import IGNORE, Episode
+
+log = logging.getLogger(__name__)
+
+_SIDE = 256
+
+
+class GalleryRecorder(pl.Callback):
+    """Writes ``recording/gallery.npz``: of every class, the test episodes of lowest and of highest foreground IoU.
+
+    At no time more are kept than ``count`` worst and best of each class. Among episodes of equal IoU those come first
+    in which more pixels are wrong: an object of five pixels that was missed tells less than one that fills the picture.
+    """
+
+    def __init__(self, folder: Path, count: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        """Choose how many.
+
+        Args:
+            folder: of the run.
+            count: worst, and best, episodes kept of each class; 0 keeps none.
+            mean: per channel, in [0, 1], to undo the normalisation.
+            std: likewise.
+        """
+        self.path = folder / "recording" / "gallery.npz"
+        self.count = count
+        self._pixels = Denormalise(mean, std)
+        self._kept: dict[tuple[str, str], list[dict[str, Any]]] = {}
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start anew."""
+        self._kept = {}
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Episode,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the episodes of a batch that are among the worst or best of their class so far."""
+        if not self.count:
+            return
+        assert isinstance(pl_module, EpisodicModule)
+        for i, index in enumerate(batch.index.tolist()):
+            name = pl_module.class_names["test"][int(batch.class_index[i])]
+            iou, mask, truth = float(outputs["iou"][i]), outputs["masks"][i], batch.query_label[i]
+            wrong = int(((mask != truth) & (truth != IGNORE)).sum())
+            for end, order in (("worst", (iou, -wrong, index)), ("best", (-iou, wrong, index))):
+                kept = self._kept.setdefault((end, name), [])
+                full = len(kept) == self.count and order >= kept[-1]["order"]
+                if full or any(row["index"] == index for row in kept):  # samplers may repeat an episode
+                    continue
+                kept.append({"order": order, "end": end, "index": index, "class_name": name, "iou": iou})
+                kept[-1] |= self._pictures(batch, i, mask)
+                kept.sort(key=lambda row: row["order"])
+                del kept[self.count :]
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the file, in one process."""
+        rows = of_all_processes([row for kept in self._kept.values() for row in kept])
+        self._kept = {}
+        if not rows or not trainer.is_global_zero:
+            return
+        chosen = leading(rows, self.count)
+        arrays: dict[str, Any] = {key: np.array([r[key] for r in chosen]) for key in chosen[0] if key != "order"}
+        try:
+            with atomic(self.path) as file:
+                np.savez_compressed(file, **arrays)
+        except OSError as error:
+            log.warning("%s cannot be written (%s); the run goes on without it.", self.path, error.strerror)
+
+    def _pictures(self, batch: Episode, i: int, mask: Tensor) -> dict[str, Any]:
+        """Return the pixels of one episode, shrunk to what a figure shows."""
+        return {
+            "query": self._pixels(_shrunk(batch.query[i], "area")),
+            "support": self._pixels(_shrunk(batch.support_images[i, -1], "area")),  # the first one sampled
+            "support_mask": _labels(batch.support_labels[i, -1]),
+            "truth": _labels(batch.query_label[i]),
+            "prediction": _labels(mask),
+        }
+
+
+def leading(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """Join what several processes kept.
+
+    Args:
+        rows: with ``end``, ``class_name``, ``index`` and ``order``; an episode may come twice.
+        count: to keep of each end and class.
+
+    Returns:
+        Worst before best, classes by name, in their order.
+    """
+    kept: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
+    for row in sorted(rows, key=lambda r: r["order"]):
+        some = kept.setdefault((row["end"], row["class_name"]), {})
+        if len(some) < count:
+            some.setdefault(row["index"], row)
+    keys = sorted(kept, key=lambda key: (key[0] != "worst", key[1]))
+    return [row for key in keys for row in kept[key].values()]
+
+
+def _shrunk(image: Tensor, mode: str) -> Tensor:
+    """Shrink (C, H, W) so that no side is longer than a figure needs."""
+    longest = max(image.shape[-2:])
+    if longest <= _SIDE:
+        return image
+    size = [max(1, round(side * _SIDE / longest)) for side in image.shape[-2:]]
+    return interpolate(image[None].float(), size, mode=mode)[0]
+
+
+def _labels(label: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    shrunk: np.ndarray[Any, np.dtype[np.uint8]] = _shrunk(label[None], "nearest")[0].cpu().numpy().astype(np.uint8)
+    return shrunk
