@@ -15,6 +15,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from fss.cli.explain import disk_text, hydra_text, is_of_disk, of_hydra, own_words
+from fss.cli.recording import check_recording
 from fss.cli.values import check_values, whole
 from fss.errors import FssError
 
@@ -33,6 +34,7 @@ _FREE = (
     "test_batch_size",
     "test_cache_mb",
     "logger",
+    "recording",
     "data.root",
     "data.cache_mb",
     "data.source",
@@ -171,6 +173,7 @@ def check(config: dict[str, Any]) -> None:
     if not isinstance(stages, list) or any(not isinstance(s, int) or not 0 <= s <= 4 for s in stages):
         raise FssError(f"finetune.stages={stages} is not allowed: give a list of stages 0 (stem) to 4, e.g. [2,3,4].")
     check_values(config)
+    check_recording(config)
 
 
 def friendly(program: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fss.cli.edge import identity
+from fss.cli.recording import recording_callbacks, records
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -135,6 +136,7 @@ def build_trainer(
         EpisodeRecorder(job.folder),
         Extras(job.folder, config["finetune"]["name"], config["pictures"], finetune),
         ResultWriter(job.folder, known, finetune, cost),
+        *(recording_callbacks(job) if more else ()),  # a test alone records nothing
         *more,
     ]
     return assemble(job, logger, callbacks, enable_checkpointing=bool(more))
@@ -158,7 +160,7 @@ def assemble(job: Job, logger: Sequence[Logger] | bool, callbacks: Sequence[pl.C
     from fss.lit.checkpoint_io import AtomicCheckpointIO
 
     chosen = dict(job.config["trainer"])
-    if job.config["selection"] == "last":
+    if job.config["selection"] == "last" and not records(job.config):
         chosen["limit_val_batches"] = 0
     trainer = make(
         "trainer",

@@ -107,9 +107,14 @@ class EpisodicModule(pl.LightningModule):
                 )
         return terms["total"]
 
+    def epoch_scores(self) -> Scores:
+        """Return the scores of the training episodes seen so far in the epoch, on all processes together."""
+        scores: Scores = self._metric("train").compute()
+        return scores
+
     def on_train_epoch_end(self) -> None:
         """Log the epoch's scores on augmented training crops."""
-        self._log_scores("train", self._metric("train").compute())
+        self._log_scores("train", self.epoch_scores())
         self._metric("train").reset()
 
     def validation_step(self, episode: Episode, batch_idx: int) -> None:

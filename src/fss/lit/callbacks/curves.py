@@ -1,0 +1,69 @@
+"""Record the mIoU of training and of novel classes in every epoch."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from typing import Any
+
+import pytorch_lightning as pl
+
+from fss.lit.callbacks.recording_folder import RecordingFolder
+from fss.lit.episodic import EpisodicModule
+
+NAME = "curves.csv"
+COLUMNS = ("epoch", "train_miou", "novel_miou")
+
+
+class CurveRecorder(pl.Callback):
+    """Writes ``curves.csv``: one row per epoch, in per cent, the values that the run logs.
+
+    ``train_miou`` is that of the epoch's augmented training episodes, between which the weights change;
+    ``novel_miou`` is that of the validation on novel classes after the epoch, empty where none ran. The rows travel
+    with the checkpoints, so a continued training has all of them.
+
+    Args:
+        folder: receives the file.
+    """
+
+    def __init__(self, folder: RecordingFolder) -> None:
+        self.folder = folder
+        self.rows: list[list[float]] = []
+        self._novel = math.nan
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows, and the score of a validation whose epoch has not ended."""
+        return {"rows": [list(row) for row in self.rows], "novel": self._novel}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take back what was recorded before an interruption.
+
+        Args:
+            state_dict: of the checkpoint.
+        """
+        self.rows = [list(row) for row in state_dict["rows"]]
+        self._novel = float(state_dict["novel"])
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the score on novel classes."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._novel = float(trainer.callback_metrics.get("val/miou", math.nan))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add a row; every process computes, because the score is that of all of them together."""
+        assert isinstance(pl_module, EpisodicModule)
+        train = 100 * pl_module.epoch_scores().miou
+        epoch = trainer.current_epoch + 1
+        self.rows = [row for row in self.rows if row[0] < epoch] + [[epoch, train, self._novel]]
+        self._novel = math.nan
+        if trainer.is_global_zero:
+            self.folder.write(NAME, self._text().encode())
+
+    def _text(self) -> str:
+        text = io.StringIO(newline="")
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(COLUMNS)
+        for epoch, *scores in self.rows:
+            table.writerow([int(epoch), *("" if math.isnan(score) else f"{score:.6f}" for score in scores)])
+        return text.getvalue()
