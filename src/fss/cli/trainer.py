@@ -135,8 +135,8 @@ def build_trainer(
         pictures,
         EpisodeRecorder(job.folder),
         Extras(job.folder, config["finetune"]["name"], config["pictures"], finetune),
-        ResultWriter(job.folder, known, finetune, cost),
         *(recording_callbacks(job) if more else ()),  # a test alone records nothing
+        ResultWriter(job.folder, known, finetune, cost),
         *more,
     ]
     return assemble(job, logger, callbacks, enable_checkpointing=bool(more))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fss.files import atomic
 from fss.finetune.components import component_maps, last_of_stage, look_inside, tuned_convolutions
 from fss.finetune.layers import SVFConv2d
+from fss.lit.callbacks.recording_folder import RecordingFolder
 from fss.lit.callbacks.shown import Denormalise, of_all_processes
 from fss.lit.episodic import EpisodicModule
 from fss.metrics.foreground import foreground_energy
@@ -23,6 +23,7 @@ from fss.types import Episode
 
 log = logging.getLogger(__name__)
 
+NAME = "components.npz"
 SHOWN_STAGE = 3
 """Stage whose last convolutions the paper's Figures 4 and 5 show."""
 _EXTREMES = 3
@@ -46,7 +47,7 @@ class ComponentOptions:
 
 
 class ComponentRecorder(pl.Callback):
-    """Writes ``recording/components.npz`` at the end of the test, with the weights that were tested.
+    """Writes ``components.npz`` at the end of the test, with the weights that were tested.
 
     For every convolution whose diagonal trained, ``before:NAME`` and ``after:NAME`` (R) and the foreground energies
     ``energy:NAME`` (episodes, R), see :func:`fss.metrics.foreground.foreground_energy`; of the convolutions in
@@ -57,17 +58,17 @@ class ComponentRecorder(pl.Callback):
     """
 
     def __init__(
-        self, folder: Path, options: ComponentOptions, mean: tuple[float, ...], std: tuple[float, ...]
+        self, folder: RecordingFolder, options: ComponentOptions, mean: tuple[float, ...], std: tuple[float, ...]
     ) -> None:
         """Choose what is kept.
 
         Args:
-            folder: of the run.
+            folder: receives the file.
             options: how much.
             mean: per channel, in [0, 1], to undo the normalisation.
             std: likewise.
         """
-        self.path = folder / "recording" / "components.npz"
+        self.folder = folder
         self.options = options
         self._pixels = Denormalise(mean, std)
         self._before: dict[str, NDArray[np.float32]] = {}
@@ -109,30 +110,29 @@ class ComponentRecorder(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Look at the wanted episodes of a batch."""
+        """Keep the wanted pictures of a batch; they are looked at later, when the clock of the test has stopped."""
         assert isinstance(pl_module, EpisodicModule)
         for i, index in enumerate(batch.index.tolist()):
             if self._layers and index in self._wanted:
-                row = self._look(pl_module.model.backbone, batch.query[i : i + 1], batch.query_label[i : i + 1])
-                row["index"], row["class"] = index, pl_module.class_names["test"][int(batch.class_index[i])]
-                self._rows.append(row)
+                name = pl_module.class_names["test"][int(batch.class_index[i])]
+                query, label = batch.query[i : i + 1].cpu(), batch.query_label[i : i + 1].cpu()
+                self._rows.append({"index": index, "class": name, "query": query, "label": label})
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the file, in one process."""
-        found = {row["index"]: row for row in of_all_processes(self._rows)}  # samplers may repeat an episode
-        self._rows = []
-        if not found or not trainer.is_global_zero:
-            return
-        rows = [found[index] for index in sorted(found)]
-        try:
-            with atomic(self.path) as file:
-                np.savez_compressed(file, **self._arrays(rows))
-        except OSError as error:
-            log.warning("%s cannot be written (%s); the run goes on without it.", self.path, error.strerror)
+        """Measure, and write the file in one process."""
+        assert isinstance(pl_module, EpisodicModule)
+        looked = [self._look(pl_module, row) for row in self._rows]
+        found = {row["index"]: row for row in of_all_processes(looked)}  # samplers may repeat an episode
+        if found and trainer.is_global_zero:
+            content = io.BytesIO()
+            np.savez_compressed(content, **self._arrays([found[index] for index in sorted(found)]))
+            self.folder.write(NAME, content.getvalue())
+        self._rows, self._layers = [], {}
 
-    def _look(self, backbone: Any, picture: Tensor, label: Tensor) -> dict[str, Any]:
-        """Measure one picture, (1, 3, H, W) and (1, H, W)."""
-        row: dict[str, Any] = {"energy": {}, "map": {}}
+    def _look(self, module: EpisodicModule, kept: dict[str, Any]) -> dict[str, Any]:
+        """Measure one picture."""
+        picture, label = kept["query"].to(module.device), kept["label"].to(module.device)
+        row: dict[str, Any] = {"index": kept["index"], "class": kept["class"], "energy": {}, "map": {}}
 
         def see(name: str, x: Tensor) -> None:
             maps = component_maps(self._layers[name], x)
@@ -140,7 +140,7 @@ class ComponentRecorder(pl.Callback):
             if name in self._kept:
                 row["map"][name] = _numbers(maps[0, torch.from_numpy(self._kept[name]).to(maps.device)].abs())
 
-        look_inside(backbone, picture, self._layers, see)
+        look_inside(module.model.backbone, picture, self._layers, see)
         row["picture"], row["mask"] = self._pixels(picture[0]), label[0].cpu().numpy().astype(np.uint8)
         return row
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from pathlib import Path
+import io
 from typing import Any
 
 import numpy as np
@@ -11,33 +10,32 @@ import pytorch_lightning as pl
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from fss.files import atomic
+from fss.lit.callbacks.recording_folder import RecordingFolder
 from fss.lit.callbacks.shown import Denormalise, of_all_processes
 from fss.lit.episodic import EpisodicModule
 from fss.types import IGNORE, Episode
 
-log = logging.getLogger(__name__)
-
+NAME = "gallery.npz"
 _SIDE = 256
 
 
 class GalleryRecorder(pl.Callback):
-    """Writes ``recording/gallery.npz``: of every class, the test episodes of lowest and of highest foreground IoU.
+    """Writes ``gallery.npz``: of every class, the test episodes of lowest and of highest foreground IoU.
 
     At no time more are kept than ``count`` worst and best of each class. Among episodes of equal IoU those come first
     in which more pixels are wrong: an object of five pixels that was missed tells less than one that fills the picture.
     """
 
-    def __init__(self, folder: Path, count: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(self, folder: RecordingFolder, count: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         """Choose how many.
 
         Args:
-            folder: of the run.
+            folder: receives the file.
             count: worst, and best, episodes kept of each class; 0 keeps none.
             mean: per channel, in [0, 1], to undo the normalisation.
             std: likewise.
         """
-        self.path = folder / "recording" / "gallery.npz"
+        self.folder = folder
         self.count = count
         self._pixels = Denormalise(mean, std)
         self._kept: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -81,11 +79,9 @@ class GalleryRecorder(pl.Callback):
             return
         chosen = leading(rows, self.count)
         arrays: dict[str, Any] = {key: np.array([r[key] for r in chosen]) for key in chosen[0] if key != "order"}
-        try:
-            with atomic(self.path) as file:
-                np.savez_compressed(file, **arrays)
-        except OSError as error:
-            log.warning("%s cannot be written (%s); the run goes on without it.", self.path, error.strerror)
+        content = io.BytesIO()
+        np.savez_compressed(content, **arrays)
+        self.folder.write(NAME, content.getvalue())
 
     def _pictures(self, batch: Episode, i: int, mask: Tensor) -> dict[str, Any]:
         """Return the pixels of one episode, shrunk to what a figure shows."""
