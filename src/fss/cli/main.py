@@ -7,6 +7,7 @@ import typer
 from fss.cli.convert import convert
 from fss.cli.data import app as data_app
 from fss.cli.doctor import doctor
+from fss.cli.figure import figure
 from fss.cli.predict import PairsCommand, predict
 from fss.cli.prepare import prepare
 from fss.cli.pretrain import pretrain
@@ -27,6 +28,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(sweep_app, name="sweep")
 app.command()(pretrain)
 app.command()(report)
+app.command()(figure)
 app.command()(convert)
 app.command()(strategies)
 app.command(cls=PairsCommand)(predict)

@@ -135,8 +135,10 @@ def save(drawn: Drawn, folder: Path, stem: str) -> list[Path]:
         FssError: they cannot be written, as on a full disk.
         ValueError: the columns of the data differ in length.
     """
+    pdf = _rendered(drawn.figure, "pdf")
+    drawn.figure.set_layout_engine("none")  # everything has its place now: finding it again takes as long as drawing
     contents = {
-        "pdf": _rendered(drawn.figure, "pdf"),
+        "pdf": pdf,
         "png": _rendered(drawn.figure, "png"),
         "csv": table(drawn.data).encode(),
         "txt": (drawn.caption.strip() + "\n").encode(),

@@ -1,0 +1,113 @@
+"""``fss figure``: the paper's figures and further ones, drawn from what runs recorded."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fss.cli.edge import friendly
+from fss.cli.grid import CONF
+from fss.errors import FssError
+
+if TYPE_CHECKING:
+    from fss.reports.figures.base import FigureKind, Run
+
+RUNS = Path("multirun")
+
+
+@friendly
+def figure(
+    names: Annotated[list[str] | None, typer.Argument(help="Numbers or names of --list, or all.")] = None,
+    runs: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of runs, any depth; several times for several. Default: the figure's own group."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of PDF, PNG, CSV and caption.")] = RUNS / "reports" / "figures",
+    listed: Annotated[bool, typer.Option("--list", help="Show every figure and what it needs.")] = False,
+) -> None:
+    """Draw figures of the paper, and further ones, as PDF, PNG, CSV and caption."""
+    from fss.reports.figures.base import kinds
+
+    known = kinds()
+    if listed:
+        for kind in known.values():
+            typer.echo(f"{kind.name:>9}  {kind.title}\n{'':11}needs {kind.needs}")
+        return
+    if not names:
+        raise FssError(f"Name one or more figures, or all: {', '.join(known)}. What each needs: fss figure --list")
+    for folder in runs or ():
+        if not folder.is_dir():
+            raise FssError(f"--runs {folder} is no folder. Give one that holds runs, as --runs {RUNS}/figures.")
+    wanted = list(known.values()) if "all" in names else list(dict.fromkeys(_named(name, known) for name in names))
+    left_out = _draw(wanted, runs, out)
+    for name, reason in left_out.items():
+        typer.echo(f"{name:>9}  not drawn: {reason}", err=True)
+    if left_out and (len(left_out) == len(wanted) or "all" not in names):
+        raise FssError(f"{len(left_out)} of {len(wanted)} figures could not be drawn, see above.")
+
+
+def _draw(wanted: Sequence[FigureKind], runs: Sequence[Path] | None, out: Path) -> dict[str, str]:
+    """Draw and write figures, a line each; return why some could not be."""
+    from fss.reports.figures.base import find_runs
+    from fss.reports.figures.paper_style import save
+    from fss.reports.results import ReportError
+
+    groups = {} if runs else _groups()
+    found: dict[tuple[Path, ...], list[Run]] = {}
+    left_out = {}
+    for kind in wanted:
+        places = tuple(runs) if runs else tuple(RUNS / groups[e] for e in [kind.experiment] if e)
+        if places not in found:
+            found[places] = find_runs(places)
+        try:
+            drawn = kind.draw(found[places])
+        except ReportError as error:
+            left_out[kind.name] = _looked(str(error), places)
+            continue
+        paths = save(drawn, out, stem(kind.name))
+        endings = ", ".join(path.suffix for path in paths[1:])
+        typer.echo(f"{kind.name:>9}  {paths[0]} ({endings})")
+        for text in drawn.missing:
+            typer.echo(f"{'':11}without {text}")
+    return left_out
+
+
+def stem(name: str) -> str:
+    """Return the name of a figure's files without ending: ``figure02`` for 2, the name itself for the others.
+
+    Args:
+        name: of the figure.
+    """
+    return f"figure{int(name):02d}" if name.isdecimal() else name
+
+
+def _named(name: str, known: Mapping[str, FigureKind]) -> FigureKind:
+    """Find a figure by what was typed: 2, 02, figure2 and figure02 are the same."""
+    number = re.fullmatch(r"(?:fig(?:ure)?)?0*(\d+)", name.lower())
+    key = number[1] if number else name.lower()
+    if key in known:
+        return known[key]
+    near = difflib.get_close_matches(key, known, 1)
+    advice = f" Do you mean {near[0]}?" if near else ""
+    raise FssError(
+        f"There is no figure {name}.{advice} Known: {', '.join(known)}, all. Each in a line: fss figure --list"
+    )
+
+
+def _looked(reason: str, places: Sequence[Path]) -> str:
+    return f"{reason} (looked below {', '.join(map(str, places))})" if places else reason
+
+
+def _groups() -> dict[str, str]:
+    """Return experiment -> folder of its runs below ``multirun``, as ``conf/`` says."""
+    from fss.reports.conf_files import inherit, read_config
+
+    if not (CONF / "experiment").is_dir():
+        raise FssError(f"There is no {CONF / 'experiment'}, which says where runs lie. Name their folder with --runs.")
+    files = inherit([read_config(path, "experiment") for path in sorted((CONF / "experiment").glob("*.yaml"))])
+    return {file.name: file.options["group"].default for file in files if "group" in file.options}
