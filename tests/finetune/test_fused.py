@@ -228,6 +228,17 @@ def test_channels_last() -> None:
     assert all(far(p, q) < TIGHT for p, q in zip([*a, *ga], [*b, *gb], strict=True))
 
 
+def test_gradients_keep_the_layout_of_the_pictures() -> None:
+    """A single gradient in the other layout makes every operation before it convert."""
+    net = tuned().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    x = torch.randn(2, 3, 49, 49).to(memory_format=torch.channels_last).requires_grad_(True)
+    layers: list[torch.Tensor] = []
+    y = net.layer2(net.layer1(net.layer0(x)).detach().requires_grad_(True))
+    y.register_hook(layers.append)
+    (net.layer3(y) * 1.0).square().sum().backward()
+    assert layers[0].is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.parametrize("change", ["norm trains", "norm moves", "U trains", "hook", "residual S"])
 def test_what_a_chain_cannot_do_runs_as_before(change: str) -> None:
     """The result must be that of the plain block, gradients of the other parameters included."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -89,13 +88,17 @@ def left_back(unit: Unit, values: Values, g: Tensor) -> Tensor:
 
 def right_back(unit: Unit, values: Values, h: Tensor, shape: Sequence[int]) -> Tensor:
     """Return the gradient of the input of a shape, V^T * (S h), (N, Ci, H, W)."""
-    geometry = unit.geometry
+    geometry, (height, width) = unit.geometry, values.V.shape[2:]
     kernel = (values.V * values.S.view(-1, 1, 1, 1)).to(h.dtype)
-    result = torch.ops.aten.convolution_backward(
-        h, h.new_empty(1).expand(tuple(shape)), kernel, None, geometry.stride, geometry.padding, geometry.dilation,
-        False, (0, 0), geometry.groups, (True, False, False),
-    )  # fmt: skip
-    return cast(Tensor, result[0])
+    padding = cast(tuple[int, int], geometry.padding)
+    rest = [
+        size - ((small - 1) * stride - 2 * pad + dilation * (k - 1) + 1)
+        for size, small, stride, pad, dilation, k in zip(
+            shape[2:], h.shape[2:], geometry.stride, padding, geometry.dilation, (height, width), strict=True
+        )
+    ]
+    # its result has the layout of h, which aten's convolution_backward takes from an input that is not at hand
+    return F.conv_transpose2d(h, kernel, None, geometry.stride, padding, rest, geometry.groups, geometry.dilation)
 
 
 def _blocks(U: Tensor, groups: int) -> Tensor:
