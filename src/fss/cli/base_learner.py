@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,12 @@ from fss.cli.base_stage import NAME, NOTES, RUNS, checkpoint_of, command, differ
 from fss.cli.build import build_base_data, build_base_learner, build_recipe, build_strategy
 from fss.cli.cells import once
 from fss.cli.edge import slug
-from fss.cli.loggers import build_loggers
+from fss.cli.loggers import build_loggers, recorders
 from fss.cli.phases import card, finished, fit, test
 from fss.cli.quiet import hush
 from fss.cli.resume import interrupted
 from fss.cli.trainer import Job, assemble, checkpointing, facts
+from fss.cli.wandb_run import finish
 from fss.data.source import SegmentationSource
 from fss.errors import FssError
 from fss.files import remove_leftovers
@@ -60,7 +60,8 @@ def train_base_learner(job: Job, source: SegmentationSource) -> float:
     )
     resumed = interrupted(job)
     loggers = build_loggers(config["logger"], job.folder, job.name, config, resumed)
-    trainer = assemble(job, loggers, [*_callbacks(job, module), *checkpointing(job)], sync_batchnorm=_on_gpu(config))
+    callbacks = [*_callbacks(job, module), *recorders(loggers, job.name), *checkpointing(job)]
+    trainer = assemble(job, loggers, callbacks, sync_batchnorm=_on_gpu(config))
     fit(trainer, module, data, resumed)
     return test(job, trainer, module, data)
 
@@ -145,8 +146,7 @@ def _train_first(job: Job) -> Path:
     log.info("(by hand: %s; method.base_learner.train_if_missing=false stops instead)", command(job.config))
     once(first, lambda job: train_base_learner(job, build_source(job.config["data"])))
     log.info("The base learner is ready: mIoU %.2f over the base classes. Now %s.", finished(first), job.name)
-    if "wandb" in sys.modules:
-        sys.modules["wandb"].finish()  # the second stage is a run of its own
+    finish()  # the second stage is a run of its own at W&B, too
     return checkpoint_of(first.folder, config["selection"])
 
 

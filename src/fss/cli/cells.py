@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import os
-import sys
 import time
 import traceback
 import uuid
@@ -18,6 +17,7 @@ from fss.cli.claims import claimed
 from fss.cli.edge import explained, identity
 from fss.cli.phases import finished
 from fss.cli.trainer import Job
+from fss.cli.wandb_run import finishing
 from fss.errors import FssError, first_line
 from fss.files import write_json
 
@@ -83,11 +83,8 @@ def _begin(job: Job, work: Callable[[Job], float]) -> float:
     if job.config["overwrite"]:
         for name in ("result.json", "checkpoints/last.ckpt"):
             (job.folder / name).unlink(missing_ok=True)
-    try:
+    with finishing():  # the next run of this process is another one at W&B, too
         return work(job)
-    finally:
-        if "wandb" in sys.modules:
-            sys.modules["wandb"].finish()  # the next run of this process is another one there, too
 
 
 def once(job: Job, work: Callable[[Job], float]) -> None:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from hydra.core.hydra_config import HydraConfig
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
 
+from fss.cli import wandb_labels
 from fss.cli.resume import Interrupted
 from fss.cli.wandb_mode import wandb_mode
 from fss.files import atomic
 from fss.lit.history import History
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+    from fss.api import Checkpoint
 
 
 def build_loggers(
@@ -41,23 +49,32 @@ def build_loggers(
         loggers.append(TensorBoardLogger(folder, name="tensorboard", version="", purge_step=purge))
     mode = wandb_mode(node["wandb"])
     if mode != "disabled":
-        from pytorch_lightning.loggers import WandbLogger  # wandb alone takes a second to import
+        from fss.cli.wandb_logger import GuardedWandbLogger  # wandb alone takes a second to import
 
-        loggers.append(
-            WandbLogger(
-                name=name,
-                id=wandb_id(folder, new=resumed is None),
-                resume="allow",
-                project=node["project"],
-                save_dir=folder,
-                offline=mode == "offline",
-                group=str(config["group"]),
-                job_type=str(config["finetune"]["name"]),
-                tags=[str(config[g]["name"]) for g in ("method", "backbone", "finetune", "data")],
-                config=config,
-            )
-        )
+        own = wandb_id(folder, new=resumed is None)
+        labels = wandb_labels.labels(config, _experiment())
+        loggers.append(GuardedWandbLogger(folder, name, node["project"], own, labels, online=mode == "online"))
     return loggers
+
+
+def recorders(loggers: Sequence[Logger], name: str, base: Checkpoint | None = None) -> list[pl.Callback]:
+    """Build the callbacks of the loggers that record more than scalars: those of W&B.
+
+    Args:
+        loggers: of the run.
+        name: of the run.
+        base: the base learner that the run builds on, if any.
+
+    Returns:
+        The callbacks, to stand behind the writer of results; none without W&B.
+    """
+    if not any(isinstance(logger, WandbLogger) for logger in loggers):
+        return []
+    from fss.cli.wandb_logger import GuardedWandbLogger
+    from fss.cli.wandb_recorder import WandbRecorder
+
+    known = None if base is None else (base.identity, base.path)
+    return [WandbRecorder(logger, name, known) for logger in loggers if isinstance(logger, GuardedWandbLogger)]
 
 
 def wandb_id(folder: Path, new: bool) -> str:
@@ -68,10 +85,20 @@ def wandb_id(folder: Path, new: bool) -> str:
         new: make another one.
 
     Returns:
-        The id.
+        The id; empty in processes that log nothing.
     """
     path = folder / "wandb_id"
+    if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+        return ""  # this process logs nothing, and the id is the first one's
     if new or not path.is_file():
         with atomic(path) as file:
             file.write(uuid.uuid4().hex[:12].encode())
     return path.read_text().strip()
+
+
+def _experiment() -> str | None:
+    """Return the choice of ``experiment=``, if one was made."""
+    if not HydraConfig.initialized():
+        return None
+    choice = HydraConfig.get().runtime.choices.get("experiment")
+    return None if choice in (None, "null") else str(choice)

@@ -65,7 +65,7 @@ def _train_and_test(job: Job, source: SegmentationSource) -> float:
 
     from fss.cli.base_learner import built_from, obtain
     from fss.cli.build import build_data, build_model, build_recipe, build_strategy
-    from fss.cli.loggers import build_loggers
+    from fss.cli.loggers import build_loggers, recorders
     from fss.cli.quiet import hush
     from fss.lit.callbacks.backbone import BackboneFinetune
     from fss.lit.episodic import EpisodicModule
@@ -93,6 +93,7 @@ def _train_and_test(job: Job, source: SegmentationSource) -> float:
     finetune = BackboneFinetune(build_strategy(config["finetune"]))
     resumed = interrupted(job)
     loggers = build_loggers(config["logger"], job.folder, job.name, config, resumed)
-    trainer = build_trainer(job, finetune, facts(config), logger=loggers, more=checkpointing(job))
+    more = [*recorders(loggers, job.name, learner), *checkpointing(job)]
+    trainer = build_trainer(job, finetune, facts(config), logger=loggers, more=more)
     fit(trainer, module, data, resumed)
     return test(job, trainer, module, data)

@@ -116,7 +116,7 @@ def fill(table: PaperTable, results: Iterable[Result], toy: bool) -> Filled:
         The table with its runs.
     """
     trained = [r for r in results if r.cost.train_seconds and "task" not in r.config and is_toy(r, table) == toy]
-    needed = _needed(table, toy)
+    needed = needed_options(table, toy)
     lines, warnings, used = [], [], set()
     for row in table.rows:
         for shot, numbers in row.numbers.items():
@@ -138,8 +138,13 @@ def _score(run: Result, metric: str) -> float:
     return run.scores.fb_iou if metric == "fb_iou" else run.scores.miou
 
 
-def _needed(table: PaperTable, toy: bool) -> set[str]:
-    """Return the options that a run of this table must fit; at toy size data and episodes are its own."""
+def needed_options(table: PaperTable, toy: bool) -> set[str]:
+    """Return the options that a run of a table must fit; at toy size data and episodes are its own.
+
+    Args:
+        table: of the paper.
+        toy: the run is of toy size.
+    """
     keys = {key for row in table.rows if row.overrides for key in row.overrides} | {"fold", "shot"}
     if not toy:
         return keys
