@@ -19,7 +19,7 @@ from fss.finetune.fused import FusedBottleneck, FusedSequential, fuse, keep
 from fss.finetune.geometry import ConvGeometry
 from fss.finetune.layers import SVFConv2d
 from fss.finetune.svf import SVF
-from fss.finetune.unit import Unit, Values
+from fss.finetune.unit import Unit, Values, right, right_back
 
 TIGHT = 1e-10
 MEMORIES = ("fast", "balanced", "least")
@@ -230,13 +230,13 @@ def test_channels_last() -> None:
 
 def test_gradients_keep_the_layout_of_the_pictures() -> None:
     """A single gradient in the other layout makes every operation before it convert."""
-    net = tuned().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    x = torch.randn(2, 3, 49, 49).to(memory_format=torch.channels_last).requires_grad_(True)
-    layers: list[torch.Tensor] = []
-    y = net.layer2(net.layer1(net.layer0(x)).detach().requires_grad_(True))
-    y.register_hook(layers.append)
-    (net.layer3(y) * 1.0).square().sum().backward()
-    assert layers[0].is_contiguous(memory_format=torch.channels_last)
+    geometry = ConvGeometry((2, 2), (2, 2), (2, 2), groups=2)
+    values = Values(torch.randn(8, 3), torch.rand(6), torch.randn(6, 5, 3, 3), torch.rand(8), torch.rand(8))
+    x = torch.randn(2, 10, 12, 15)
+    unit = Unit(geometry, keep=True, relu=False)
+    for form in (torch.contiguous_format, torch.channels_last):
+        inner = right(unit, values, x.to(memory_format=form))
+        assert right_back(unit, values, inner, x.shape).is_contiguous(memory_format=form)
 
 
 @pytest.mark.parametrize("change", ["norm trains", "norm moves", "U trains", "hook", "residual S"])
