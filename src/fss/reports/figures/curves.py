@@ -151,7 +151,7 @@ def _lines(axes: Axes, curve: Curves) -> None:
         every = 1 if len(x) <= _MARKED else max(1, len(x) // 8)
         axes.plot(x, y, color=line.colour, linestyle=line.style, marker=line.marker, markevery=every, label=label)
     axes.set_xlim(0, 1.04 * curve.epochs.max())
-    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
 
 
 def _data(panels: Sequence[Panel], chosen: Sequence[Run | None], curves: Sequence[Curves | None]) -> dict[str, Column]:

@@ -165,7 +165,7 @@ def _missing(run: Run, plan: Plan, kernel: int) -> str:
 
 def _figure(charts: Sequence[Chart], plan: Plan, tuned: str) -> Figure:
     columns, groups = _layout(len(charts))
-    figure = canvas(2, height=1.95, rows=groups)
+    figure = canvas(2, height=2.05, rows=groups)
     with style():
         ratios = [3.0, 2.0] * groups
         grid = figure.subplots(2 * groups, columns, squeeze=False, height_ratios=ratios)
