@@ -49,10 +49,11 @@ class ComponentOptions:
 class ComponentRecorder(pl.Callback):
     """Writes ``components.npz`` at the end of the test, with the weights that were tested.
 
-    For every convolution whose diagonal trained, ``before:NAME`` and ``after:NAME`` (R) and the foreground energies
-    ``energy:NAME`` (episodes, R), see :func:`fss.metrics.foreground.foreground_energy`; of the convolutions in
-    ``shown``, ``map:NAME`` (M, K, h, w) holds the absolute maps of the components ``index:NAME`` (K) that grew and fell
-    most, absolutely and relative to their value. ``picture`` and ``mask`` are the M pictures.
+    For every convolution in ``layers`` (sides of their kernels in ``kernels``), whose diagonal trained, ``before:NAME``
+    and ``after:NAME`` (R) and the foreground energies ``energy:NAME`` (episodes, R), see
+    :func:`fss.metrics.foreground.foreground_energy`; of the convolutions in ``shown``, ``map:NAME`` (M, K, h, w) holds
+    the absolute maps of the components ``index:NAME`` (K) that grew and fell most, absolutely and relative to their
+    value. ``picture`` and ``mask`` are the M pictures.
 
     Extra forward passes without gradient or random numbers: the run itself comes to the same result.
     """
@@ -148,6 +149,7 @@ class ComponentRecorder(pl.Callback):
         """Return the file's content."""
         arrays: dict[str, Any] = {
             "layers": np.array(list(self._layers)),
+            "kernels": np.array([layer.V.shape[-1] for layer in self._layers.values()]),
             "episode": np.array([row["index"] for row in rows]),
             "class_name": np.array([row["class"] for row in rows]),
             "shown": np.array(list(self._kept)),

@@ -1,0 +1,273 @@
+"""Figures 4 and 5: what the components that grew and fell most respond to, on real pictures."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from fss.reports.correlation import Numbers, mean_energy
+from fss.reports.figures.base import Column, Drawn, FigureKind, ReportError, Run
+from fss.reports.figures.paper_style import canvas, style
+from fss.reports.figures.recordings import AGAIN, recorded
+
+FILE = "components.npz"
+EXPERIMENT = "figure06"
+COMMAND = f"python train.py experiment={EXPERIMENT}"
+NEEDS = f"a recorded run of a strategy that trains singular values: {COMMAND}"
+_ROWS = 4
+_TILE = 1.03
+_DARKEST = 0.08
+_VOID = 255
+
+
+@dataclass(frozen=True)
+class Components:
+    """What a run recorded of its singular components; see :class:`fss.lit.callbacks.components.ComponentRecorder`.
+
+    Attributes:
+        run: whose.
+        arrays: the file's content.
+    """
+
+    run: Run
+    arrays: dict[str, NDArray[Any]]
+
+    @property
+    def layers(self) -> dict[str, int]:
+        """Convolution -> side of its kernel."""
+        names, kernels = self.arrays["layers"].tolist(), self.arrays["kernels"].tolist()
+        return dict(zip(names, kernels, strict=True))
+
+    def before(self, layer: str) -> Numbers:
+        """Singular values before training, (R,)."""
+        return self.arrays[f"before:{layer}"].astype(np.float64)
+
+    def after(self, layer: str) -> Numbers:
+        """Singular values of the tested weights, in the same order, (R,)."""
+        return self.arrays[f"after:{layer}"].astype(np.float64)
+
+    def energy(self, layer: str) -> Numbers:
+        """Foreground energy of each component in each picture, (N, R), with NaN."""
+        return self.arrays[f"energy:{layer}"].astype(np.float64)
+
+
+def load_components(runs: Sequence[Run]) -> list[Components]:
+    """Read the component recordings of runs.
+
+    Args:
+        runs: some may lack one.
+
+    Returns:
+        One per run that has one; those of SVF and of the baseline, which the paper shows, first.
+
+    Raises:
+        ReportError: no run has one, or a file is damaged.
+    """
+    having = sorted(recorded(runs, FILE, COMMAND), key=preference)
+    return [_load(run.recording / FILE, run) for run in having]
+
+
+def preference(run: Run) -> tuple[bool, bool]:
+    """Return a key that sorts runs as the paper shows first to the front.
+
+    Args:
+        run: any.
+    """
+    return (run.key.get("finetune") != "svf", run.key.get("method") != "baseline")
+
+
+def _load(path: Path, run: Run) -> Components:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        for name in arrays["layers"].tolist():
+            sizes = {arrays[f"{kind}:{name}"].shape[-1] for kind in ("before", "after", "energy")}
+            if len(sizes) > 1:
+                raise ValueError(f"arrays of {name} differ in length")
+        for name in ("kernels", "shown", "picture", "mask", "picture_episode", "picture_class", "episode"):
+            arrays[name]
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise ReportError(f"{path} is damaged ({error}). {AGAIN}") from error
+    return Components(run, arrays)
+
+
+def _draw(runs: Sequence[Run], kernel: int) -> Drawn:
+    """Draw the extreme components of the last convolution of a kernel size whose maps were recorded."""
+    for found in load_components(runs):
+        layers = [n for n in found.arrays["shown"].tolist() if found.layers[n] == kernel]
+        if layers and len(found.arrays["picture"]):
+            return _figure(found, layers[-1])
+    raise ReportError(
+        f"no recording has maps of a {kernel}x{kernel} convolution. The last one of stage 3 is recorded where there is "
+        "one (a 1x1 convolution needs backbone=resnet50 or larger), its singular values train (finetune.stages with 3) "
+        f"and recording.maps is above 0. Make such a run with: {COMMAND}"
+    )
+
+
+def _figure(found: Components, layer: str) -> Drawn:
+    change = found.after(layer) - found.before(layer)
+    roles = {"fell most": int(change.argmin()), "grew most": int(change.argmax())}
+    count = min(_ROWS, len(found.arrays["picture"]))
+    heights = [shape(mask) for mask in found.arrays["mask"][:count]]
+    figure = canvas(columns=2, height=0.25 + sum(_TILE * height + 0.04 for height in heights))
+    with style():
+        axes = figure.subplots(count, 1 + 2 * len(roles), squeeze=False, height_ratios=heights)
+        for row in range(count):
+            _picture(axes[row, 0], found, row)
+            for number, component in enumerate(roles.values()):
+                _maps(axes[row, 1 + 2 * number : 3 + 2 * number], found, layer, component, row)
+        axes[0, 0].set_title("picture, object", fontsize=7)
+        for number, (role, component) in enumerate(roles.items()):
+            axes[0, 1 + 2 * number].set_title(f"{role}: no. {component}", fontsize=7, loc="left")
+            axes[0, 2 + 2 * number].set_title(_values(found, layer, component), fontsize=7, loc="right")
+    return Drawn(figure, _data(found, layer, roles, count), _caption(found, layer, roles, count))
+
+
+def shape(mask: NDArray[np.uint8]) -> float:
+    """Return height over width of a picture without the margin that made it square.
+
+    Args:
+        mask: 255 in the margin, (H, W).
+    """
+    height, width = extent(mask)
+    return height / width
+
+
+def extent(mask: NDArray[np.uint8]) -> tuple[int, int]:
+    """Return height and width of a picture without the margin on its right and below.
+
+    Args:
+        mask: 255 in the margin, (H, W).
+    """
+    known = mask != _VOID
+    if not known.any():
+        return mask.shape[0], mask.shape[1]
+    return int(np.flatnonzero(known.any(axis=1))[-1]) + 1, int(np.flatnonzero(known.any(axis=0))[-1]) + 1
+
+
+def bare(ax: Axes, mask: NDArray[np.uint8]) -> None:
+    """Show nothing but a picture, without its margin.
+
+    Args:
+        ax: changed in place, after the picture was drawn.
+        mask: 255 in the margin, (H, W).
+    """
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.spines[:].set_visible(False)
+    height, width = extent(mask)
+    ax.set_xlim(-0.5, width - 0.5)
+    ax.set_ylim(height - 0.5, -0.5)
+
+
+def outline(ax: Axes, inside: NDArray[np.bool_]) -> None:
+    """Draw an outline in white on black, which shows on any ground.
+
+    Args:
+        ax: changed in place.
+        inside: what is outlined, (H, W).
+    """
+    if inside.any() and not inside.all():
+        for colour, width in (("black", 1.4), ("white", 0.6)):
+            ax.contour(inside.astype(float), levels=[0.5], colors=colour, linewidths=width)
+
+
+def _values(found: Components, layer: str, component: int) -> str:
+    return f"S {found.before(layer)[component]:.3g} → {found.after(layer)[component]:.3g}"
+
+
+def _picture(ax: Axes, found: Components, row: int) -> None:
+    """Show a picture with the outline of its object."""
+    ax.imshow(found.arrays["picture"][row], interpolation="antialiased")
+    bare(ax, found.arrays["mask"][row])
+    outline(ax, found.arrays["mask"][row] == 1)
+    ax.set_ylabel(str(found.arrays["picture_class"][row]).replace("_", " "), fontsize=6)
+
+
+def _maps(axes: NDArray[Any], found: Components, layer: str, component: int, row: int) -> None:
+    """Show the picture lit by a component's map, and the map alone: bright is strong in both."""
+    mask, picture = found.arrays["mask"][row], found.arrays["picture"][row]
+    place = found.arrays[f"index:{layer}"].tolist().index(component)
+    strength = found.arrays[f"map:{layer}"][row, place].astype(np.float64)
+    strength /= max(float(strength.max()), 1e-12)
+    light = _DARKEST + (1 - _DARKEST) * resized(strength, (mask.shape[0], mask.shape[1])) ** 2
+    axes[0].imshow((picture * light[..., None]).astype(np.uint8), interpolation="antialiased")
+    sides = (-0.5, mask.shape[1] - 0.5, mask.shape[0] - 0.5, -0.5)
+    axes[1].imshow(strength, cmap="gray", vmin=0, vmax=1, extent=sides, interpolation="nearest")
+    for ax in axes:
+        bare(ax, mask)
+        outline(ax, mask == 1)
+
+
+def resized(values: Numbers, size: tuple[int, int]) -> Numbers:
+    """Resize a map between the centres of its cells, bilinearly.
+
+    Args:
+        values: (h, w).
+        size: (H, W).
+
+    Returns:
+        (H, W).
+    """
+    weights = []
+    for new, old in zip(size, values.shape, strict=True):
+        at = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+        weights.append(np.maximum(0, 1 - np.abs(at[:, None] - np.arange(old))))
+    result: Numbers = weights[0] @ values @ weights[1].T
+    return result
+
+
+def _data(found: Components, layer: str, roles: dict[str, int], count: int) -> dict[str, Column]:
+    """List what is shown: a row per picture and component."""
+    before, after, energy = found.before(layer), found.after(layer), found.energy(layer)
+    episodes = found.arrays["episode"].tolist()
+    pairs = [(row, role, component) for row in range(count) for role, component in roles.items()]
+    shown = found.arrays["picture_episode"].tolist()
+    return {
+        "layer": [layer] * len(pairs),
+        "episode": [int(shown[row]) for row, *_ in pairs],
+        "class": [str(found.arrays["picture_class"][row]) for row, *_ in pairs],
+        "role": [role for _, role, _ in pairs],
+        "component": [component for *_, component in pairs],
+        "s_before": [float(before[c]) for *_, c in pairs],
+        "s_after": [float(after[c]) for *_, c in pairs],
+        "foreground_energy": [float(energy[episodes.index(shown[row]), c]) for row, _, c in pairs],
+    }
+
+
+def _caption(found: Components, layer: str, roles: dict[str, int], count: int) -> str:
+    energy = mean_energy(found.energy(layer))
+    change = found.after(layer) - found.before(layer)
+    parts = [
+        f"component {c} ({role}: S changed by {change[c]:+.3g}, foreground energy {energy[c]:+.3f} over "
+        f"{len(found.arrays['episode'])} pictures)"
+        for role, c in roles.items()
+    ]
+    if not change.any():
+        parts.append("no singular value of this layer changed")
+    return (
+        f"Two components of {layer}, {found.run.label()}: {'; '.join(parts)}. {count} novel test pictures, every class "
+        "once before any comes twice, objects of at least 5 % of the picture first; the picture lit by each "
+        "component's map, and the map alone: bright where it is strong; and the object's outline. The paper leaves "
+        "open how a component becomes a map and what the change is: here a map is the absolute value of the output of "
+        "the convolution with V at that index times its singular value, scaled to its largest value in the picture, "
+        "and the change is S after - S before, not relative to S; nothing keeps S above 0. Components are counted from "
+        "0 by pretrained singular value, largest first. Two components prove nothing; the figure called foreground "
+        "looks at all of them."
+    )
+
+
+FIGURES = (
+    FigureKind("4", "Components that grew and fell most: last 3x3 convolution of layer 3", NEEDS, EXPERIMENT,
+               partial(_draw, kernel=3)),
+    FigureKind("5", "Components that grew and fell most: last 1x1 convolution of layer 3", NEEDS, EXPERIMENT,
+               partial(_draw, kernel=1)),
+)  # fmt: skip
