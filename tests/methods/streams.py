@@ -17,6 +17,7 @@ from fss.methods.base import FewShotHead
 from fss.methods.base_learner import BaseLearner
 from fss.methods.baseline import Baseline
 from fss.methods.companion import BaseBranch
+from fss.methods.parts import PartedHead
 from fss.methods.pfenet import PFENet
 from fss.methods.segmenter import FewShotSegmenter
 from fss.types import Episode, HeadOutput
@@ -32,12 +33,15 @@ class Stream:
         count: number of episodes.
         seed: of pictures and draws.
         dtype: of the pictures.
+        size: their side.
     """
 
-    def __init__(self, shot: int, count: int = 12, seed: int = 0, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, shot: int, count: int = 12, seed: int = 0, dtype: torch.dtype = torch.float32, size: int = SIZE
+    ) -> None:
         g = torch.Generator().manual_seed(seed)
-        self.pictures = torch.randn(PICTURES, 3, SIZE, SIZE, generator=g, dtype=dtype)
-        self.labels = torch.zeros(PICTURES, CLASSES, SIZE, SIZE, dtype=torch.uint8)
+        self.pictures = torch.randn(PICTURES, 3, size, size, generator=g, dtype=dtype)
+        self.labels = torch.zeros(PICTURES, CLASSES, size, size, dtype=torch.uint8)
         corners = torch.randint(2, 30, (PICTURES, CLASSES, 2), generator=g).tolist()
         for p in range(PICTURES):
             for c in range(CLASSES):
@@ -110,10 +114,13 @@ def balance(model: FewShotSegmenter, stream: Stream) -> None:
         logits = torch.cat([model.run_episode(b).logits for b in stream.batches(1)])
     shift = (logits[:, 1] - logits[:, 0]).median()
 
-    def shifted(_: nn.Module, inputs: Any, output: HeadOutput) -> HeadOutput:
+    def shifted(output: HeadOutput) -> HeadOutput:
         return replace(output, logits=output.logits - shift * torch.tensor([0.0, 1.0])[:, None, None])
 
-    model.head.register_forward_hook(shifted)
+    model.head.register_forward_hook(lambda _, inputs, output: shifted(output))
+    assert isinstance(model.head, PartedHead)
+    plain = model.head.answer
+    model.head.answer = lambda episode: shifted(plain(episode))  # type: ignore[method-assign]
 
 
 def counted(model: FewShotSegmenter) -> dict[int, int]:

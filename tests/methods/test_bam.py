@@ -154,13 +154,13 @@ def test_own_class_counts_in_the_test_only() -> None:
     shares = torch.softmax(base, dim=1)
     total = shares[:, 1:].sum(dim=1, keepdim=True)
     assert isinstance(net.head, BAM)
-    assert torch.equal(net.head._any_base(base, features, base), total)
+    assert torch.equal(net.head._any_base(base, features.extras, base), total)
     net.train()
-    seen = net.head._any_base(base, features, base)
+    seen = net.head._any_base(base, features.extras, base)
     assert torch.allclose(seen[0, 0], total[0, 0] - shares[0, 2], atol=1e-6)
     assert torch.equal(seen[1], total[1]), "a novel class has no channel"
     net.head.exclude_own = False
-    assert torch.equal(net.head._any_base(base, features, base), total)
+    assert torch.equal(net.head._any_base(base, features.extras, base), total)
 
 
 def test_query_equal_to_support_has_no_style_distance() -> None:

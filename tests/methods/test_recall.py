@@ -11,12 +11,13 @@ from tests.methods.streams import CLASSES, PICTURES, Stream, balance, build, cou
 from torch import Tensor
 
 from fss.methods.feature_cache import FeatureCache, Maps
+from fss.methods.parts import EpisodeParts, PartedHead
 from fss.methods.segmenter import FewShotSegmenter
 from fss.types import EpisodeFeatures, FeatureSpec
 
 HEADS = ["baseline", "pfenet", "bam"]
 PLENTY = 1 << 30
-TIGHT = 600_000  # a few pictures' maps
+TIGHT = 200_000  # a few pictures' maps
 
 
 @pytest.mark.parametrize("shot", [1, 5])
@@ -43,6 +44,69 @@ def test_counts_in_single_precision_differ_by_ties_at_most(name: str) -> None:
     tested.model.remember(PLENTY)
     ours = rows(tested, stream, 3)
     assert int((ours - plain).abs().max()) <= 3, "pixels of 3250"
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_what_lies_far_from_a_mask_is_not_computed_and_not_missed(name: str) -> None:
+    stream = Stream(1, count=6, dtype=torch.float64, size=233)
+    tested = module(build(name, 1, torch.float64))
+    balance(tested.model, stream)
+    seen: list[int] = []
+    block = tested.model.backbone.stage(4)[0]
+    block.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[0] * inputs[0][0, 0].numel()))
+    plain = rows(tested, stream)
+    assert set(seen) == {2 * 30 * 30}, "query and support"
+    seen.clear()
+    tested.model.remember(PLENTY)
+    assert torch.equal(rows(tested, stream), plain)
+    queries, supports = {q for _, q, _ in stream.draws}, {(c, *s) for c, _, s in stream.draws}
+    assert len(seen) == len(queries) + len(supports)
+    assert seen.count(30 * 30) == len(queries)
+    assert max(n for n in seen if n != 30 * 30) < 0.8 * 30 * 30
+
+
+@pytest.mark.parametrize("shot", [1, 3])
+@pytest.mark.parametrize("name", HEADS)
+def test_heads_answer_from_parts_as_from_maps(name: str, shot: int) -> None:
+    model, (stream, g) = build(name, shot, torch.float64), (Stream(shot, 3), torch.Generator().manual_seed(1))
+    head, episode = model.head, stream.batches(3)[0]
+    assert isinstance(head, PartedHead)
+    channels = dict(enumerate(model.backbone.channels))
+    sizes = {2: (9, 11), 3: (9, 11), 4: (9, 11)}
+    maps = {i: torch.randn(3, 1 + shot, channels[i], *sizes[i], generator=g, dtype=torch.float64) for i in (2, 3, 4)}
+    extras = {"base_logits": torch.randn(3, 5, 9, 11, generator=g, dtype=torch.float64)} if name == "bam" else {}
+    with torch.no_grad():
+        features = EpisodeFeatures(
+            {i: m[:, 0] for i, m in maps.items()}, {i: m[:, 1:] for i, m in maps.items()}, episode.support_labels,
+            extras=extras,
+        )  # fmt: skip
+        queries = [head.of_query({i: m[b, :1] for i, m in maps.items()}) for b in range(3)]
+        labels = episode.support_labels
+        supports = [
+            [head.of_support({i: m[b, 1 + k, None] for i, m in maps.items()}, labels[b, k, None]) for k in range(shot)]
+            for b in range(3)
+        ]
+        expected, got = head(features), head.answer(EpisodeParts(queries, supports, extras))
+    assert float(expected.logits.std()) > 1e-3
+    torch.testing.assert_close(got.logits, expected.logits, rtol=0, atol=1e-12)
+    assert [a.name for a in got.aux_logits] == [a.name for a in expected.aux_logits]
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_parts_own_their_memory_and_a_masked_support_is_narrow(name: str) -> None:
+    stream, model = Stream(1, count=8), build(name, 1)
+    model.remember(PLENTY)
+    assert model._recall is not None
+    with torch.inference_mode():
+        for batch in stream.batches(2):
+            model.run_episode(batch)
+    kept = model._recall.cache._kept
+    for maps in kept.values():
+        for part in maps.parts.values():
+            assert part.untyped_storage().nbytes() == part.numel() * part.element_size()
+    positions = 9 * 9 * model.backbone.channels[4]
+    assert {key[0] for key in kept} >= {"whole", "query", "masked"}
+    assert all(m.parts["object"].numel() < 0.6 * positions for key, m in kept.items() if key[0] == "masked")
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -213,7 +277,8 @@ def test_memory_stays_below_the_limit_while_it_works(name: str) -> None:
     with torch.inference_mode():
         for batch in stream.batches(2):
             model.run_episode(batch)
-            own = [t for m in cache._kept.values() for t in (*m.stages.values(), *chain(*m.taps.values()))]
+            kept = [(m.stages.values(), *m.taps.values(), m.parts.values()) for m in cache._kept.values()]
+            own = list(chain(*chain(*kept)))
             held.append(sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in own}.values()))
             assert held[-1] == cache.used
     assert 0 < max(held) <= TIGHT

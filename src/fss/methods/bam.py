@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from fss.errors import FssError
 from fss.methods.baseline import Baseline
-from fss.nn.gram import style_distance
+from fss.methods.parts import EpisodeParts, Parts
+from fss.nn.context import middle_features
+from fss.nn.gram import gram, gram_distance, style_distance
 from fss.nn.guidance import guidance
 from fss.nn.kshot_weights import ShotWeights
 from fss.nn.resize import up
@@ -81,14 +83,37 @@ class BAM(Baseline):
         Raises:
             FssError: if the number of supports is not the one the weights were trained for.
         """
-        psi_per_shot = self._style_distance(features)
-        weights = self._shot_weights(psi_per_shot)
+        psi = self._style_distance(features)
+        weights = self._shot_weights(psi)
         prototypes, priors = guidance(features, self.down_supp)
+        query = self.down_query(middle_features(features.query))
+        return self._weighed((query, prototypes, priors), weights, psi, features.extras)
+
+    def of_query(self, maps: Mapping[int, Tensor]) -> Parts:
+        """Return the baseline's parts and ``gram``, the style (C2, C2)."""
+        return {**super().of_query(maps), "gram": _style(maps)}
+
+    def of_support(self, maps: Mapping[int, Tensor], labels: Tensor) -> Parts:
+        """Return the baseline's parts and ``gram``, the style (C2, C2)."""
+        return {**super().of_support(maps, labels), "gram": _style(maps)}
+
+    def answer(self, episode: EpisodeParts) -> HeadOutput:
+        """Score one batch of episodes from their parts."""
+        shots = zip(*episode.supports, strict=True)
+        own = torch.stack([q["gram"] for q in episode.query])
+        psi = gram_distance(own, [torch.stack([s["gram"] for s in shot]) for shot in shots])
+        weights = self._shot_weights(psi)
+        return self._weighed(self._guided(episode), weights, psi, episode.extras)
+
+    def _weighed(
+        self, guided: tuple[Tensor, Tensor, Tensor], weights: Tensor, psi: Tensor, extras: Mapping[str, Tensor]
+    ) -> HeadOutput:
+        """Answer from reduced queries, prototypes and priors, shot by shot, and the weight and psi of each."""
+        query, prototypes, priors = guided
         over_maps = weights[:, :, None, None, None]
-        meta = self.decode(features, (over_maps * prototypes).sum(dim=1), (over_maps * priors).sum(dim=1))
-        base = features.extras["base_logits"]
-        psi = (weights * psi_per_shot).sum(dim=1)
-        final = self._ensemble(meta, self._any_base(base, features, meta), psi)
+        meta = self.decode(query, (over_maps * prototypes).sum(dim=1), (over_maps * priors).sum(dim=1))
+        base = extras["base_logits"]
+        final = self._ensemble(meta, self._any_base(base, extras, meta), (weights * psi).sum(dim=1))
         aux = [
             AuxLogits("meta", meta, "query", self.weights[0]),
             AuxLogits("base", base, "base", self.weights[1]),
@@ -111,24 +136,24 @@ class BAM(Baseline):
             )
         return torch.ones_like(psi) if self.kshot_rw is None else self.kshot_rw(psi)
 
-    def _any_base(self, base: Tensor, features: EpisodeFeatures, meta: Tensor) -> Tensor:
+    def _any_base(self, base: Tensor, extras: Mapping[str, Tensor], meta: Tensor) -> Tensor:
         """Return the probability that a pixel belongs to any base class, (B, 1, h, w)."""
         shares = torch.softmax(base, dim=1)
         total = shares[:, 1:].sum(dim=1, keepdim=True)
         if self.training and self.exclude_own:
-            own = self._own(features)
+            own = self._own(extras)
             share = shares[torch.arange(len(own), device=own.device), own + 1].unsqueeze(1)
             total = total - share.where((own >= 0)[:, None, None, None], 0)
         return up(total, (meta.shape[-2], meta.shape[-1]))
 
     @staticmethod
-    def _own(features: EpisodeFeatures) -> Tensor:
-        if "base_index" not in features.extras:
+    def _own(extras: Mapping[str, Tensor]) -> Tensor:
+        if "base_index" not in extras:
             raise FssError(
                 "In training BAM needs base_index, the position of each episode's class among the base classes. For a "
                 "prediction call model.eval() first."
             )
-        return features.extras["base_index"]
+        return extras["base_index"]
 
     def _ensemble(self, meta: Tensor, any_base: Tensor, psi: Tensor) -> Tensor:
         """Adjust the meta learner by style, then its background by the base learner (equations 7 and 9)."""
@@ -138,6 +163,11 @@ class BAM(Baseline):
         foreground = self.gram_merge(torch.cat([shares[:, 1:], distance], dim=1))
         background = self.cls_merge(torch.cat([background, any_base], dim=1))
         return torch.cat([background, foreground], dim=1)
+
+
+def _style(maps: Mapping[int, Tensor]) -> Tensor:
+    """Return the Gram matrix of one picture at the resolution of stage 3, (C2, C2)."""
+    return gram(up(maps[LOW], (maps[3].shape[-2], maps[3].shape[-1])))[0]
 
 
 def _pair() -> nn.Conv2d:

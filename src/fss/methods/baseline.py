@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from fss.errors import FssError
-from fss.methods.base import FewShotHead
+from fss.methods.parts import EpisodeParts, PartedHead, Parts
 from fss.nn.aspp import ASPP
 from fss.nn.context import middle_features
 from fss.nn.dropout import SharedDropout2d
-from fss.nn.guidance import guidance
+from fss.nn.guidance import guidance, guidance_of, support_parts
 from fss.nn.kshot import ShotAggregation, aggregate
 from fss.types import EpisodeFeatures, FeatureSpec, HeadOutput
 
 
-class Baseline(FewShotHead):
+class Baseline(PartedHead):
     """BAM's meta learner without base learner and gating (SVF paper, section 4.1; arXiv 2206.06122).
 
     The release sums prior and prototype over shots without dividing, which makes a head trained with one shot
@@ -79,21 +79,41 @@ class Baseline(FewShotHead):
             logits (B, 2, h, w) at the resolution of stage 3.
         """
         prototypes, priors = guidance(features, self.down_supp)
-        prototype, prior = aggregate(prototypes, self.shot_aggregation), aggregate(priors, self.shot_aggregation)
-        return HeadOutput(self.decode(features, prototype, prior))
+        return self._aggregated(self.down_query(middle_features(features.query)), prototypes, priors)
 
-    def decode(self, features: EpisodeFeatures, prototype: Tensor, prior: Tensor) -> Tensor:
+    def of_query(self, maps: Mapping[int, Tensor]) -> Parts:
+        """Return reduced and high-level features: ``reduced`` (C, h, w) and ``high`` (C4, h, w)."""
+        return {"reduced": self.down_query(middle_features(maps))[0], "high": maps[4][0]}
+
+    def of_support(self, maps: Mapping[int, Tensor], labels: Tensor) -> Parts:
+        """Return :func:`fss.nn.guidance.support_parts`."""
+        return support_parts(maps, labels, self.down_supp)
+
+    def answer(self, episode: EpisodeParts) -> HeadOutput:
+        """Score one batch of episodes from their parts."""
+        return self._aggregated(*self._guided(episode))
+
+    def _guided(self, episode: EpisodeParts) -> tuple[Tensor, Tensor, Tensor]:
+        """Return reduced queries (B, C, h, w), prototypes (B, K, C, 1, 1) and priors (B, K, 1, h, w)."""
+        reduced = torch.stack([q["reduced"] for q in episode.query])
+        high = [q["high"] for q in episode.query]
+        return reduced, *guidance_of(high, episode.supports, (reduced.shape[-2], reduced.shape[-1]))
+
+    def _aggregated(self, query: Tensor, prototypes: Tensor, priors: Tensor) -> HeadOutput:
+        prototype, prior = aggregate(prototypes, self.shot_aggregation), aggregate(priors, self.shot_aggregation)
+        return HeadOutput(self.decode(query, prototype, prior))
+
+    def decode(self, query: Tensor, prototype: Tensor, prior: Tensor) -> Tensor:
         """Find the object in the query.
 
         Args:
-            features: as in :meth:`forward`.
+            query: its reduced features, (B, C, h, w).
             prototype: (B, C, 1, 1).
             prior: (B, 1, h, w).
 
         Returns:
             logits (B, 2, h, w).
         """
-        query = self.down_query(middle_features(features.query))
         merged = torch.cat([query, prototype.expand_as(query), prior], dim=1)
         x = self.res1(self.aspp(self.init_merge(merged)))
         logits: Tensor = self.cls(self.res2(x) + x)

@@ -20,15 +20,17 @@ class Maps:
     Attributes:
         stages: stage -> (C, h, w).
         taps: stage -> one (C, h, w) per block.
+        parts: what a head made of it, by name.
     """
 
     stages: Mapping[int, Tensor]
     taps: Mapping[int, list[Tensor]] = field(default_factory=dict)
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
         """Memory of all maps."""
-        maps = chain(self.stages.values(), *self.taps.values())
+        maps = chain(self.stages.values(), *self.taps.values(), self.parts.values())
         return sum(m.numel() * m.element_size() for m in maps)
 
     def joined(self, other: Maps) -> Maps:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from fss.errors import FssError
-from fss.methods.base import FewShotHead
+from fss.methods.parts import EpisodeParts, PartedHead, Parts
 from fss.nn.context import middle_features
 from fss.nn.enrichment import FeatureEnrichment
-from fss.nn.guidance import guidance
+from fss.nn.guidance import guidance, guidance_of, support_parts
 from fss.nn.stacks import classifier, reduction, refinement
 from fss.types import AuxLogits, EpisodeFeatures, FeatureSpec, HeadOutput
 
 
-class PFENet(FewShotHead):
+class PFENet(PartedHead):
     """PFENet of Tian et al. (TPAMI 2020, arXiv 2008.01449): prior mask, prototype and feature enrichment.
 
     Several supports are averaged, and no parameter depends on their number. The original and the SVF release share
@@ -72,7 +73,23 @@ class PFENet(FewShotHead):
             logits (B, 2, h, w) at the resolution of stage 3, and one map per grid for the auxiliary losses.
         """
         query = self.down_query(middle_features(features.query))
-        prototypes, priors = guidance(features, self.down_supp)
+        return self._enriched(query, *guidance(features, self.down_supp))
+
+    def of_query(self, maps: Mapping[int, Tensor]) -> Parts:
+        """Return reduced and high-level features: ``reduced`` (C, h, w) and ``high`` (C4, h, w)."""
+        return {"reduced": self.down_query(middle_features(maps))[0], "high": maps[4][0]}
+
+    def of_support(self, maps: Mapping[int, Tensor], labels: Tensor) -> Parts:
+        """Return :func:`fss.nn.guidance.support_parts`."""
+        return support_parts(maps, labels, self.down_supp)
+
+    def answer(self, episode: EpisodeParts) -> HeadOutput:
+        """Score one batch of episodes from their parts."""
+        query = torch.stack([q["reduced"] for q in episode.query])
+        size = (query.shape[-2], query.shape[-1])
+        return self._enriched(query, *guidance_of([q["high"] for q in episode.query], episode.supports, size))
+
+    def _enriched(self, query: Tensor, prototypes: Tensor, priors: Tensor) -> HeadOutput:
         merged, scores = self.enrich(query, prototypes.mean(dim=1), priors.mean(dim=1))
         x = self.res1(merged)
         logits: Tensor = self.cls(self.res2(x) + x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -11,6 +12,7 @@ from fss.errors import FssError
 from fss.methods.base import FewShotHead
 from fss.methods.companion import BaseBranch, SharedPrefix
 from fss.methods.features import extract
+from fss.methods.parts import EpisodeParts, PartedHead
 from fss.methods.recall import Recall, memorable
 from fss.nn.resize import up
 from fss.types import Episode, EpisodeFeatures, HeadOutput, StagedBackbone
@@ -92,6 +94,8 @@ class FewShotSegmenter(nn.Module):
         extras = {"class_index": episode.class_index, **episode.extras}
         recall = self._recall
         if recall is not None and not self.head.needs_grad_in_eval and memorable(self, episode):
+            if isinstance(self.head, PartedHead):
+                return self._parted(recall, self.head, episode, extras)
             return self._answer(self._remembered(recall, episode, extras))
         return self.head_output(
             episode.query, episode.support_images, episode.support_labels, query_label=label, extras=extras
@@ -155,6 +159,24 @@ class FewShotSegmenter(nn.Module):
 
         features.extras = {**features.extras, companion.provides: recall.of_queries(episode, logits)}
         return features
+
+    def _parted(self, recall: Recall, head: PartedHead, episode: Episode, available: dict[str, Tensor]) -> HeadOutput:
+        """Answer from parts, which are narrower than feature maps and need not be made again."""
+        companion, extras = self.companion, self._wanted(available)
+        if companion is None or companion.provides not in head.spec.extras:
+            queries, supports, _ = recall.parts(self.backbone, head, episode, None)
+            return head.answer(EpisodeParts(queries, supports, extras))
+        shared = self._shared(self.backbone, companion.backbone)
+
+        def logits(stages: Mapping[int, Tensor], picture: Tensor) -> Tensor:
+            at_hand = max((i for i in stages if i < shared), default=None)
+            if at_hand is None:
+                return companion.base_logits(picture)
+            return companion.base_logits(stages[at_hand], at_hand + 1)
+
+        queries, supports, base = recall.parts(self.backbone, head, episode, logits)
+        assert base is not None
+        return head.answer(EpisodeParts(queries, supports, {**extras, companion.provides: base}))
 
     def _wanted(self, available: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the extras that the head declared and the episode brings."""

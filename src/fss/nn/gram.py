@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -33,6 +35,18 @@ def style_distance(query: Tensor, supports: Tensor) -> Tensor:
     Returns:
         Frobenius norm of the difference over C, (B, K); 0 for equal matrices.
     """
-    own = gram(query)
-    distances = [(own - gram(support)).flatten(1).norm(dim=1) for support in supports.unbind(1)]
+    return gram_distance(gram(query), [gram(support) for support in supports.unbind(1)])
+
+
+def gram_distance(query: Tensor, supports: Sequence[Tensor]) -> Tensor:
+    """Return psi from the matrices.
+
+    Args:
+        query: of the query, (B, C, C).
+        supports: of its supports, K of (B, C, C).
+
+    Returns:
+        As :func:`style_distance`, (B, K).
+    """
+    distances = [(query - support).flatten(1).norm(dim=1) for support in supports]
     return torch.stack(distances, dim=1) / query.shape[1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -32,3 +32,45 @@ def guidance(features: EpisodeFeatures, reduce: Callable[[Tensor], Tensor]) -> t
         prototypes.append(masked_average(reduce(middle_features(support)), up(mask, size)))
         priors.append(up(prior_mask(query4, support[4], mask), size))
     return torch.stack(prototypes, dim=1), torch.stack(priors, dim=1)
+
+
+def support_parts(maps: Mapping[int, Tensor], labels: Tensor, reduce: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    """Return what guidance takes from one support.
+
+    Args:
+        maps: stages 2, 3 and 4, each (1, C, h, w); stage 4 counts inside the mask alone.
+        labels: (1, H, W).
+        reduce: as in :func:`guidance`.
+
+    Returns:
+        ``prototype`` (C, 1, 1), and of the positions inside the mask, and one outside, ``object`` (C4, n, 1) and
+        ``weights`` (1, n, 1), the resized mask.
+    """
+    high = maps[4]
+    mask = support_mask(labels, high.dtype)
+    prototype = masked_average(reduce(middle_features(maps)), up(mask, (maps[3].shape[-2], maps[3].shape[-1])))
+    weights = up(mask, (high.shape[-2], high.shape[-1])).flatten()
+    kept = torch.cat([weights.nonzero().flatten(), (weights == 0).nonzero().flatten()[:1]])
+    return {
+        "prototype": prototype[0],
+        "object": high[0].flatten(1)[:, kept, None],
+        "weights": weights[kept].view(1, -1, 1),
+    }
+
+
+def guidance_of(
+    queries: Sequence[Tensor], supports: Sequence[Sequence[Mapping[str, Tensor]]], size: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Return what :func:`guidance` returns, from parts.
+
+    Args:
+        queries: stage 4 of every query, (C4, h, w), B.
+        supports: :func:`support_parts` of every support, B rows of K.
+        size: resolution of stage 3.
+    """
+    prototypes = torch.stack([torch.stack([s["prototype"] for s in row]) for row in supports])
+    priors = [
+        torch.cat([up(prior_mask(query[None], s["object"][None], s["weights"][None]), size) for s in row])
+        for query, row in zip(queries, supports, strict=True)
+    ]
+    return prototypes, torch.stack(priors)
