@@ -53,6 +53,7 @@ def figure(
 
 def _draw(wanted: Sequence[FigureKind], runs: Sequence[Path] | None, out: Path) -> dict[str, str]:
     """Draw and write figures, a line each; return why some could not be."""
+    from fss.cli.structure import write_structure
     from fss.reports.figures.base import find_runs
     from fss.reports.figures.paper_style import save
     from fss.reports.results import ReportError
@@ -62,8 +63,10 @@ def _draw(wanted: Sequence[FigureKind], runs: Sequence[Path] | None, out: Path) 
     left_out = {}
     for kind in wanted:
         places = tuple(runs) if runs else tuple(RUNS / groups[e] for e in [kind.experiment] if e)
+        if kind.schematic:
+            places = ()
         if places not in found:
-            found[places] = find_runs(places)
+            found[places] = [write_structure(out)] if kind.schematic else find_runs(places)
         try:
             drawn = kind.draw(found[places])
         except ReportError as error:

@@ -21,6 +21,9 @@ RECORDING = "recording"
 ABOUT = "about.json"
 """Says within it what was run, also while the run is training: ``key`` of the result and the ``finetune`` options."""
 
+STRUCTURE = "structure.json"
+"""What the code is made of, for schematic figures; written by the command line, as reports never build a model."""
+
 Column = Sequence[float | int | str]
 
 
@@ -96,6 +99,7 @@ class FigureKind:
         needs: which runs or recordings, and the command that makes them.
         experiment: file of ``conf/experiment`` whose runs it takes by default, or None.
         draw: makes it of runs; raises :class:`ReportError` that says what is missing and the next command.
+        schematic: it needs no run: it is given one folder, with :data:`STRUCTURE`.
     """
 
     name: str
@@ -103,6 +107,7 @@ class FigureKind:
     needs: str
     experiment: str | None
     draw: Callable[[Sequence[Run]], Drawn]
+    schematic: bool = False
 
 
 def find_runs(folders: Sequence[Path]) -> list[Run]:
@@ -160,4 +165,15 @@ def _result(path: Path) -> Result | None:
         return None
 
 
-__all__ = ["ABOUT", "RECORDING", "Column", "Drawn", "FigureKind", "ReportError", "Run", "find_runs", "kinds"]
+__all__ = [
+    "ABOUT",
+    "RECORDING",
+    "STRUCTURE",
+    "Column",
+    "Drawn",
+    "FigureKind",
+    "ReportError",
+    "Run",
+    "find_runs",
+    "kinds",
+]
