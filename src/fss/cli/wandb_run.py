@@ -49,7 +49,7 @@ def start(folder: Path, online: bool, arguments: dict[str, Any]) -> Any:
         try:
             return wandb.init(**arguments, mode="online", settings=wandb.Settings(**limits))
         except Exception as error:  # no network, no such server, a key that is not valid, a defect of W&B's own
-            _refused = first_line(error)
+            _refused = first_line(error).rstrip(".")
             wandb.teardown(1)  # its service holds the run's id
             for path in set(_runs(folder)) - before:
                 shutil.rmtree(path, ignore_errors=True)
