@@ -14,6 +14,7 @@ from fss.cli.pretrain import pretrain
 from fss.cli.report import report
 from fss.cli.strategies import strategies
 from fss.cli.sweep import app as sweep_app
+from fss.cli.wandb_dashboard import app as wandb_app
 
 app = typer.Typer(
     name="fss",
@@ -26,6 +27,7 @@ app = typer.Typer(
 data_app.command()(prepare)
 app.add_typer(data_app, name="data")
 app.add_typer(sweep_app, name="sweep")
+app.add_typer(wandb_app, name="wandb")
 app.command()(pretrain)
 app.command()(report)
 app.command()(figure)
