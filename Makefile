@@ -4,10 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= auto
 SEEDS ?= 0
+SIZE ?= smoke
+# A few epochs, so that curves have points, and rates at which random weights move.
+TOY := data.epochs=4 trainer.limit_train_batches=12 recipe.optimizer.lr=0.05 recipe.backbone_lr_factor=2.0
+FIGURES := $(if $(SIZE),figures-$(SIZE),figures)
 export NO_ALBUMENTATIONS_UPDATE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format readme bench lock clean
+.PHONY: help setup demo figures test test-all lint format readme bench lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -34,6 +38,12 @@ demo: setup ## Draw data, pre-train, train freeze / SVF / full, compare (SEEDS=0
 	$(BIN)/fss pretrain --data data/shapes/classification --out multirun/demo/pretrained.pth
 	$(BIN)/python train.py -m experiment=demo seed=$(SEEDS) finetune=freeze,svf,full
 	$(BIN)/fss report multirun/demo
+
+figures: setup ## Run at toy size what the figures need, and draw all of them (SIZE= for the paper's size)
+	$(if $(SIZE),$(BIN)/fss data shapes --root data/shapes)
+	for name in figure02 figure03 figure06 figure07; do \
+	  $(BIN)/python train.py -m experiment=$$name $(if $(SIZE),+size=$(SIZE) group=$(FIGURES) $(TOY)) || exit; done
+	$(BIN)/fss figure all --runs multirun/$(FIGURES) --out multirun/$(FIGURES)/drawn
 
 test: setup ## Run the test suite
 	$(BIN)/python -m pytest -n $(JOBS)
