@@ -15,6 +15,8 @@ from fss.data.index_sampler import EpisodeIndexSampler
 from fss.data.options import EpisodeOptions, IndexOptions, LoaderOptions, TransformOptions
 from fss.data.shapes import write_shapes
 from fss.data.voc import ShapesSource
+from fss.finetune.layers import SVFConv2d
+from fss.finetune.svf import SVF
 from fss.lit.callbacks.recall import RecallFeatures
 from fss.lit.episodic import EpisodicModule
 from fss.lit.optim import Recipe
@@ -64,6 +66,28 @@ def test_rows_are_equal_and_less_is_computed(root: Path, tmp_path: Path) -> None
     assert (before, seen[0] - before) == (60, len(pictures))
     assert len(pictures) < 45
     assert tested.model._recall is None, "freed at the end"
+
+
+def test_a_tuned_backbone_is_merged_for_the_test_and_the_model_is_not(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tested = module()
+    strategy = SVF()
+    strategy.apply(tested.model.backbone)  # type: ignore[arg-type]
+    tested.double()
+    with torch.no_grad():
+        for p in strategy.trainable(tested.model.backbone):  # type: ignore[arg-type]
+            p.mul_(1 + 0.2 * torch.randn_like(p))
+    plain = rows(tmp_path, tested, data(root, 1, False), 0)
+    layer = tested.model.backbone.stage(4)[0].conv1
+    assert isinstance(layer, SVFConv2d)
+    with monkeypatch.context() as patch:
+        patch.setattr("fss.finetune.fused.chain", None)  # no factored layer runs
+        patch.setattr(SVFConv2d, "forward", None)
+        ours = rows(tmp_path, tested, data(root, 4, True), 64)
+    assert torch.equal(ours, plain)
+    assert tested.model.backbone.stage(4)[0].conv1 is layer
+    assert not [k for k in tested.state_dict() if "recall" in k.lower()]
 
 
 def test_only_the_first_episodes_are_the_first_ones_still(root: Path, tmp_path: Path) -> None:

@@ -48,22 +48,21 @@ class Recall:
         cache: the maps.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, backbone: StagedBackbone) -> None:
         """Start with nothing.
 
         Args:
             limit: bytes that may be remembered; what one batch of episodes needs is held besides.
+            backbone: called stage by stage.
         """
+        self.backbone = backbone
         self.cache = FeatureCache(limit)
         self._maker: RecallParts | None = None
 
-    def features(
-        self, backbone: StagedBackbone, spec: FeatureSpec, episode: Episode, extras: Mapping[str, Tensor]
-    ) -> EpisodeFeatures:
+    def features(self, spec: FeatureSpec, episode: Episode, extras: Mapping[str, Tensor]) -> EpisodeFeatures:
         """Compute or remember the features of a batch of episodes.
 
         Args:
-            backbone: called stage by stage.
             spec: the head's declaration.
             episode: the batch; see :func:`memorable`.
             extras: further tensors, handed on.
@@ -75,7 +74,7 @@ class Recall:
         last = max((*spec.stages, *spec.taps))
         late = spec.support_view == "masked_before_stage4" and last >= MASKED_STAGE
         hidden = spec.support_view == "masked_image"
-        run = Run(backbone, spec, {MASKED_STAGE - 1} if late else set())
+        run = Run(self.backbone, spec, {MASKED_STAGE - 1} if late else set())
         names = batch.queries if hidden else [*batch.queries, *(n for n, _ in batch.supports)]
         inputs: dict[Key, Input] = {("whole", n): batch.picture(n) for n in names}
         whole = self._obtain(run, inputs, range(MASKED_STAGE if late else last + 1))
@@ -97,12 +96,11 @@ class Recall:
         return batch.assembled(spec, query, support, extras)
 
     def parts(
-        self, backbone: StagedBackbone, head: PartedHead, episode: Episode, compute: Compute | None
+        self, head: PartedHead, episode: Episode, compute: Compute | None
     ) -> tuple[list[Parts], list[list[Parts]], Tensor | None]:
         """Make or remember the parts of a batch of episodes.
 
         Args:
-            backbone: called stage by stage.
             head: makes the parts.
             episode: the batch; see :func:`memorable`.
             compute: something else of every query that is to be remembered, or None.
@@ -111,7 +109,7 @@ class Recall:
             As :class:`fss.methods.recall_parts.RecallParts`.
         """
         if self._maker is None:
-            self._maker = RecallParts(self.cache, backbone, head)
+            self._maker = RecallParts(self.cache, self.backbone, head)
         return self._maker(episode, compute)
 
     def of_queries(self, episode: Episode, compute: Callable[[Tensor, list[int]], Tensor]) -> Tensor:

@@ -52,7 +52,7 @@ class FewShotSegmenter(nn.Module):
         self._shared = SharedPrefix()
         self._recall: Recall | None = None
 
-    def remember(self, limit: int | None) -> None:
+    def remember(self, limit: int | None, backbone: StagedBackbone | None = None) -> None:
         """Remember feature maps by the ids of pictures from now on; for test episodes, whose pictures never change.
 
         Weights must not change until it is called again: start every pass with it, and end it with None.
@@ -60,8 +60,9 @@ class FewShotSegmenter(nn.Module):
 
         Args:
             limit: bytes of maps on the model's device; None forgets all of them and remembers no more.
+            backbone: runs in the place of the model's, with equal outputs; None: the model's itself.
         """
-        self._recall = None if limit is None else Recall(limit)
+        self._recall = None if limit is None else Recall(limit, backbone or self.backbone)
 
     def forward(self, query: Tensor, support_images: Tensor, support_masks: Tensor) -> Tensor:
         """Segment queries.
@@ -146,7 +147,7 @@ class FewShotSegmenter(nn.Module):
     def _remembered(self, recall: Recall, episode: Episode, available: dict[str, Tensor]) -> EpisodeFeatures:
         """Do the same with what is remembered; the companion starts from the last common stage that is at hand."""
         spec, companion = self.head.spec, self.companion
-        features = recall.features(self.backbone, spec, episode, self._wanted(available))
+        features = recall.features(spec, episode, self._wanted(available))
         if companion is None or companion.provides not in spec.extras:
             return features
         shared = self._shared(self.backbone, companion.backbone)
@@ -164,7 +165,7 @@ class FewShotSegmenter(nn.Module):
         """Answer from parts, which are narrower than feature maps and need not be made again."""
         companion, extras = self.companion, self._wanted(available)
         if companion is None or companion.provides not in head.spec.extras:
-            queries, supports, _ = recall.parts(self.backbone, head, episode, None)
+            queries, supports, _ = recall.parts(head, episode, None)
             return head.answer(EpisodeParts(queries, supports, extras))
         shared = self._shared(self.backbone, companion.backbone)
 
@@ -174,7 +175,7 @@ class FewShotSegmenter(nn.Module):
                 return companion.base_logits(picture)
             return companion.base_logits(stages[at_hand], at_hand + 1)
 
-        queries, supports, base = recall.parts(self.backbone, head, episode, logits)
+        queries, supports, base = recall.parts(head, episode, logits)
         assert base is not None
         return head.answer(EpisodeParts(queries, supports, {**extras, companion.provides: base}))
 

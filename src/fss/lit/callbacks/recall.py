@@ -6,13 +6,16 @@ from typing import cast
 
 import pytorch_lightning as pl
 
+from fss.finetune.merged import merged_copy
 from fss.methods.segmenter import FewShotSegmenter
+from fss.types import StagedBackbone
 
 
 class RecallFeatures(pl.Callback):
     """Starts a fresh memory with every pass, because the weights have changed since the last one.
 
-    Every process remembers for itself.
+    Every process remembers for itself. As nothing trains meanwhile, pictures go through a copy of the backbone with
+    plain layers in the place of tuned ones.
 
     Args:
         megabytes: limit of the maps on the model's device, in MiB; 0: every episode is computed by itself.
@@ -23,7 +26,7 @@ class RecallFeatures(pl.Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start a memory."""
-        _model(pl_module).remember(self.limit)
+        self._start(pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Free it."""
@@ -31,7 +34,7 @@ class RecallFeatures(pl.Callback):
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start a memory."""
-        _model(pl_module).remember(self.limit)
+        self._start(pl_module)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Free it."""
@@ -40,6 +43,11 @@ class RecallFeatures(pl.Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Free it."""
         _model(pl_module).remember(None)
+
+    def _start(self, pl_module: pl.LightningModule) -> None:
+        model = _model(pl_module)
+        backbone = cast(StagedBackbone, model.backbone)
+        model.remember(self.limit, None if self.limit is None else merged_copy(backbone))
 
 
 def _model(module: pl.LightningModule) -> FewShotSegmenter:
