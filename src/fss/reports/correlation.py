@@ -62,7 +62,16 @@ def midranks(values: Numbers, weights: Numbers) -> Numbers:
     Returns:
         Ranks as a share of all, in (0, 1), (R,); their weighted mean is 1/2.
     """
+    return _ranks(_places(values), weights)
+
+
+def _places(values: Numbers) -> NDArray[np.intp]:
+    """Number values by size; equal ones share a number."""
     _, place = np.unique(values, return_inverse=True)
+    return place
+
+
+def _ranks(place: NDArray[np.intp], weights: Numbers) -> Numbers:
     at = np.bincount(place, weights=weights)
     ranks: Numbers = ((np.cumsum(at) - at / 2) / weights.sum())[place]
     return ranks
@@ -86,7 +95,8 @@ def associate(
     """
     rng = np.random.default_rng(seed)
     # (1 + samples, strata, Q, 3)
-    table = np.array([_sums(strata, None), *(_sums(strata, rng) for _ in range(samples))])
+    places = [[_places(change) for change in one.change] for one in strata]
+    table = np.array([_sums(strata, places, None), *(_sums(strata, places, rng) for _ in range(samples))])
     members: dict[str, list[int]] = {}
     for position, one in enumerate(strata):
         members.setdefault(one.group, []).append(position)
@@ -109,26 +119,24 @@ def _association(strata: Sequence[Stratum], table: Numbers, places: list[int]) -
     return Association(sum(strata[p].change.shape[1] for p in places), float(values[0]), float(low), float(high))
 
 
-def _sums(strata: Sequence[Stratum], rng: np.random.Generator | None) -> Numbers:
+def _sums(
+    strata: Sequence[Stratum], places: Sequence[Sequence[NDArray[np.intp]]], rng: np.random.Generator | None
+) -> Numbers:
     """Return the sums of squares and products of the ranks of one resample, or of everything once, (strata, Q, 3)."""
     pictures: dict[int, Numbers] = {}
     rows = []
-    for one in strata:
+    for one, ways in zip(strata, places, strict=True):
         shown, size = one.energy.shape
         if one.run not in pictures:
             pictures[one.run] = _draw(rng, shown)
-        weights = _draw(rng, size)
         energy = mean_energy(one.energy, pictures[one.run])
-        known = (weights > 0) & ~np.isnan(energy)
-        if not known.any():
-            rows.append(np.zeros((len(one.change), 3)))
+        weights = np.where(np.isnan(energy), 0, _draw(rng, size))
+        if not weights.any():
+            rows.append(np.zeros((len(ways), 3)))
             continue
-        weights = weights[known]
-        y = midranks(energy[known], weights) - 0.5
-        ranked = [midranks(change[known], weights) - 0.5 for change in one.change]
-        rows.append(
-            np.array([((weights * x * x).sum(), (weights * y * y).sum(), (weights * x * y).sum()) for x in ranked])
-        )
+        y = _ranks(_places(np.nan_to_num(energy)), weights) - 0.5
+        ranked = [_ranks(place, weights) - 0.5 for place in ways]
+        rows.append(np.array([[weights @ (x * x), weights @ (y * y), weights @ (x * y)] for x in ranked]))
     return np.array(rows)
 
 

@@ -181,7 +181,9 @@ def outline(ax: Axes, inside: NDArray[np.bool_]) -> None:
 
 
 def _values(found: Components, layer: str, component: int) -> str:
-    return f"S {found.before(layer)[component]:.3g} → {found.after(layer)[component]:.3g}"
+    before, after = found.before(layer)[component], found.after(layer)[component]
+    first, last = f"{before:.3g}", f"{after:.3g}"
+    return f"S {first} → {last}" if first != last else f"S {first} {after - before:+.1g}"
 
 
 def _picture(ax: Axes, found: Components, row: int) -> None:
