@@ -1,16 +1,19 @@
-"""All measurements as one table: ``make bench``, or ``python -m benchmarks training data``."""
+"""All measurements as one table: ``make bench``, or ``python -m benchmarks training data --write FILE``."""
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
 import platform
 import sys
+import time
 from pathlib import Path
 
 import torch
 
 from benchmarks.rows import Row
+from fss.files import atomic
 
 HERE = Path(__file__).parent
 HELPERS = {"__init__", "__main__", "rows", "released_form"}
@@ -38,23 +41,35 @@ def line(row: Row) -> str:
     return f"| {row.name} | {row.ours} | {row.reference} | {row.ratio:.2f} | {row.target} | {mark} |"
 
 
-def main(wanted: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Measure and print a Markdown table.
 
     Args:
-        wanted: names of measurements; none: all.
+        arguments: names of measurements, none for all; ``--write FILE`` keeps the table when all is measured.
 
     Returns:
         Exit status: 2 if a name is unknown.
     """
-    unknown = sorted(set(wanted) - set(names()))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("wanted", nargs="*", metavar="NAME", help=f"what to measure: {', '.join(names())}; none: all")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="Markdown file for the finished table")
+    given = parser.parse_args(arguments)
+    unknown = sorted(set(given.wanted) - set(names()))
     if unknown:
         sys.stderr.write(f"Error: {', '.join(unknown)} cannot be measured: choose among {', '.join(names())}.\n")
         return 2
-    print(f"{machine()}\n\n{HEADER}", flush=True)
-    for name in wanted or names():
+    lines = [machine(), "", *HEADER.splitlines()]
+    print("\n".join(lines), flush=True)
+    for name in given.wanted or names():
+        begun = time.perf_counter()
         for row in importlib.import_module(f"benchmarks.{name}").rows():
-            print(line(row), flush=True)
+            lines.append(line(row))
+            print(lines[-1], flush=True)
+        sys.stderr.write(f"({name}: {time.perf_counter() - begun:.0f} s)\n")
+    if given.write is not None:
+        command = " ".join(["python -m benchmarks", *arguments])
+        with atomic(given.write) as file:
+            file.write("\n".join([f"# Measurements\n\nWritten by `{command}` on:", *lines, ""]).encode())
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Largest tensor that the prior mask needs at 641 px, against the plain matrix of all pairs: ``python -m benchmarks.prior``."""
+"""Largest tensor that the prior mask needs at 641 px, and the plain form: ``python -m benchmarks.prior``."""
 
 from __future__ import annotations
 
