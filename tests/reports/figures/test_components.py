@@ -10,8 +10,9 @@ from tests.reports.figures.looked import write_components
 from tests.reports.figures.recordings import FREEZE, record
 
 from fss.reports.figures.base import Drawn, find_runs
-from fss.reports.figures.components import FIGURES, resized, shape
+from fss.reports.figures.components import FIGURES, extremes
 from fss.reports.figures.paper_style import save
+from fss.reports.figures.tiles import resized, shape
 from fss.reports.results import ReportError
 
 
@@ -95,3 +96,9 @@ def test_shape_leaves_out_the_margin() -> None:
     assert shape(mask) == 0.5
     mask[:] = 255
     assert shape(mask) == 1, "a picture without any known pixel is shown whole"
+
+
+def test_what_fell_is_not_said_to_have_grown() -> None:
+    assert extremes(np.array([0.1, -0.3, 0.2])) == {"fell most": 1, "grew most": 2}
+    assert extremes(np.array([-0.1, -0.3])) == {"fell most": 1, "fell least": 0}
+    assert extremes(np.array([0.1, 0.3])) == {"grew least": 0, "grew most": 1}

@@ -17,6 +17,7 @@ from fss.reports.correlation import Numbers, mean_energy
 from fss.reports.figures.base import Column, Drawn, FigureKind, ReportError, Run
 from fss.reports.figures.paper_style import canvas, style
 from fss.reports.figures.recordings import AGAIN, recorded
+from fss.reports.figures.tiles import bare, outline, resized, shape
 
 FILE = "components.npz"
 EXPERIMENT = "figure06"
@@ -25,7 +26,6 @@ NEEDS = f"a recorded run of a strategy that trains singular values: {COMMAND}"
 _ROWS = 4
 _TILE = 1.03
 _DARKEST = 0.08
-_VOID = 255
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _draw(runs: Sequence[Run], kernel: int) -> Drawn:
 
 def _figure(found: Components, layer: str) -> Drawn:
     change = found.after(layer) - found.before(layer)
-    roles = {"fell most": int(change.argmin()), "grew most": int(change.argmax())}
+    roles = extremes(change)
     count = min(_ROWS, len(found.arrays["picture"]))
     heights = [shape(mask) for mask in found.arrays["mask"][:count]]
     figure = canvas(columns=2, height=0.25 + sum(_TILE * height + 0.04 for height in heights))
@@ -131,53 +131,20 @@ def _figure(found: Components, layer: str) -> Drawn:
     return Drawn(figure, _data(found, layer, roles, count), _caption(found, layer, roles, count))
 
 
-def shape(mask: NDArray[np.uint8]) -> float:
-    """Return height over width of a picture without the margin that made it square.
+def extremes(change: Numbers) -> dict[str, int]:
+    """Find the components that fell and grew most, and call them so only if they did.
 
     Args:
-        mask: 255 in the margin, (H, W).
+        change: of every component, (R,).
+
+    Returns:
+        What it did -> its index.
     """
-    height, width = extent(mask)
-    return height / width
-
-
-def extent(mask: NDArray[np.uint8]) -> tuple[int, int]:
-    """Return height and width of a picture without the margin on its right and below.
-
-    Args:
-        mask: 255 in the margin, (H, W).
-    """
-    known = mask != _VOID
-    if not known.any():
-        return mask.shape[0], mask.shape[1]
-    return int(np.flatnonzero(known.any(axis=1))[-1]) + 1, int(np.flatnonzero(known.any(axis=0))[-1]) + 1
-
-
-def bare(ax: Axes, mask: NDArray[np.uint8]) -> None:
-    """Show nothing but a picture, without its margin.
-
-    Args:
-        ax: changed in place, after the picture was drawn.
-        mask: 255 in the margin, (H, W).
-    """
-    ax.set_xticks([])
-    ax.set_yticks([])
-    ax.spines[:].set_visible(False)
-    height, width = extent(mask)
-    ax.set_xlim(-0.5, width - 0.5)
-    ax.set_ylim(height - 0.5, -0.5)
-
-
-def outline(ax: Axes, inside: NDArray[np.bool_]) -> None:
-    """Draw an outline in white on black, which shows on any ground.
-
-    Args:
-        ax: changed in place.
-        inside: what is outlined, (H, W).
-    """
-    if inside.any() and not inside.all():
-        for colour, width in (("black", 1.4), ("white", 0.6)):
-            ax.contour(inside.astype(float), levels=[0.5], colors=colour, linewidths=width)
+    least, most = int(change.argmin()), int(change.argmax())
+    return {
+        "fell most" if change[least] < 0 else "grew least": least,
+        "grew most" if change[most] > 0 else "fell least": most,
+    }
 
 
 def _values(found: Components, layer: str, component: int) -> str:
@@ -207,24 +174,6 @@ def _maps(axes: NDArray[Any], found: Components, layer: str, component: int, row
     for ax in axes:
         bare(ax, mask)
         outline(ax, mask == 1)
-
-
-def resized(values: Numbers, size: tuple[int, int]) -> Numbers:
-    """Resize a map between the centres of its cells, bilinearly.
-
-    Args:
-        values: (h, w).
-        size: (H, W).
-
-    Returns:
-        (H, W).
-    """
-    weights = []
-    for new, old in zip(size, values.shape, strict=True):
-        at = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
-        weights.append(np.maximum(0, 1 - np.abs(at[:, None] - np.arange(old))))
-    result: Numbers = weights[0] @ values @ weights[1].T
-    return result
 
 
 def _data(found: Components, layer: str, roles: dict[str, int], count: int) -> dict[str, Column]:

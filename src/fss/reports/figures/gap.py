@@ -69,7 +69,7 @@ def _draw(runs: Sequence[Run]) -> Drawn:
         for number, (label, some) in enumerate(strategies.items()):
             _point(ax, number, label, some)
         _frame(ax)
-        figure.legend(loc="outside right center", frameon=False, title="strategy: values of the backbone", fontsize=6,
+        figure.legend(loc="outside right center", frameon=False, title="strategy: values that train", fontsize=6,
                       title_fontsize=6, alignment="left")  # fmt: skip
     return Drawn(figure, _data(strategies), _caption(strategies, left_out, len(points) - len(chosen)))
 
@@ -104,7 +104,7 @@ def _strategies(points: Sequence[Point]) -> dict[str, list[Point]]:
         keys = sorted({key for point in some for key in point.tuned})
         telling = [key for key in keys if len({str(point.tuned.get(key)) for point in some}) > 1]
         for point in some:
-            parts = [f"{key} {_words(point.tuned[key])}" for key in telling if key in point.tuned]
+            parts = [f"{key.replace('_', ' ')} {_words(point.tuned[key])}" for key in telling if key in point.tuned]
             found.setdefault(", ".join([name, *parts]), []).append(point)
     return dict(sorted(found.items(), key=lambda item: (_size(item[1]), item[0])))
 
@@ -124,7 +124,8 @@ def _point(ax: Axes, number: int, label: str, points: Sequence[Point]) -> None:
     mean = float(np.mean(gaps))
     ax.errorbar(
         [_size(points)], [mean], yerr=[[mean - min(gaps)], [max(gaps) - mean]], fmt=line.marker, color=line.colour,
-        markerfacecolor="white" if again % 2 else line.colour, markersize=5, capsize=2, elinewidth=0.8,
+        markerfacecolor="white" if again % 2 else line.colour, markersize=5.5, capsize=2, elinewidth=0.8,
+        markeredgecolor=line.colour if again % 2 else "white", markeredgewidth=0.8 if again % 2 else 0.4,
         label=f"{label}: {_size(points):,}",
     )  # fmt: skip
 

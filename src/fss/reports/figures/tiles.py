@@ -1,0 +1,76 @@
+"""Pictures within a figure: without the margin that made them square, with outlines that show on any ground."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+_VOID = 255
+
+
+def shape(mask: NDArray[np.uint8]) -> float:
+    """Return height over width of a picture without the margin that made it square.
+
+    Args:
+        mask: 255 in the margin, (H, W).
+    """
+    height, width = extent(mask)
+    return height / width
+
+
+def extent(mask: NDArray[np.uint8]) -> tuple[int, int]:
+    """Return height and width of a picture without the margin on its right and below.
+
+    Args:
+        mask: 255 in the margin, (H, W).
+    """
+    known = mask != _VOID
+    if not known.any():
+        return mask.shape[0], mask.shape[1]
+    return int(np.flatnonzero(known.any(axis=1))[-1]) + 1, int(np.flatnonzero(known.any(axis=0))[-1]) + 1
+
+
+def bare(ax: Axes, mask: NDArray[np.uint8]) -> None:
+    """Show nothing but a picture, without its margin.
+
+    Args:
+        ax: changed in place, after the picture was drawn.
+        mask: 255 in the margin, (H, W).
+    """
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.spines[:].set_visible(False)
+    height, width = extent(mask)
+    ax.set_xlim(-0.5, width - 0.5)
+    ax.set_ylim(height - 0.5, -0.5)
+
+
+def outline(ax: Axes, inside: NDArray[np.bool_]) -> None:
+    """Draw an outline in white on black, which shows on any ground.
+
+    Args:
+        ax: changed in place.
+        inside: what is outlined, (H, W).
+    """
+    if inside.any() and not inside.all():
+        for colour, width in (("black", 1.4), ("white", 0.6)):
+            ax.contour(inside.astype(float), levels=[0.5], colors=colour, linewidths=width)
+
+
+def resized(values: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
+    """Resize a map between the centres of its cells, bilinearly.
+
+    Args:
+        values: (h, w).
+        size: (H, W).
+
+    Returns:
+        (H, W).
+    """
+    weights = []
+    for new, old in zip(size, values.shape, strict=True):
+        at = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+        weights.append(np.maximum(0, 1 - np.abs(at[:, None] - np.arange(old))))
+    result: NDArray[np.float64] = weights[0] @ values @ weights[1].T
+    return result
