@@ -126,9 +126,10 @@ def _save(workspace: Any, report: Any, command: str) -> None:
             done.append(f"{name}: {made.url}")
     except Exception as error:  # no network, a key that is not valid, a project of others
         saved = f" Saved before: {'; '.join(done)}." if done else ""
+        reason = first_line(error).rstrip(".")
         raise FssError(
-            f"W&B did not take the dashboard: {first_line(error).rstrip('.')}.{saved} Check the key (wandb login), entity and "
-            f"project, then: {command}"
+            f"W&B did not take the dashboard: {reason}.{saved} Check the key (wandb login), entity and project, then: "
+            f"{command}"
         ) from error
     for line in done:
         typer.echo(line)

@@ -64,9 +64,11 @@ class WandbRecorder(pl.Callback):
             return
         result = load_result(self.logger.folder / "result.json")
         step = {STEP: trainer.global_step}
-        tuned = spectra(pl_module)
-        self.logger.attempt("recording the test", lambda run: run.log({**self._tables(result, tuned), **step}))
+        tables = self._tables(result, spectra(pl_module))
+        # What needs no answer comes first: tables and artifacts fail where W&B has gone in the meantime.
         self.logger.attempt("writing the summary", lambda run: run.summary.update(self._facts(result)))
+        self.logger.attempt("recording pictures", lambda run: run.log({**_pictures(result), **step}))
+        self.logger.attempt("recording tables", lambda run: run.log({**tables, **step}))
         self.logger.attempt("recording artifacts", lambda run: self._artifacts(run, result))
 
     def _show(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
@@ -87,9 +89,6 @@ class WandbRecorder(pl.Callback):
 
     def _tables(self, result: Result, tuned: Spectra) -> dict[str, Any]:
         shown: dict[str, Any] = {"test/classes": class_table(result)}
-        kept = result.folder / "pictures.npz"
-        if result.files.get("pictures") and kept.is_file():
-            shown |= pictures(kept)
         if tuned:
             shown["test/spectra"] = spectrum_table(self._pretrained, tuned)
         return shown
@@ -161,6 +160,11 @@ def spectrum_table(before: Spectra, after: Spectra) -> wandb.Table:
             spread = [float(np.abs(change).mean()), float(change.max()), float(change.min())]
             rows.append([name, stage, len(now), *spread])
     return wandb.Table(columns=LAYER_COLUMNS, data=rows)
+
+
+def _pictures(result: Result) -> dict[str, Any]:
+    kept = result.folder / "pictures.npz"
+    return pictures(kept) if result.files.get("pictures") and kept.is_file() else {}
 
 
 def _trains(layer: FactoredLayer) -> bool:

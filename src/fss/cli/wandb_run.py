@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +50,14 @@ def start(folder: Path, online: bool, arguments: dict[str, Any]) -> Any:
             return wandb.init(**arguments, mode="online", settings=wandb.Settings(**limits))
         except Exception as error:  # no network, no such server, a key that is not valid, a defect of W&B's own
             _refused = first_line(error).rstrip(".")
-            wandb.teardown(1)  # its service holds the run's id
+            _end_service()  # it holds the run's id
             for path in set(_runs(folder)) - before:
                 shutil.rmtree(path, ignore_errors=True)
-    run = wandb.init(**arguments, mode="offline", settings=wandb.Settings(**limits))
+    try:
+        run = wandb.init(**arguments, mode="offline", settings=wandb.Settings(**limits))
+    except Exception:  # the service that earlier runs of this process used has died
+        _end_service()
+        run = wandb.init(**arguments, mode="offline", settings=wandb.Settings(**limits))
     if online:
         log.warning(
             "W&B cannot be used: %s. The training goes on and is logged offline; upload it later with: wandb sync %s "
@@ -94,6 +98,12 @@ def _keep_files_in(folder: Path) -> None:
     known = os.environ.get(_DATA)
     if known is None or known.endswith(_MARK):
         os.environ[_DATA] = str(folder.resolve() / _MARK)
+
+
+def _end_service() -> None:
+    """End W&B's own process; the next run starts another one."""
+    with suppress(Exception):
+        sys.modules["wandb"].teardown(1)
 
 
 def _runs(folder: Path) -> list[Path]:
