@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 JOBS ?= auto
 SEEDS ?= 0
 SIZE ?= smoke
-# A few epochs, so that curves have points, and rates at which random weights move.
-TOY := data.epochs=4 trainer.limit_train_batches=12 recipe.optimizer.lr=0.05 recipe.backbone_lr_factor=2.0
+# Toy runs of figures: a few epochs, so that curves have points, and rates at which untrained networks show something.
+TOY := data.epochs=4 trainer.limit_train_batches=6 recipe.optimizer.lr=0.004 recipe.optimizer.weight_decay=0 \
+  recipe.backbone_lr_factor=50
 FIGURES := $(if $(SIZE),figures-$(SIZE),figures)
 export NO_ALBUMENTATIONS_UPDATE := 1
 
