@@ -75,6 +75,20 @@ def test_rotation_turns_about_the_half_size_with_mean_border():
     assert mask[0, 0] == 255
 
 
+@pytest.mark.parametrize("shape", [(90, 130), (64, 64), (375, 500), (201, 97)])
+def test_rotation_with_a_fourth_channel_gives_the_same_grey_levels(shape):
+    rng = np.random.default_rng(shape[0])
+    noise = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
+    for image in (noise, cv2.GaussianBlur(noise, (0, 0), 4)):
+        for angle in (-10, -3.3, 0, 0.01, 7):
+            matrix = cv2.getRotationMatrix2D((shape[1] / 2, shape[0] / 2), angle, 1)
+            border = {"borderMode": cv2.BORDER_CONSTANT, "borderValue": T.MEAN_COLOUR}
+            three = cv2.warpAffine(image, matrix, shape[::-1], flags=cv2.INTER_LINEAR, **border)
+            turned = T.RandomRotate(10, p=1.0).apply(image, matrix=matrix)
+            assert turned.shape == image.shape
+            assert (turned == three).all()
+
+
 def test_blur_is_the_binomial_table():
     image = _noise()
     k = np.array([1, 4, 6, 4, 1]) / 16

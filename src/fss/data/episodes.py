@@ -125,8 +125,8 @@ class EpisodeDataset(Dataset[EpisodeItem]):
         return EpisodeItem(
             query=query,
             query_label=query_label,
-            support_images=torch.stack([image for image, _ in supports]),
-            support_labels=torch.stack([label for _, label in supports]),
+            support_images=_stacked([image for image, _ in supports]),
+            support_labels=_stacked([label for _, label in supports]),
             draw=draw,
             class_index=self.class_index[draw.class_id],
             index=i,
@@ -190,14 +190,14 @@ def collate(items: list[EpisodeItem]) -> Episode:
     extras = {}
     if bases:
         extras = {
-            "base_label": torch.stack([b.label for b in bases]),
+            "base_label": _stacked([b.label for b in bases]),
             "base_index": torch.tensor([b.index for b in bases]),
         }
     return Episode(
-        query=torch.stack([e.query for e in items]),
-        query_label=torch.stack([e.query_label for e in items]),
-        support_images=torch.stack([e.support_images for e in items]),
-        support_labels=torch.stack([e.support_labels for e in items]),
+        query=_stacked([e.query for e in items]),
+        query_label=_stacked([e.query_label for e in items]),
+        support_images=_stacked([e.support_images for e in items]),
+        support_labels=_stacked([e.support_labels for e in items]),
         class_id=torch.tensor([e.draw.class_id for e in items]),
         class_index=torch.tensor([e.class_index for e in items]),
         index=torch.tensor([e.index for e in items]),
@@ -207,3 +207,8 @@ def collate(items: list[EpisodeItem]) -> Episode:
         full_base_labels=[b.full_label for b in bases if b.full_label is not None],
         extras=extras,
     )
+
+
+def _stacked(tensors: list[Tensor]) -> Tensor:
+    """Stack tensors; a single one is not copied, pictures are large."""
+    return tensors[0][None] if len(tensors) == 1 else torch.stack(tensors)

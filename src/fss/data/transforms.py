@@ -285,6 +285,10 @@ def eval_transform(options: TransformOptions) -> JointTransform:
 
 def _warp(array: Array, matrix: Array, interpolation: int, border: tuple[int, ...]) -> Array:
     h, w = array.shape[:2]
-    return cv2.warpAffine(
+    coloured = array.ndim == 3
+    if coloured:  # with a fourth channel OpenCV takes less than half the time and gives the same grey levels
+        array = cv2.cvtColor(array, cv2.COLOR_RGB2RGBA)
+    turned = cv2.warpAffine(
         array, matrix, (w, h), flags=interpolation, borderMode=cv2.BORDER_CONSTANT, borderValue=border
     )
+    return cv2.cvtColor(turned, cv2.COLOR_RGBA2RGB) if coloured else turned
