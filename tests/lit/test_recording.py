@@ -112,20 +112,22 @@ def test_the_training_does_not_notice(whole: tuple[Path, Any], tmp_path: Path) -
     ("place", "epoch", "batch"), [("train", 0, 1), ("train", 1, BATCHES - 1), ("val", 1, VAL - 1), ("end", 1, 0)]
 )
 def test_a_continued_training_records_the_same(
-    whole: tuple[Path, Any], tmp_path: Path, place: str, epoch: int, batch: int
+    whole: tuple[Path, Any], tmp_path: Path, place: str, epoch: int, batch: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(Exception, match="SIGTERM"):
         fit(tmp_path, Signal(place, epoch, batch, signal.SIGTERM), *recorders(tmp_path))
     fit(tmp_path, *recorders(tmp_path))
+    assert "it was off before" not in caplog.text
     for name in ("curves.csv", "spectra.npz", "about.json"):
         same = (whole[0] / "recording" / name).read_bytes()
         assert (tmp_path / "recording" / name).read_bytes() == same, name
 
 
-def test_recording_begins_where_it_was_switched_on(tmp_path: Path) -> None:
+def test_recording_begins_where_it_was_switched_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(Exception, match="SIGTERM"):
         fit(tmp_path, Signal("end", 0, 0, signal.SIGTERM))
     fit(tmp_path, *recorders(tmp_path))
+    assert "Recording begins with epoch 2: it was off before" in caplog.text
     assert [row["epoch"] for row in rows(tmp_path)] == ["2", "3"]
     assert arrays(tmp_path)["epochs"].tolist() == [0, 2, EPOCHS]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import math
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytorch_lightning as pl
 
 from fss.lit.callbacks.recording_folder import RecordingFolder
 from fss.lit.episodic import EpisodicModule
+
+log = logging.getLogger(__name__)
 
 NAME = "curves.csv"
 COLUMNS = ("epoch", "train_miou", "novel_miou")
@@ -44,6 +47,14 @@ class CurveRecorder(pl.Callback):
         """
         self.rows = [list(row) for row in state_dict["rows"]]
         self._novel = float(state_dict["novel"])
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say it if a continued training has epochs that nobody recorded."""
+        if trainer.is_global_zero and trainer.current_epoch > len(self.rows):
+            log.warning(
+                "Recording begins with epoch %d: it was off before. resume=never records all epochs.",
+                trainer.current_epoch + 1,
+            )
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the score on novel classes."""
