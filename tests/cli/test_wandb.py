@@ -199,10 +199,11 @@ def test_lineage_leads_to_the_base_learner(logged: dict[str, Logged]) -> None:
     assert not [a for a in logged["baseline"].file.artifacts if a.type == "base-learner"]
 
 
-def test_nothing_is_written_elsewhere(run: Logged) -> None:
-    for artifact in run.file.artifacts:
-        for entry in artifact.manifest.contents:
-            assert run.folder in Path(entry.local_path).parents
+def test_what_waits_for_its_upload_lies_with_its_run(logged: dict[str, Logged]) -> None:
+    for run in logged.values():
+        for artifact in run.file.artifacts:
+            for entry in artifact.manifest.contents:
+                assert run.folder in Path(entry.local_path).parents
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ def wandb_mode(asked: str) -> str:
 
 def has_key() -> bool:
     """Tell whether a W&B key is set, in the environment or in ~/.netrc; contacts nobody."""
-    if os.environ.get("WANDB_API_KEY"):
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
     try:

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from fss.cli.wandb_mode import has_key
 from fss.errors import first_line
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,8 @@ def start(folder: Path, online: bool, arguments: dict[str, Any]) -> Any:
         name: value for name, value in LIMITS.items() if f"WANDB_{name.upper()}" not in os.environ
     }
     arguments = {**arguments, "dir": str(folder), "reinit": "finish_previous"}
+    if online and _refused is None and not has_key():
+        _refused = "no key is set (wandb login)"  # in a terminal W&B would ask for one, and wait
     if online and _refused is None:
         before = set(_runs(folder))
         try:
@@ -53,18 +56,27 @@ def start(folder: Path, online: bool, arguments: dict[str, Any]) -> Any:
             _end_service()  # it holds the run's id
             for path in set(_runs(folder)) - before:
                 shutil.rmtree(path, ignore_errors=True)
+    if "WANDB_QUIET" not in os.environ:
+        limits["quiet"] = True  # else it prints all of the run's values again, below our table
     try:
         run = wandb.init(**arguments, mode="offline", settings=wandb.Settings(**limits))
     except Exception:  # the service that earlier runs of this process used has died
         _end_service()
         run = wandb.init(**arguments, mode="offline", settings=wandb.Settings(**limits))
+    _tell(Path(run.dir).parent, online)
+    return run
+
+
+def _tell(folder: Path, online: bool) -> None:
+    """Say where an offline run is, and how it is uploaded."""
     if online:
         log.warning(
             "W&B cannot be used: %s. The training goes on and is logged offline; upload it later with: wandb sync %s "
             "(a key that is not accepted: wandb login --relogin; without W&B: logger.wandb=disabled)",
-            _refused, Path(run.dir).parent,
+            _refused, folder,
         )  # fmt: skip
-    return run
+    else:
+        log.info("W&B: logged offline; upload it with: wandb sync %s", folder)
 
 
 @contextmanager
