@@ -53,8 +53,8 @@ class Followed:
             return layer.values.detach().float().cpu().clone()
         weight = plain_weight(layer).detach().double().cpu()
         blocks = weight.reshape(self.groups, weight.shape[0] // self.groups, -1)
-        left = self.left.reshape(self.groups, -1, self.left.shape[1])
-        right = self.right.reshape(self.groups, self.left.shape[1], -1)
+        left = self.left.double().reshape(self.groups, -1, self.left.shape[1])
+        right = self.right.double().reshape(self.groups, self.left.shape[1], -1)
         return ((left.mT @ blocks) * right).sum(dim=2).flatten().float()
 
 
@@ -181,7 +181,7 @@ def _followed(site: Site) -> Followed:
     weight = plain_weight(layer).detach().double().cpu()
     groups = layer.groups if isinstance(layer, nn.Conv2d) else _geometry(layer).groups
     left, _, right = decompose(weight, full_rank(weight, groups), groups)
-    return Followed(site, weight.shape[-1], groups, left, right.flatten(1))
+    return Followed(site, weight.shape[-1], groups, left.float(), right.flatten(1).float())
 
 
 def _geometry(layer: nn.Module) -> ConvGeometry:
