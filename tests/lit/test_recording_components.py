@@ -84,6 +84,42 @@ def test_components_are_those_of_the_tested_weights(strategy: type[Strategy], tm
     assert np.array_equal(stored["mask"][at], batch.query_label[0].numpy())
 
 
+def test_a_continued_run_compares_with_the_pretrained_values(tmp_path: Path) -> None:
+    """Not with those of the checkpoint that it continues from."""
+    whole, _ = run(tmp_path / "whole", SVF(), recorders(tmp_path / "whole")[0])
+    first, interrupted = trainer(tmp_path, BackboneFinetune(SVF())), module()
+    torch.manual_seed(0)
+    first.fit(interrupted, datamodule=Episodes(4))
+    first.save_checkpoint(tmp_path / "last.ckpt")
+    again, data = module(), Episodes(4)
+    second = trainer(tmp_path, BackboneFinetune(SVF()), recorders(tmp_path / "again")[0])
+    second.fit(again, datamodule=data, ckpt_path=str(tmp_path / "last.ckpt"), weights_only=True)
+    second.test(again, datamodule=data, verbose=False)
+    for (name, a), (_, b) in zip(whole.state_dict().items(), again.state_dict().items(), strict=True):
+        assert torch.equal(a, b), name
+    stored = [np.load(tmp_path / folder / "recording/components.npz") for folder in ("whole", "again")]
+    assert stored[0].files == stored[1].files
+    for name in stored[0].files:
+        assert np.array_equal(stored[0][name], stored[1][name], equal_nan=stored[0][name].dtype.kind == "f"), name
+
+
+def test_a_test_alone_records_no_components(tmp_path: Path) -> None:
+    """The values before training are not known there."""
+    trainer(tmp_path, BackboneFinetune(SVF()), *recorders(tmp_path)).test(
+        module(), datamodule=Episodes(1), verbose=False
+    )
+    assert [path.name for path in sorted((tmp_path / "recording").iterdir())] == ["about.json", "gallery.npz"]
+
+
+@pytest.mark.parametrize("options", [{"pictures": 0}, {"maps": 0}])
+def test_less_can_be_kept(options: dict[str, int], tmp_path: Path) -> None:
+    run(tmp_path, SVF(), recorders(tmp_path, **options)[0])
+    path = tmp_path / "recording/components.npz"
+    assert path.is_file() == ("pictures" not in options)
+    if path.is_file():
+        assert len(np.load(path)["picture"]) == 0
+
+
 def test_layers_of_ones_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         run(tmp_path, SVF(), recorders(tmp_path, layers=("layer2.0.conv1", "layer9.conv"))[0])
