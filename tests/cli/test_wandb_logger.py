@@ -15,7 +15,9 @@ from tests.cli.wandb_life import life, logger
 from tests.lit import fabricate
 from tests.reports.fabricate_runs import write_pictures, write_run
 
+from fss.cli.conventions import composed
 from fss.cli.loggers import build_loggers, recorders, wandb_id
+from fss.cli.wandb_labels import labels
 from fss.cli.wandb_media import CLASS_COLUMNS, base_identity, base_learner, class_table, legal, pictures
 from fss.cli.wandb_recorder import spectra, spectrum_table
 from fss.cli.wandb_run import finish
@@ -40,6 +42,15 @@ def test_a_continued_run_stays_one_run(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(first.column("train/loss_total")) == 8
     assert (first.run.run_group, first.run.job_type, list(first.run.tags)) == ("group", "svf", ["a", "b"])
     assert first.exit_code == second.exit_code == 0
+
+
+def test_runs_of_a_table_are_grouped_by_it() -> None:
+    config = composed(["finetune=svf", "+size=smoke"])
+    assert labels(config, "table05").group == "table05"
+    assert labels(config).group == "smoke"
+    base = composed(["method=base_learner"])
+    assert labels(base).job_type == "base_learner"
+    assert labels(base).config["tables"] == {}
 
 
 def test_disabled_means_absent(tmp_path: Path) -> None:
