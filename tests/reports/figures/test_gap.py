@@ -61,6 +61,7 @@ def test_left_out_runs_are_counted(tmp_path: Path) -> None:
     assert drawn.data["strategy"] == ["freeze", "svf"]
     assert "without recording/curves.csv, which recording=on writes: 1, left out" in drawn.caption
     assert "of other settings: 1, left out" in drawn.caption
+    assert "that have not finished: 1, left out" in drawn.caption
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:

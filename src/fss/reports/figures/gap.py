@@ -57,7 +57,7 @@ class Point:
 
 
 def _draw(runs: Sequence[Run]) -> Drawn:
-    points, left_out = _points(runs)
+    points, left_out, training = _points(runs)
     by_setting: dict[tuple[Any, ...], list[Point]] = {}
     for point in points:
         by_setting.setdefault(point.setting, []).append(point)
@@ -71,11 +71,11 @@ def _draw(runs: Sequence[Run]) -> Drawn:
         _frame(ax)
         figure.legend(loc="outside right center", frameon=False, title="strategy: values that train", fontsize=6,
                       title_fontsize=6, alignment="left")  # fmt: skip
-    return Drawn(figure, _data(strategies), _caption(strategies, left_out, len(points) - len(chosen)))
+    return Drawn(figure, _data(strategies), _caption(strategies, left_out, training, len(points) - len(chosen)))
 
 
-def _points(runs: Sequence[Run]) -> tuple[list[Point], int]:
-    """Read what can be shown, and count the finished runs without a curve."""
+def _points(runs: Sequence[Run]) -> tuple[list[Point], int, int]:
+    """Read what can be shown; count the finished runs without a curve, and the runs without a test."""
     points = []
     with_curve = recorded(runs, "curves.csv", COMMAND)
     for run in with_curve:
@@ -91,7 +91,7 @@ def _points(runs: Sequence[Run]) -> tuple[list[Point], int]:
             f"continues them: {COMMAND}"
         )
     finished = sum(run.result is not None for run in runs)
-    return points, finished - len(points)
+    return points, finished - len(points), len(runs) - finished
 
 
 def _strategies(points: Sequence[Point]) -> dict[str, list[Point]]:
@@ -153,13 +153,15 @@ def _data(strategies: dict[str, list[Point]]) -> dict[str, Column]:
     }
 
 
-def _caption(strategies: dict[str, list[Point]], left_out: int, other: int) -> str:
+def _caption(strategies: dict[str, list[Point]], left_out: int, training: int, other: int) -> str:
     some = [point for points in strategies.values() for point in points]
     key = some[0].result.key
     folds, seeds = sorted({p.result.key.fold for p in some}), sorted({p.result.key.seed for p in some})
     notes = ""
     if left_out:
         notes += f" Finished runs without recording/curves.csv, which recording=on writes: {left_out}, left out."
+    if training:
+        notes += f" Runs that have not finished: {training}, left out."
     if other:
         notes += f" Recorded runs of other settings: {other}, left out."
     return (
