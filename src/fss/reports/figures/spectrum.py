@@ -207,6 +207,7 @@ def _values(axes: Axes, chart: Chart, tuned: str) -> None:
         label=f"after {'SVF' if tuned == 'svf' else tuned}",
     )  # fmt: skip
     axes.set_title(chart.title)
+    axes.margins(y=0.09)  # markers stay within
     axes.set_xlim(0, len(index) + 1)
     axes.tick_params(labelbottom=False)
     plain(axes)
