@@ -125,7 +125,7 @@ def test_layers_of_ones_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
         run(tmp_path, SVF(), recorders(tmp_path, layers=("layer2.0.conv1", "layer9.conv"))[0])
     stored = np.load(tmp_path / "recording/components.npz")
     assert stored["shown"].tolist() == ["layer2.0.conv1"]
-    assert "layer9.conv is no convolution" in caplog.text
+    assert "layer9.conv is no convolution that is tuned, as layer4.0.downsample.0, layer4.1.conv1" in caplog.text
 
 
 def test_no_file_where_no_singular_values_train(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

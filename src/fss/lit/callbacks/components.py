@@ -84,6 +84,11 @@ class ComponentRecorder(pl.Callback):
             self._before = {n: _numbers(layer.values) for n, layer in _tuned(pl_module).items()}
             if not self._before:
                 log.info("No singular values train in this run, so that recording/components.npz is not written.")
+                return
+            for name in self.options.layers:
+                if name not in self._before:
+                    some = ", ".join(list(self._before)[-3:])
+                    log.warning("recording.layers: %s is no convolution that is tuned, as %s are.", name, some)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Choose episodes and components."""
@@ -95,8 +100,6 @@ class ComponentRecorder(pl.Callback):
         spread = np.linspace(0, total - 1, min(self.options.pictures, total))
         self._wanted = set(spread.round().astype(int).tolist())
         names = [n for n in self.options.layers if n in self._layers]
-        for name in set(self.options.layers) - set(names):
-            log.warning("recording.layers: %s is no convolution whose singular values train; left out.", name)
         self._kept = {
             name: extremes(self._before[name], _numbers(self._layers[name].values))
             for name in names or last_of_stage(self._layers.items(), SHOWN_STAGE)
