@@ -96,9 +96,11 @@ def refuse_strangers(file: Path, nodes: Any, trusted: Sequence[str] = ()) -> Non
         if not target.startswith(prefixes) and not _is_harmless(target):
             if target.startswith("fss."):
                 raise FssError(f"{file} wants to call {target}, which fss does not define. Do not use this file.")
+            package = target.split(".")[0]
             raise FssError(
                 f"{file} wants to build {target}, which is not part of fss. If you trust it: "
-                f'fss.load(path, trusted=["{target.split(".")[0]}"]). eval.py takes a reader of your own as data=NAME.'
+                f'fss.load(path, trusted=["{package}"]), eval.py trusted=[{package}], fss predict --trust {package}. '
+                "eval.py takes a reader of your own as data=NAME."
             )
 
 

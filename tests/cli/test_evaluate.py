@@ -80,3 +80,17 @@ def test_base_labels_of_other_classes_are_not_asked_for() -> None:
     assert not _merged("data=coco", trained=trained)["method"]["wants"]["base_labels"]
     with pytest.raises(FssError, match="leave fold and data out"):
         _merged("task=generalised", "data=coco", trained=trained)
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [("trusted=[]", []), ("trusted=[my_fss,other]", ["my_fss", "other"]), ("trusted=mine", ["mine"])],
+)
+def test_packages_of_the_user_s_own_are_named_one_or_several(words: str, names: list[str]) -> None:
+    assert evaluate.trusted_names(_compose("eval", "ckpt=x", words)["trusted"]) == names
+
+
+@pytest.mark.parametrize("given", [3, [""], ["."], {"a": 1}, None])
+def test_other_words_of_trust_are_refused(given: object) -> None:
+    with pytest.raises(FssError, match=r"trusted=.* is not allowed: give names of Python packages"):
+        evaluate.trusted_names(given)

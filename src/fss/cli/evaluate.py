@@ -65,9 +65,10 @@ def _run(asked: dict[str, Any]) -> float:
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     from fss.api import read_checkpoint, refuse_strangers
 
-    checkpoint = read_checkpoint(asked["ckpt"])
+    trusted = trusted_names(asked["trusted"])
+    checkpoint = read_checkpoint(asked["ckpt"], trusted)
     theirs = ("recipe", "trainer") if asked.get("data") else ("data", "recipe", "trainer")
-    refuse_strangers(checkpoint.path, [checkpoint.config[group] for group in theirs])
+    refuse_strangers(checkpoint.path, [checkpoint.config[group] for group in theirs], trusted)
     config = merged(asked, checkpoint.config)
     check(config)
     if "task" in config:
@@ -77,6 +78,24 @@ def _run(asked: dict[str, Any]) -> float:
     if asked["out"] and HydraConfig.get().mode is RunMode.MULTIRUN:
         folder /= name  # one folder for all would keep the last test only
     return _test(Job(config, folder, name), checkpoint)
+
+
+def trusted_names(given: Any) -> list[str]:
+    """Check the packages, besides fss, whose classes a checkpoint may name.
+
+    Args:
+        given: a list of names, or one.
+
+    Returns:
+        The list.
+
+    Raises:
+        FssError: if it is anything else.
+    """
+    names = [given] if isinstance(given, str) else given
+    if not isinstance(names, list) or not all(isinstance(n, str) and n.strip(".") for n in names):
+        raise FssError(f"trusted={given} is not allowed: give names of Python packages, e.g. trusted=[my_package].")
+    return names
 
 
 def test_name(config: dict[str, Any]) -> str:

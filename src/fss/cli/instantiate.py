@@ -46,7 +46,15 @@ def make(group: str, node: Node, **more: Any) -> Any:
         if reason is not None and type(reason).__name__ not in _REFUSALS:
             raise  # a defect of the class, not of its arguments
         text = " ".join(str(reason or error).split())
-        raise FssError(_refused(group, node, text)) from error
+        raise FssError(_refused(group, node, text + _unfound(str(node.get("_target_")), text))) from error
+
+
+def _unfound(target: str, reason: str) -> str:
+    """Say how Python finds a package of the user's own; empty for other reasons."""
+    package = target.split(".")[0]
+    if package == "fss" or f"No module named '{package}'" not in reason:
+        return ""
+    return f" Let Python find it: export PYTHONPATH=FOLDER, the one that holds {package}."
 
 
 def _refused(group: str, node: Node, text: str) -> str:

@@ -55,6 +55,9 @@ def predict(
     out: Annotated[Path, typer.Option(help="Overlay to write; NAME-mask.png and NAME-probability.png beside it.")],
     value: Annotated[int | None, typer.Option(help="Value of the object in the masks, if they hold several.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    trust: Annotated[
+        list[str] | None, typer.Option(help="Python package of your own whose classes the checkpoint may name.")
+    ] = None,
 ) -> None:
     """Find the object of the supports in a photograph."""
     from fss.data.own_pictures import png, read_own_mask, read_own_picture
@@ -68,7 +71,7 @@ def predict(
     from fss.prediction import Predictor
     from fss.reports.overlay import overlay
 
-    found = Predictor.load(ckpt, device)(photo, supports)
+    found = Predictor.load(ckpt, device, trust or ())(photo, supports)
     pictures = {
         out: overlay(photo, found.mask),
         out.with_name(f"{out.stem}-mask.png"): 255 * found.mask,
