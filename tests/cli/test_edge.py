@@ -147,7 +147,9 @@ def test_every_leaf_of_the_configuration_is_decided() -> None:
         put(changed, leaf, "changed")
         if identity(changed) == identity(base):
             free.add(leaf)
-    assert free == {
+    recording = {f"recording.{leaf}" for leaf in base["recording"]}
+    assert recording
+    assert free == recording | {
         "group",
         "overwrite",
         "resume",
