@@ -106,9 +106,32 @@ def test_unknown_cost_is_a_dash(tmp_path: Path) -> None:
 def test_two_runs_of_one_cell(tmp_path: Path) -> None:
     a, b = run(tmp_path, "a"), run(tmp_path, "b")
     assert len(cells([a, b])) == 1, "the same run twice is one"
-    other = run(tmp_path, "c", config={"lr": 1})
+    other = run(tmp_path, "c", config={"workers": 1})
     with pytest.raises(ReportError, match=r"a/result\.json and .*c/result\.json are different runs of svf seed 0"):
         strategy_table([a, other])
+
+
+def test_runs_that_differ_in_options_have_rows_of_their_own(tmp_path: Path) -> None:
+    trained = (["U"], ["S"], ["U", "S"])
+    runs = [
+        run(
+            tmp_path,
+            f"{i}{seed}",
+            key__seed=seed,
+            config={"finetune": {"factors": f, "_target_": str(i)}, "group": str(i)},
+        )
+        for i, f in enumerate(trained)
+        for seed in range(2)
+    ]
+    rows = cells([*runs, run(tmp_path, "other", key__finetune="freeze")])
+    assert [row["options"] for row in rows if row["strategy"] == "svf"] == [
+        "factors=[S]",
+        "factors=[U,S]",
+        "factors=[U]",
+    ]
+    assert [row["options"] for row in rows if row["strategy"] == "freeze"] == [""]
+    assert all(row["mIoU by seed"].count("40.0") == 2 for row in rows if row["strategy"] == "svf")
+    assert "options" not in cells(runs[:2])[0], "seeds alone need no column"
 
 
 def test_nothing_to_tabulate() -> None:

@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from rich import box
 from rich.table import Table
 
+from fss.reports.differing import differing
 from fss.reports.results import ReportError, Result
 
 _ROW_OF_ITS_OWN = ("data", "method", "backbone", "fold", "shot", "recipe", "test")
 """Parts of the key that split rows; a column is shown for those that differ among the results."""
 
-_LEFT = ("strategy", *_ROW_OF_ITS_OWN)
+_OPTIONS = "options"
+"""Column that tells runs apart which are alike in all of these."""
+
+_LEFT = ("strategy", *_ROW_OF_ITS_OWN, _OPTIONS)
 
 _MEMORY = {"saved_for_backward": "backward\nmemory", "cuda": "GPU peak\nmemory"}
 
@@ -35,7 +39,8 @@ def strategy_table(results: Sequence[Result]) -> Table:
 
     Args:
         results: finished runs; rows are split further where data, method, backbone, fold, shot, recipe or test
-            differ. None at all, or two different ones for the same row and seed, are a :class:`ReportError`.
+            differ, and by their options where those tell runs of one row and seed apart. None at all, or different
+            runs that no option tells apart, are a :class:`ReportError`.
 
     Returns:
         table: ready to print with rich.
@@ -87,15 +92,21 @@ def _group(results: Sequence[Result]) -> tuple[list[str], list[_Row]]:
     if not results:
         raise ReportError("no finished results to tabulate; run a training first")
     columns = [c for c in _ROW_OF_ITS_OWN if len({getattr(r.key, c) for r in results}) > 1]
+
+    def setting(run: Result) -> tuple[str, ...]:
+        return run.key.finetune, *(str(getattr(run.key, c)) for c in columns)
+
+    labels = differing(results, setting)
     groups: dict[tuple[str, ...], dict[int, Result]] = {}
     for run in results:
-        setting = (run.key.finetune, *(str(getattr(run.key, c)) for c in columns))
-        other = groups.setdefault(setting, {}).setdefault(run.key.seed, run)
+        row = (*setting(run), *([labels.get(run.identity, "")] if labels else []))
+        other = groups.setdefault(row, {}).setdefault(run.key.seed, run)
         if other.identity != run.identity:
             raise ReportError(
-                f"{other.path} and {run.path} are different runs of {' '.join(setting)} seed {run.key.seed}; "
-                "tabulate them apart"
+                f"{other.path} and {run.path} are different runs of {' '.join(setting(run))} seed {run.key.seed}, and "
+                "no option tells them apart: report them by themselves, fss report FOLDER/RUN"
             )
+    columns += [_OPTIONS] if labels else []
     rows = [_Row(s, tuple(by_seed[seed] for seed in sorted(by_seed))) for s, by_seed in groups.items()]
     return columns, sorted(rows, key=lambda r: (r.setting[1:], r.mean(_trainable), r.setting[0]))
 
