@@ -49,7 +49,7 @@ def strategy_table(results: Sequence[Result]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.caption, table.caption_justify = "; ".join(notes), "left"
     for name in header:
-        table.add_column(name, justify="left" if name in _LEFT else "right", no_wrap=True)
+        table.add_column(name, justify="left" if name in _LEFT else "right", no_wrap=name != _OPTIONS)
     for row in rows:
         table.add_row(*row)
     return table
