@@ -126,7 +126,7 @@ def measure(
     return found
 
 
-def rows(rounds: int = 5) -> list[Row]:
+def rows(rounds: int = 3) -> list[Row]:
     """Measure and compare with the targets.
 
     Args:
@@ -184,6 +184,6 @@ def _s(one: Measured) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     for row in rows(parser.parse_args().rounds):
         print(f"{row.name:45s} {row.ours:>9s} {row.reference:>9s} {row.ratio:6.2f}  {row.target}")
