@@ -27,7 +27,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@if command -v uv >/dev/null 2>&1; then uv=uv; \
 	  elif $(BIN)/python -m pip install -q --disable-pip-version-check uv >/dev/null 2>&1; then uv=$(BIN)/uv; else uv=; fi; \
 	if [ -n "$$uv" ]; then \
-	  $$uv pip install -q --python $(BIN)/python -r requirements.lock && \
+	  $$uv pip install -q --compile-bytecode --python $(BIN)/python -r requirements.lock && \
 	  $$uv pip install -q --python $(BIN)/python --no-deps -e .; \
 	else \
 	  $(BIN)/python -m pip install -q -r requirements.lock && $(BIN)/python -m pip install -q --no-deps -e .; \
