@@ -56,14 +56,14 @@ lint: setup ## Check style, types, and that generated text is current
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m fss.reports.options --check README.md
+	$(BIN)/python -m fss.config.options_table --check README.md
 
 format: setup ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 readme: setup ## Write the generated parts of the README
-	$(BIN)/python -m fss.reports.options --write README.md
+	$(BIN)/python -m fss.config.options_table --write README.md
 
 bench: setup ## Measure speed and memory against the plain forms (BENCH="training data" for some)
 	$(BIN)/python -m benchmarks $(BENCH)

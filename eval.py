@@ -3,7 +3,8 @@
 import hydra
 from omegaconf import DictConfig
 
-from fss.cli.edge import friendly, prepare_hydra
+from fss.cli.friendly import friendly
+from fss.config.compose import prepare_hydra
 
 prepare_hydra()
 
@@ -12,7 +13,7 @@ prepare_hydra()
 @friendly
 def main(cfg: DictConfig) -> float:
     """Import the heavy part only when the configuration composes."""
-    from fss.cli.evaluate import run
+    from fss.runs.test import run
 
     return run(cfg)
 

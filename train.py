@@ -3,8 +3,9 @@
 import hydra
 from omegaconf import DictConfig
 
-from fss.cli.base_stage import settled
-from fss.cli.edge import friendly, prepare_hydra
+from fss.cli.friendly import friendly
+from fss.config.base_learner import settled
+from fss.config.compose import prepare_hydra
 
 prepare_hydra(settled)
 
@@ -13,7 +14,7 @@ prepare_hydra(settled)
 @friendly
 def main(cfg: DictConfig) -> float:
     """Import the heavy part only when the configuration composes."""
-    from fss.cli.train import run
+    from fss.runs.train import run
 
     return run(cfg)
 

@@ -17,12 +17,12 @@ from benchmarks.released_form import as_released
 from benchmarks.rows import Row
 from benchmarks.training import saved_bytes
 from fss.backbones.resnet import ResNet
-from fss.finetune.fused import Memory
+from fss.finetune.chains.fuse import Memory
 from fss.finetune.svf import SVF
 from fss.methods.bam import BAM
 from fss.methods.base_learner import BaseLearner
-from fss.methods.companion import BaseBranch
-from fss.methods.segmenter import FewShotSegmenter
+from fss.model.companion import BaseBranch
+from fss.model.segmenter import FewShotSegmenter
 from fss.types import Episode
 
 SIZE, SHOT, CLASSES = 241, 5, 16

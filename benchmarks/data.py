@@ -19,11 +19,11 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.rows import Row
-from fss.data.episodes import EpisodeDataset, binary_label
+from fss.data.episode_dataset import EpisodeDataset, binary_label
+from fss.data.episodes.stateless import Draw
 from fss.data.options import TransformOptions
-from fss.data.sampler import Draw
+from fss.data.sources.voc import VocSource
 from fss.data.transforms import eval_transform, resized_shape, train_transform
-from fss.data.voc import VocSource
 
 Array = npt.NDArray[Any]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fss.finetune.factoring import factored_layers
-from fss.finetune.layers import SVFConv2d
-from fss.finetune.surgery import LAST_STAGE, find
+from fss.finetune.layers.factored import SVFConv2d
+from fss.finetune.layers.factorise import factored_layers
+from fss.finetune.layers.surgery import LAST_STAGE, find
 from fss.types import StagedBackbone
 
 

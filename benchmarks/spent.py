@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from fss.methods.segmenter import FewShotSegmenter
+from fss.model.segmenter import FewShotSegmenter
 
 HEAD = "head, by episode"
 PARTS = ("data", "stages 0 to 3", "stage 4", "head, by picture", HEAD, "scores and the rest")

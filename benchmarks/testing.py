@@ -30,16 +30,17 @@ from benchmarks.rows import Row
 from benchmarks.spent import HEAD, PARTS, Spent
 from fss.backbones.resnet import ResNet
 from fss.data.datamodule import FewShotDataModule
-from fss.data.options import EpisodeOptions, IndexOptions, LoaderOptions, TransformOptions
-from fss.data.shapes import write_shapes
-from fss.data.source import SegmentationSource
-from fss.data.voc import ShapesSource
-from fss.finetune.merged import merged_copy
+from fss.data.episodes.options import EpisodeOptions, IndexOptions
+from fss.data.options import LoaderOptions, TransformOptions
+from fss.data.shapes.write import write_shapes
+from fss.data.sources.base import SegmentationSource
+from fss.data.sources.shapes import ShapesSource
+from fss.finetune.chains.merged_copy import merged_copy
 from fss.finetune.svf import SVF
 from fss.lit.episodic import EpisodicModule
 from fss.lit.optim import Recipe
 from fss.methods.baseline import Baseline
-from fss.methods.segmenter import FewShotSegmenter
+from fss.model.segmenter import FewShotSegmenter
 
 MIN_AREA = 150  # as conf/data/shapes.yaml: the pictures are small
 TARGETS = {1: 3.0, 5: 8.0}

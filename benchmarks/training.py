@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from benchmarks.released_form import as_released
 from benchmarks.rows import Row
 from fss.backbones.resnet import ResNet
+from fss.finetune.chains.fuse import fuse
 from fss.finetune.freeze import Freeze
 from fss.finetune.full import Full
-from fss.finetune.fused import fuse
 from fss.finetune.svf import SVF
 
 SIZE, HALF_SIZE = 321, 97

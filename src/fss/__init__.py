@@ -13,13 +13,13 @@ __all__ = ["Predictor", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import :func:`fss.api.load` and :class:`fss.prediction.Predictor` only when they are asked for."""
+    """Import :func:`fss.model.load.load` and :class:`fss.predictor.Predictor` only when they are asked for."""
     if name == "load":
-        from fss.api import load
+        from fss.model.load import load
 
         return load
     if name == "Predictor":
-        from fss.prediction import Predictor
+        from fss.predictor import Predictor
 
         return Predictor
     raise AttributeError(f"module 'fss' has no attribute {name!r}")

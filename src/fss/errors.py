@@ -38,3 +38,7 @@ def unreadable(error: BaseException) -> str:
     if isinstance(error, OSError):
         return error.strerror or text
     return "it is cut short, damaged, or was not written by torch.save"
+
+
+class DataError(FssError):
+    """Data or a data option cannot be used."""

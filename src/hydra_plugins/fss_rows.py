@@ -13,8 +13,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from fss.cli.rows import expand
 from fss.errors import FssError
+from fss.sweeps.expansion import expand
 
 
 @dataclass
@@ -40,7 +40,7 @@ OmegaConf.register_new_resolver("fss.only_sweeps", _only_sweeps, replace=True)
 
 
 class RowSweeper(Sweeper):
-    """Runs a list of rows, see :func:`fss.cli.rows.expand`, with any launcher.
+    """Runs a list of rows, see :func:`fss.sweeps.expansion.expand`, with any launcher.
 
     Attributes:
         rows: name -> options as on a command line.

@@ -18,8 +18,8 @@ from torch import Tensor
 from fss.backbones import weights
 from fss.backbones.resnet import ResNet
 from fss.backbones.weights import RECORDS, WeightRecord, WeightsError, load_into, read_state_dict, resolve
-from fss.cli.build import build_backbone
 from fss.errors import FssError
+from fss.model.build import build_backbone
 
 STEM = {
     "torchvision": {"layer0.0.": "conv1.", "layer0.1.": "bn1."},

@@ -10,8 +10,8 @@ import torch
 from tests.golden.tables import Shapes, state
 from torch import Tensor
 
-from fss.cli.conventions import Released
-from fss.cli.conversion import convert_file, export
+from fss.checkpoints.release_files import convert_file, export
+from fss.checkpoints.release_models import Released
 
 CASES = [
     ("svf", "baseline", "freeze"),

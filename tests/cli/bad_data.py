@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from tests.cli.bad_inputs import SMALL, Case
-from tests.data.archives_fabricate import SBD_NAME, VOC_NAME
 from tests.data.fabricate import save_mask
+from tests.data.fabricate_archives import SBD_NAME, VOC_NAME
 
 Damage = Callable[[Path], None]
 VOC, COCO = "data/VOC2012", "data/COCO2014"

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cli.processes import call
-from tests.data.archives_fabricate import write_coco_archives, write_sbd_archive, write_voc_archive
 from tests.data.fabricate import write_coco, write_voc
+from tests.data.fabricate_archives import write_coco_archives, write_sbd_archive, write_voc_archive
+from tests.programs import call
 
-from fss.data.shapes import write_shapes
+from fss.data.shapes.write import write_shapes
 
 SMALL = (
     "backbone=resnet18", "backbone.width=8", "backbone.weights=none", "method.width=8", "data.size=65", "finetune=svf",

@@ -13,8 +13,8 @@ from tests.cli.bad_data import cut, gone, holds
 from tests.cli.bad_inputs import CKPT, RUN, TRAIN, Case
 
 from fss.backbones.resnet import ResNet
-from fss.data.episode_list import EpisodeList
-from fss.data.sampler import Draw
+from fss.data.episodes.lists import EpisodeList
+from fss.data.episodes.stateless import Draw
 
 Damage = Callable[[Path], None]
 PHOTO, MASK = "data/VOC2012/JPEGImages/val_0001.jpg", "data/VOC2012/SegmentationClassAug/val_0001.png"

@@ -10,7 +10,7 @@ import pytest
 from tests.cli.bad_data import ARCHIVES
 from tests.cli.bad_inputs import CKPT, PLACES, SMALL, Case, Outcome, problems, run, snapshot, write_stock
 from tests.cli.bad_table import CASES
-from tests.cli.processes import call
+from tests.programs import call
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_what_the_rows_damage_is_accepted_undamaged(name: str, stock: Path, tmp_
 
 def test_a_defect_keeps_its_traceback(tmp_path: Path) -> None:
     script = tmp_path / "defect.py"
-    script.write_text("from fss.cli.edge import friendly\nfriendly(lambda: [][0])()\n")
+    script.write_text("from fss.cli.friendly import friendly\nfriendly(lambda: [][0])()\n")
     code, text = call(tmp_path, str(script))
     assert code == 1
     assert "Traceback" in text

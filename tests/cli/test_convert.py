@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from tests.cli.processes import call
 from tests.golden.released import weights
 from tests.golden.tables import state
+from tests.programs import call
 from torch import Tensor
 from typer.testing import CliRunner
 
 import fss
-from fss.cli.conventions import Released
+from fss.checkpoints.release_models import Released
 from fss.cli.main import app
 from fss.errors import FssError
 

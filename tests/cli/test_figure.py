@@ -11,9 +11,9 @@ from tests.reports.figures import recordings
 from tests.reports.figures.recordings import FREEZE, SVF, full
 from typer.testing import CliRunner
 
-from fss.cli.edge import check, plain, prepare_hydra
-from fss.cli.grid import CONF
 from fss.cli.main import app
+from fss.config.checks import check
+from fss.config.compose import CONF, plain, prepare_hydra
 from fss.reports.figures.base import kinds
 from fss.reports.figures.curves import PANELS
 

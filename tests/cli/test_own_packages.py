@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fss.api import refuse_strangers
-from fss.cli.instantiate import make
 from fss.errors import FssError
+from fss.instantiate import make
+from fss.model.checkpoint import refuse_strangers
 
 STRATEGY = """
 from fss.finetune.bias import Bias

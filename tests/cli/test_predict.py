@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.cli.conftest import TINY
-from tests.cli.processes import call
+from tests.programs import TINY, call
 
-from fss.prediction import Predictor
+from fss.predictor import Predictor
 
 
 @pytest.fixture(scope="module")

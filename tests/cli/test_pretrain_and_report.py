@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from fss.backbones.resnet import ResNet
 from fss.backbones.weights import load_into
 from fss.cli.main import app
-from fss.data.shapes import write_shapes
+from fss.data.shapes.write import write_shapes
 
 CLI = CliRunner()
 

@@ -8,9 +8,9 @@ from tests.contracts.closed_forms import EXPECTED, NETWORKS
 from typer.testing import CliRunner
 
 from fss.cli import strategies
-from fss.cli.build import build_model
-from fss.cli.conventions import composed
 from fss.cli.main import app
+from fss.config.compose import composed
+from fss.model.build import build_model
 
 
 def fss(*arguments: str) -> tuple[int, str]:

@@ -4,16 +4,16 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from tests.cli.conftest import TINY
+from tests.programs import TINY
 from typer.testing import CliRunner
 
-from fss.cli.cells import FAILURE
-from fss.cli.claims import claimed
-from fss.cli.estimates import Measured, epoch_of, kind_of, measured, seconds
-from fss.cli.grid import planned
 from fss.cli.main import app
-from fss.cli.states import progress
 from fss.errors import FssError
+from fss.runs.attempts import FAILURE
+from fss.runs.claims import claimed
+from fss.sweeps.estimates import Measured, epoch_of, kind_of, measured, seconds
+from fss.sweeps.grid import planned
+from fss.sweeps.progress import progress
 
 OPTIONS = (*TINY, "logger=none")
 

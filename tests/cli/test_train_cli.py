@@ -17,13 +17,13 @@ import pytorch_lightning as pl
 import torch
 
 import fss
-from fss.api import read_checkpoint
-from fss.cli.build import build_data
-from fss.cli.instantiate import build_source
-from fss.data.shapes import write_shapes
-from fss.finetune.layers import TunedLayer
+from fss.config.source import build_source
+from fss.data.shapes.write import write_shapes
+from fss.finetune.layers.tuned import TunedLayer
 from fss.metrics.geometry import at_label_size
-from fss.reports.results import load_result
+from fss.model.checkpoint import read_checkpoint
+from fss.results import load_result
+from fss.runs.build import build_data
 from fss.types import Episode
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,9 +14,9 @@ from torch import nn
 from fss.backbones.resnet import ResNet
 from fss.backbones.staged import StagedModule
 from fss.backbones.vgg import VGG
-from fss.cli.build import build_strategy
-from fss.cli.edge import plain, prepare_hydra
+from fss.config.compose import plain, prepare_hydra
 from fss.finetune.base import Strategy
+from fss.model.build import build_strategy
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 NAMES = sorted(p.stem for p in (CONF / "finetune").glob("*.yaml"))

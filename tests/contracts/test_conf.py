@@ -15,10 +15,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer
 
-from fss.cli.edge import check, plain, prepare_hydra, slug
-from fss.cli.instantiate import targets
+from fss.config.checks import check
+from fss.config.compose import plain, prepare_hydra
+from fss.config.identity import slug
 from fss.data.options import TransformOptions
 from fss.finetune.base import Strategy
+from fss.instantiate import targets
 from fss.methods.base import FewShotHead
 from fss.methods.base_learner import BaseLearner
 
@@ -197,7 +199,7 @@ def test_defaults_are_the_papers() -> None:
 def test_every_recipe_builds_a_schedule(option: str) -> None:
     import torch
 
-    from fss.cli.build import build_recipe
+    from fss.runs.build import build_recipe
 
     recipe = build_recipe(plain(composed(f"recipe={option}"))["recipe"])
     assert 0 < recipe.schedule(0.0) <= 1

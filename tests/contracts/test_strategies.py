@@ -16,7 +16,7 @@ from fss.backbones.staged import StagedModule
 from fss.checkpoints.tuned import apply_tuned, save_tuned
 from fss.errors import FssError
 from fss.finetune.base import Strategy, load_trained_state, trained_state
-from fss.finetune.layers import TunedLayer
+from fss.finetune.layers.tuned import TunedLayer
 
 TOLERANCE = 1e-5
 _KIND: list[str] = ["resnet18"]

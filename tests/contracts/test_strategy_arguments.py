@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 from tests.contracts.strategies import node, tiny
 
-from fss.cli.build import build_strategy
 from fss.errors import FssError
 from fss.finetune.base import Strategy
 from fss.finetune.svf import SVF
+from fss.model.build import build_strategy
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from fss.backbones.resnet import ResNet
 from fss.backbones.staged import StagedModule
 from fss.backbones.vgg import VGG
 from fss.checkpoints.tuned import save_tuned
-from fss.finetune.layers import SVFConv2d
+from fss.finetune.layers.factored import SVFConv2d
 from fss.finetune.svf import SVF
 
 

@@ -14,11 +14,13 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from fss.cli.edge import check, identity, plain, prepare_hydra
-from fss.cli.rows import expand
+from fss.config.checks import check
+from fss.config.compose import plain, prepare_hydra
+from fss.config.identity import identity
 from fss.errors import FssError
-from fss.reports.fill import setting
-from fss.reports.paper import Cell, cells, tables
+from fss.reports.paper_tables import Cell, cells, tables
+from fss.reports.table_runs import setting
+from fss.sweeps.expansion import expand
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"

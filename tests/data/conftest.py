@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.data.fabricate import write_voc
 
-from fss.data.voc import ShapesSource
+from fss.data.sources.shapes import ShapesSource
 
 SHARED = Path(os.environ.get("FSS_SHARED", Path(__file__).resolve().parents[2].parent / "shared"))
 

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fss.data.options import EpisodeOptions, IndexOptions, TransformOptions
+from fss.data.episodes.options import EpisodeOptions, IndexOptions
+from fss.data.options import TransformOptions
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "data"
 NAMES = sorted(p.stem for p in CONF.glob("*.yaml"))

@@ -9,13 +9,14 @@ from pytorch_lightning import LightningModule, Trainer
 from tests.data.fabricate import two_class_mask
 
 from fss.data.datamodule import FewShotDataModule
-from fss.data.episodes import EpisodeDataset, binary_label, collate
-from fss.data.errors import DataError
-from fss.data.index_sampler import EpisodeIndexSampler
-from fss.data.options import EpisodeOptions, IndexOptions, LoaderOptions, TransformOptions
-from fss.data.pascal import PascalSource
+from fss.data.episode_dataset import EpisodeDataset, binary_label, collate
+from fss.data.episodes.options import EpisodeOptions, IndexOptions
+from fss.data.epoch_sampler import EpisodeIndexSampler
+from fss.data.options import LoaderOptions, TransformOptions
+from fss.data.sources.pascal import PascalSource
+from fss.data.sources.shapes import ShapesSource
 from fss.data.transforms import eval_transform
-from fss.data.voc import ShapesSource
+from fss.errors import DataError
 from fss.types import Episode
 
 

@@ -12,9 +12,9 @@ from benchmarks.data import float32_pipeline
 from tests.data.fabricate import picture
 
 from fss.data import transforms as T
-from fss.data.errors import DataError
-from fss.data.normalise import normalised
+from fss.data.normalisation import normalised
 from fss.data.options import TransformOptions
+from fss.errors import DataError
 
 MEAN = np.array([0.485, 0.456, 0.406]) * 255
 STD = np.array([0.229, 0.224, 0.225]) * 255

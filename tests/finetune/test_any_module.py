@@ -16,12 +16,13 @@ from torchvision.models.vision_transformer import VisionTransformer
 from fss.errors import FssError
 from fss.finetune import ModuleStages, apply, load_trained_state, merge, trained_state
 from fss.finetune.adapter import Adapter
-from fss.finetune.attention import SVFAttention
 from fss.finetune.base import Strategy
 from fss.finetune.bias import Bias
 from fss.finetune.bn import BN
 from fss.finetune.full import Full
-from fss.finetune.layers import SVFLinear, TunedLayer
+from fss.finetune.layers.attention import SVFAttention
+from fss.finetune.layers.factored import SVFLinear
+from fss.finetune.layers.tuned import TunedLayer
 from fss.finetune.lora import LoRA
 from fss.finetune.rotation_scale import RotationScale
 from fss.finetune.scale_in import ScaleIn

@@ -8,8 +8,8 @@ from torch import nn
 
 from fss.finetune import apply
 from fss.finetune.bn import BN
-from fss.finetune.compose import Composed
-from fss.finetune.modules import ModuleStages
+from fss.finetune.composed import Composed
+from fss.finetune.layers.module_stages import ModuleStages
 from fss.finetune.svf_bn import SVFBN
 from fss.finetune.svf_bounded import SVFBounded
 

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from fss.finetune import apply, merge
 from fss.finetune.base import Strategy
-from fss.finetune.layers import FactoredLayer, ScaledLayer
+from fss.finetune.layers.factored import FactoredLayer
+from fss.finetune.layers.rotation import random_rotation
+from fss.finetune.layers.scaled import ScaledLayer
 from fss.finetune.lora import LoRA, LoRALayer
-from fss.finetune.rotation import random_rotation
 from fss.finetune.rotation_scale import RotationScale
 from fss.finetune.scale_in import ScaleIn
 from fss.finetune.scale_out import ScaleOut

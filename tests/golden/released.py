@@ -13,12 +13,12 @@ from tests.golden.vectors import Digest
 from torch import Tensor
 
 import fss
-from fss.api import read_checkpoint
-from fss.cli.conventions import Released, released_config
-from fss.cli.conversion import convert_file, released_shapes
-from fss.cli.shells import empty_model
-from fss.methods.base_learner import ManyWaySegmenter
-from fss.methods.segmenter import FewShotSegmenter
+from fss.checkpoints.release_files import convert_file, released_shapes
+from fss.checkpoints.release_models import Released, released_config
+from fss.model.base_segmenter import ManyWaySegmenter
+from fss.model.build import empty_model
+from fss.model.checkpoint import read_checkpoint
+from fss.model.segmenter import FewShotSegmenter
 from fss.nn.resize import up
 
 SIZE = 161

@@ -10,10 +10,10 @@ from tests.golden.released import converted, deviation, digest, inputs
 from tests.golden.vectors import PRINTED, decomposed
 from torch import Tensor
 
-from fss.cli.conventions import Released
-from fss.finetune.layers import SVFConv2d
+from fss.checkpoints.release_models import Released
+from fss.finetune.layers.factored import SVFConv2d
 from fss.finetune.svf import SVF
-from fss.methods.segmenter import FewShotSegmenter
+from fss.model.segmenter import FewShotSegmenter
 
 CHANGE = {"resnet50": (6.0e-3, 5e-5), "vgg16": (2.1e-1, 5e-3)}
 """Largest change of the output, and half a unit of its last printed digit."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from tests.golden.tables import parameters, resnet, state, vgg
 
-from fss.cli.conventions import Released, released_config
-from fss.cli.conversion import released_shapes
+from fss.checkpoints.release_files import released_shapes
+from fss.checkpoints.release_models import Released, released_config
 
 # 8.5: (source, method, SVF) -> entries with ResNet-50 for one and five supports, with VGG; parameters of both
 SIZES = {

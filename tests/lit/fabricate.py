@@ -12,15 +12,15 @@ import torch
 from tests.methods.fakes import episode, tiny
 from torch.utils.data import DataLoader
 
-from fss.data.episode_list import EpisodeList
-from fss.data.sampler import Draw
-from fss.lit.callbacks.backbone import BackboneFinetune
+from fss.data.episodes.lists import EpisodeList
+from fss.data.episodes.stateless import Draw
 from fss.lit.callbacks.cost import CostMeter
+from fss.lit.callbacks.finetuning import BackboneFinetune
 from fss.lit.callbacks.result import ResultWriter, RunFacts
 from fss.lit.episodic import EpisodicModule
 from fss.lit.optim import Recipe
 from fss.methods.baseline import Baseline
-from fss.methods.segmenter import FewShotSegmenter
+from fss.model.segmenter import FewShotSegmenter
 from fss.types import Episode
 
 CLASSES = ["ring", "star"]

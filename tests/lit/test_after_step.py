@@ -9,9 +9,9 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from tests.lit.fabricate import Episodes, module, trainer
 
-from fss.finetune.factoring import factored_layers
+from fss.finetune.layers.factorise import factored_layers
 from fss.finetune.svf_bounded import SVFBounded
-from fss.lit.callbacks.backbone import BackboneFinetune
+from fss.lit.callbacks.finetuning import BackboneFinetune
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 100.0])

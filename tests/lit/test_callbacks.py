@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from fss.finetune.base import Strategy
 from fss.finetune.freeze import Freeze
-from fss.finetune.layers import SVFConv2d
+from fss.finetune.layers.factored import SVFConv2d
 from fss.finetune.svf import SVF
-from fss.lit.callbacks.backbone import BackboneFinetune
 from fss.lit.callbacks.cost import CostMeter
-from fss.reports.results import load_result
+from fss.lit.callbacks.finetuning import BackboneFinetune
+from fss.results import load_result
 
 
 def test_finetune_through_fit_and_test(tmp_path: Path) -> None:

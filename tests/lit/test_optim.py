@@ -17,7 +17,7 @@ from fss.errors import FssError
 from fss.finetune.freeze import Freeze
 from fss.finetune.svf import SVF
 from fss.lit import episodic
-from fss.lit.callbacks.backbone import BackboneFinetune
+from fss.lit.callbacks.finetuning import BackboneFinetune
 from fss.lit.optim import build_optimizer, constant, cosine, freeze_untrained, parameter_groups, poly
 from fss.types import ParamGroup
 

@@ -24,16 +24,16 @@ from fss.finetune.base import Strategy
 from fss.finetune.bn import BN
 from fss.finetune.freeze import Freeze
 from fss.finetune.full import Full
+from fss.finetune.layers.surgery import convolutions
+from fss.finetune.layers.svd import decompose, full_rank
 from fss.finetune.lora import LoRA
 from fss.finetune.part import Part
 from fss.finetune.scale_out import ScaleOut
-from fss.finetune.surgery import convolutions
-from fss.finetune.svd import decompose, full_rank
 from fss.finetune.svf import SVF
 from fss.finetune.svf_residual import SVFResidual
 from fss.finetune.svf_rotated import SVFRotated
-from fss.lit.callbacks.backbone import BackboneFinetune
 from fss.lit.callbacks.curves import CurveRecorder
+from fss.lit.callbacks.finetuning import BackboneFinetune
 from fss.lit.callbacks.recording_folder import RecordingFolder
 from fss.lit.callbacks.spectra import SpectrumRecorder, follow
 

@@ -13,12 +13,12 @@ import torch
 from tests.lit.fabricate import CLASSES, Episodes, module, trainer
 
 from fss.finetune.base import Strategy
-from fss.finetune.components import component_maps, look_inside, tuned_convolutions
+from fss.finetune.chains.components import component_maps, look_inside, tuned_convolutions
 from fss.finetune.full import Full
 from fss.finetune.svf import SVF
 from fss.finetune.svf_residual import SVFResidual
-from fss.lit.callbacks.backbone import BackboneFinetune
 from fss.lit.callbacks.components import ComponentOptions, ComponentRecorder, extremes, spread_over_classes
+from fss.lit.callbacks.finetuning import BackboneFinetune
 from fss.lit.callbacks.gallery import GalleryRecorder, leading
 from fss.lit.callbacks.recording_folder import RecordingFolder
 from fss.lit.episodic import EpisodicModule

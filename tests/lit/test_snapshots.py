@@ -14,11 +14,11 @@ from tests.lit.fabricate import module, trainer
 from tests.methods.fakes import episode
 from torch.utils.data import DataLoader, Dataset
 
-from fss.data.index_sampler import EpisodeIndexSampler
-from fss.data.loader import EpisodeLoader
+from fss.data.epoch_sampler import EpisodeIndexSampler
+from fss.data.lazy_loader import EpisodeLoader
 from fss.errors import FssError
 from fss.finetune.svf import SVF
-from fss.lit.callbacks.backbone import BackboneFinetune
+from fss.lit.callbacks.finetuning import BackboneFinetune
 from fss.lit.callbacks.seeding import StepSeed
 from fss.lit.callbacks.snapshots import Snapshots, Stopped
 from fss.lit.checkpoint_io import AtomicCheckpointIO

@@ -17,8 +17,8 @@ from fss.finetune.full import Full
 from fss.finetune.svf import SVF
 from fss.methods.bam import BAM
 from fss.methods.base_learner import BaseLearner
-from fss.methods.companion import BaseBranch
-from fss.methods.segmenter import FewShotSegmenter
+from fss.model.companion import BaseBranch
+from fss.model.segmenter import FewShotSegmenter
 
 CLASSES = 6
 

@@ -9,7 +9,7 @@ from tests.methods.fakes import inputs, tiny
 from fss.errors import FssError
 from fss.finetune.svf import SVF
 from fss.methods.baseline import Baseline
-from fss.methods.segmenter import FewShotSegmenter
+from fss.model.segmenter import FewShotSegmenter
 
 
 def model(how: str = "mean", seed: int = 0) -> FewShotSegmenter:

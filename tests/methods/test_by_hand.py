@@ -15,9 +15,9 @@ from fss.methods.bam import BAM
 from fss.methods.base import FewShotHead
 from fss.methods.base_learner import BaseLearner
 from fss.methods.baseline import Baseline
-from fss.methods.companion import BaseBranch
 from fss.methods.pfenet import PFENet
-from fss.methods.segmenter import FewShotSegmenter
+from fss.model.companion import BaseBranch
+from fss.model.segmenter import FewShotSegmenter
 from fss.nn.prototype import AREA_EPS
 from fss.nn.resize import up
 

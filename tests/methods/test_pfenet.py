@@ -13,7 +13,7 @@ from fss.backbones.vgg import VGG
 from fss.errors import FssError
 from fss.finetune.svf import SVF
 from fss.methods.pfenet import PFENet
-from fss.methods.segmenter import FewShotSegmenter
+from fss.model.segmenter import FewShotSegmenter
 from fss.nn.enrichment import side
 from fss.nn.resize import up
 

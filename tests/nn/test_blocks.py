@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from fss.nn.aspp import ASPP
-from fss.nn.context import middle_features
-from fss.nn.kshot import aggregate
+from fss.nn.middle_features import middle_features
 from fss.nn.resize import up
+from fss.nn.shot_mean import aggregate
 
 
 def test_aspp_branches_in_released_order() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fss.nn.gram import gram, style_distance
-from fss.nn.kshot_weights import ShotWeights
+from fss.nn.shot_weights import ShotWeights
 
 
 def test_gram_holds_cosines_between_channels() -> None:

@@ -11,8 +11,8 @@ from urllib.error import URLError
 import torch
 from torch import Tensor
 
-from fss.backbones.records import IMAGENET_MEAN, IMAGENET_STD, RECORDS, WeightRecord, weights_dir
 from fss.backbones.staged import StagedModule
+from fss.backbones.weight_files import IMAGENET_MEAN, IMAGENET_STD, RECORDS, WeightRecord, weights_dir
 from fss.errors import FssError, unreadable
 
 __all__ = [

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fss.cli.edge import friendly
+from fss.cli.friendly import friendly
 
 
 class Source(str, Enum):  # noqa: UP042  # typer shows the values
@@ -70,8 +70,8 @@ def convert(
     Every tensor must have its place and shape. The release's conventions that its tensors do not tell (dilation,
     grids, aggregation of supports) come from --source, --method, --backbone and --data.
     """
-    from fss.cli import conversion
-    from fss.cli.conventions import Released
+    from fss.checkpoints import release_files as conversion
+    from fss.checkpoints.release_models import Released
     from fss.errors import FssError
 
     if to_release:

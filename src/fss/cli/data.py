@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fss.cli.edge import explained
+from fss.config.error_texts import explained
 from fss.errors import FssError
 
 if TYPE_CHECKING:
-    from fss.data.source import SegmentationSource
+    from fss.data.sources.base import SegmentationSource
 
 app = typer.Typer(help="Prepare data sets, index them, and list episodes.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -98,8 +98,8 @@ def index(
 ) -> None:
     """Write which pictures take part and which hold each class."""
     with _explained():
-        from fss.data.options import IndexOptions
-        from fss.data.streams import EpisodeStreams
+        from fss.data.episodes.options import IndexOptions
+        from fss.data.episodes.streams import EpisodeStreams
 
         source = _source(data, root, masks, ids, scheme)
         options = IndexOptions(novel_images.value, _min_area(data, min_area))
@@ -144,9 +144,9 @@ def episodes(
 ) -> None:
     """Write a list of episodes that can be replayed with data.episodes=FILE."""
     with _explained():
-        from fss.data.episode_list import EpisodeList, episodes_hash, record
-        from fss.data.options import EpisodeOptions, IndexOptions
-        from fss.data.streams import EpisodeStreams
+        from fss.data.episodes.lists import EpisodeList, episodes_hash, record
+        from fss.data.episodes.options import EpisodeOptions, IndexOptions
+        from fss.data.episodes.streams import EpisodeStreams
 
         _check_sampler(sampler, split)
         source = _source(data, root, masks, ids, scheme)
@@ -170,7 +170,7 @@ def shapes(
 ) -> None:
     """Draw the embedded data set; does nothing if it is there already."""
     with _explained():
-        from fss.data.shapes import write_shapes
+        from fss.data.shapes.write import write_shapes
 
         write_shapes(root, seed, train=train, val=val, pretrain_per_class=pretrain_per_class)
     typer.echo(f"shapes (seed {seed}) -> {root}")
@@ -179,10 +179,10 @@ def shapes(
 def _source(
     data: DataName, root: Path | None, masks: Path | None, ids: Path | None, scheme: Scheme
 ) -> SegmentationSource:
-    from fss.data.coco import CocoSource
-    from fss.data.errors import DataError
-    from fss.data.pascal import PascalSource
-    from fss.data.voc import ShapesSource
+    from fss.data.sources.coco import CocoSource
+    from fss.data.sources.pascal import PascalSource
+    from fss.data.sources.shapes import ShapesSource
+    from fss.errors import DataError
 
     if (masks is None) != (ids is None) or (masks is None) == (root is None):
         raise DataError(
@@ -196,7 +196,7 @@ def _source(
 
 
 def _check_sampler(sampler: SamplerName, split: StreamName) -> None:
-    from fss.data.errors import DataError
+    from fss.errors import DataError
 
     if sampler is SamplerName.release and split is not StreamName.test:
         raise DataError(
@@ -206,7 +206,7 @@ def _check_sampler(sampler: SamplerName, split: StreamName) -> None:
 
 
 def _min_area(data: DataName, given: int | None) -> int:
-    from fss.data.options import MIN_AREA
+    from fss.data.episodes.options import MIN_AREA
 
     if given is not None:
         return given
@@ -214,7 +214,7 @@ def _min_area(data: DataName, given: int | None) -> int:
 
 
 def _write_json(path: Path, content: object) -> None:
-    from fss.data.cache import write_atomic
+    from fss.data.sources.derived_files import write_atomic
 
     write_atomic(path, json.dumps(content) + "\n")
 

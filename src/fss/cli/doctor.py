@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fss.cli.edge import friendly
+from fss.cli.friendly import friendly
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fss.cli.finding import Finding
+    from fss.doctor.check_result import Finding
 
 Sections = dict[str, list["Finding"]]
 
@@ -56,8 +56,10 @@ def examine(roots: dict[str, Path | None], multirun: Path) -> Sections:
     Returns:
         Title -> findings, in the order of the report.
     """
-    from fss.cli import check_files, check_machine, check_runs
-    from fss.cli.finding import guarded
+    from fss.doctor import files as check_files
+    from fss.doctor import machine as check_machine
+    from fss.doctor import runs as check_runs
+    from fss.doctor.check_result import guarded
 
     runs = check_runs.scan(multirun)
     data: list[Finding] = []
@@ -79,7 +81,7 @@ def examine(roots: dict[str, Path | None], multirun: Path) -> Sections:
 
 
 def _data_set(name: str, given: Path | None) -> Iterator[Finding]:
-    from fss.cli.check_files import data_set, default_root
+    from fss.doctor.files import data_set, default_root
 
     return data_set(name, default_root(CONF, name) if given is None else given)
 

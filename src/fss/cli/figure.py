@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fss.cli.edge import friendly
-from fss.cli.grid import CONF
+from fss.cli.friendly import friendly
+from fss.config.compose import CONF
 from fss.errors import FssError
 
 if TYPE_CHECKING:
     from fss.reports.figures.base import FigureKind, Run
 
 RUNS = Path("multirun")
+SHOWN = ("backbone=resnet50", "method=baseline")
+"""What the schematic figures show: the paper's ablation setting."""
+STRATEGIES = ("freeze", "svf", "svf_residual")
+EXAMPLE = "layer3.5.conv2"
+"""Convolution whose factors are shown with their shapes."""
 
 
 @friendly
@@ -53,10 +58,9 @@ def figure(
 
 def _draw(wanted: Sequence[FigureKind], runs: Sequence[Path] | None, out: Path) -> dict[str, str]:
     """Draw and write figures, a line each; return why some could not be."""
-    from fss.cli.structure import write_structure
     from fss.reports.figures.base import find_runs
-    from fss.reports.figures.paper_style import save
-    from fss.reports.results import ReportError
+    from fss.reports.figures.style import save
+    from fss.results import ReportError
 
     groups = {} if runs else _groups()
     found: dict[tuple[Path, ...], list[Run]] = {}
@@ -108,9 +112,38 @@ def _looked(reason: str, places: Sequence[Path]) -> str:
 
 def _groups() -> dict[str, str]:
     """Return experiment -> folder of its runs below ``multirun``, as ``conf/`` says."""
-    from fss.reports.conf_files import inherit, read_config
+    from fss.config.conf_files import inherit, read_config
 
     if not (CONF / "experiment").is_dir():
         raise FssError(f"There is no {CONF / 'experiment'}, which says where runs lie. Name their folder with --runs.")
     files = inherit([read_config(path, "experiment") for path in sorted((CONF / "experiment").glob("*.yaml"))])
     return {file.name: file.options["group"].default for file in files if "group" in file.options}
+
+
+def write_structure(folder: Path) -> Run:
+    """Write what schematic figures are drawn from; no weights are read or made, only shapes.
+
+    Args:
+        folder: receives the file.
+
+    Returns:
+        The folder, as figures take it.
+
+    Raises:
+        FssError: if it cannot be written.
+    """
+    from fss.config.compose import composed
+    from fss.files import write_json
+    from fss.model.structure import structure
+    from fss.reports.figures.base import STRUCTURE, Run
+
+    path = folder / STRUCTURE
+    content = structure({name: composed([f"finetune={name}", *SHOWN]) for name in STRATEGIES}, EXAMPLE)
+    try:
+        write_json(path, content)
+    except OSError as error:
+        raise FssError(
+            f"Cannot write {path}: {error.strerror or error}. Make room there or name another folder with --out, then "
+            "type the same command again."
+        ) from error
+    return Run(folder, None)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from fss.cli.edge import friendly
+from fss.cli.friendly import friendly
 from fss.errors import FssError, first_line
 
 _BETWEEN = "\0"  # no file name can hold it
@@ -60,7 +60,7 @@ def predict(
     ] = None,
 ) -> None:
     """Find the object of the supports in a photograph."""
-    from fss.data.own_pictures import png, read_own_mask, read_own_picture
+    from fss.data.user_images import png, read_own_mask, read_own_picture
 
     _check_device(device)
     photo = read_own_picture(query)  # a wrong file name is noticed before the model is built
@@ -68,7 +68,7 @@ def predict(
     supports = [(read_own_picture(picture), read_own_mask(mask, value)) for picture, mask in pairs]
 
     from fss.files import atomic
-    from fss.prediction import Predictor
+    from fss.predictor import Predictor
     from fss.reports.overlay import overlay
 
     found = Predictor.load(ckpt, device, trust or ())(photo, supports)

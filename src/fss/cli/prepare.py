@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fss.cli.data import DataName
-from fss.cli.edge import friendly
-from fss.data.manifest import Manifest, finished
+from fss.cli.friendly import friendly
+from fss.data.sources.manifest import Manifest, finished
 from fss.errors import FssError
 
 if TYPE_CHECKING:
-    from fss.data.prepare import Request
+    from fss.data.prepare.request import Request
 
 
 class MaskRuleName(str, Enum):  # noqa: UP042  # typer shows the values
@@ -54,8 +54,8 @@ def prepare(
     if known is not None:
         typer.echo(f"{_summary(known, root)}: prepared already")
         return
-    from fss.data.conversions import Pace
-    from fss.data.prepare import Request
+    from fss.data.prepare.extraction import Pace
+    from fss.data.prepare.request import Request
 
     logging.basicConfig(format="%(levelname)s: %(message)s")
     done = _run(Request(data.value, root, archives, options, download, unverified, Pace(workers)))
@@ -63,14 +63,14 @@ def prepare(
 
 
 def _run(request: Request) -> Manifest:
-    from fss.data.prepare_coco import prepare_coco
-    from fss.data.prepare_pascal import prepare_pascal
+    from fss.data.prepare.coco import prepare_coco
+    from fss.data.prepare.pascal import prepare_pascal
 
     return prepare_coco(request) if request.data == "coco" else prepare_pascal(request)
 
 
 def _draw(root: Path, workers: int | None) -> None:
-    from fss.data.shapes import write_shapes
+    from fss.data.shapes.write import write_shapes
 
     write_shapes(root, workers=workers)
     typer.echo(f"shapes (seed 0) -> {root}")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fss.cli.edge import friendly
+from fss.cli.friendly import friendly
 
 
 @friendly
@@ -41,10 +41,10 @@ def pretrain(
     import torch
 
     from fss.backbones.resnet import ResNet
-    from fss.cli.quiet import hush
-    from fss.data.classification import classification_loader
+    from fss.data.classification_dataset import classification_loader
     from fss.files import atomic, write_json
     from fss.lit.classification import Classifier
+    from fss.runs.library_notices import hush
 
     hush()
     pl.seed_everything(seed, verbose=False)

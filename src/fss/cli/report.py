@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fss.cli.edge import friendly
+from fss.cli.friendly import friendly
 from fss.errors import FssError
 
 if TYPE_CHECKING:
-    from fss.reports.fill import Filled
-    from fss.reports.paper import PaperTable
-    from fss.reports.results import Result
+    from fss.reports.paper_tables import PaperTable
+    from fss.reports.table_runs import Filled
+    from fss.results import Result
 
 SIZES = ("auto", "full", "smoke")
 
@@ -46,10 +46,10 @@ def _tables(target: str, runs: Path, out: Path, size: str) -> None:
     from rich.console import Console
 
     from fss.files import atomic
-    from fss.reports.comparison import as_csv, latex, markdown, sheet, terminal
-    from fss.reports.page import html_page
-    from fss.reports.paper import table, tables
-    from fss.reports.results import find_results
+    from fss.reports.comparison_table import as_csv, latex, markdown, sheet, terminal
+    from fss.reports.html_page import html_page
+    from fss.reports.paper_tables import table, tables
+    from fss.results import find_results
 
     if size not in SIZES:
         raise FssError(f"--size {size} is not known: give one of {', '.join(SIZES)}.")
@@ -79,7 +79,7 @@ def _tables(target: str, runs: Path, out: Path, size: str) -> None:
 
 def _filled(table: PaperTable, results: Sequence[Result], size: str) -> Filled:
     """Fill a table with runs of the wanted size."""
-    from fss.reports.fill import fill
+    from fss.reports.table_runs import fill
 
     full = fill(table, results, toy=False)
     if size == "full" or (size == "auto" and (full.warnings or any(line.runs for line in full.lines))):
@@ -93,9 +93,9 @@ def _folder(folder: Path, episodes: int) -> None:
     from rich.console import Console
 
     from fss.files import atomic
-    from fss.reports.pictures import picture_grid
-    from fss.reports.results import ReportError, find_results
-    from fss.reports.tables import strategy_table, to_markdown
+    from fss.reports.preview_grid import picture_grid
+    from fss.reports.strategy_table import strategy_table, to_markdown
+    from fss.results import ReportError, find_results
 
     results = find_results(folder)
     if not results:

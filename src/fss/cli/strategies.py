@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fss.cli.edge import friendly
+from fss.cli.friendly import friendly
 from fss.errors import FssError
 
 DEFAULT = ["resnet50", "vgg16"]
@@ -54,8 +54,8 @@ def count(strategy: str, backbone: str, overrides: list[str]) -> Count:
     """
     import torch
 
-    from fss.cli.build import build_backbone, build_strategy
-    from fss.cli.conventions import composed
+    from fss.config.compose import composed
+    from fss.model.build import build_backbone, build_strategy
 
     config = composed([f"finetune={strategy}", f"backbone={backbone}", *overrides])
     with torch.device("meta"):
@@ -77,7 +77,7 @@ def names(given: list[str], group: str) -> list[str]:
     Raises:
         FssError: if one does not exist.
     """
-    from fss.cli.conventions import CONF
+    from fss.config.compose import CONF
 
     known = sorted(p.stem for p in (CONF / group).glob("*.yaml"))
     wrong = [n for n in given if n not in known]

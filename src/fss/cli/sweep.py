@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fss.cli.edge import friendly
+from fss.cli.friendly import friendly
 
 if TYPE_CHECKING:
-    from fss.cli.estimates import Measured
-    from fss.cli.grid import Planned
-    from fss.cli.states import Progress
+    from fss.sweeps.estimates import Measured
+    from fss.sweeps.grid import Planned
+    from fss.sweeps.progress import Progress
 
 app = typer.Typer(help="Look at a sweep: what is done, what is left, and how long it takes.", no_args_is_help=True)
 
@@ -29,9 +29,9 @@ _COLOURS = {"done": "green", "running": "cyan", "failed": "red", "interrupted": 
 @friendly
 def status(options: Options) -> None:
     """Show every run of a sweep: done, running, failed, interrupted or missing, and the time that is left."""
-    from fss.cli.estimates import measured
-    from fss.cli.grid import planned
-    from fss.cli.states import STATES, progress
+    from fss.sweeps.estimates import measured
+    from fss.sweeps.grid import planned
+    from fss.sweeps.progress import STATES, progress
 
     runs = planned(options)
     states = [progress(run.folder, run.config) for run in runs]
@@ -47,9 +47,9 @@ def status(options: Options) -> None:
 @friendly
 def plan(options: Options) -> None:
     """Count the runs of a sweep and estimate their hours from runs that were measured."""
-    from fss.cli.estimates import measured, seconds
-    from fss.cli.grid import planned
-    from fss.cli.states import result_of
+    from fss.sweeps.estimates import measured, seconds
+    from fss.sweeps.grid import planned
+    from fss.sweeps.progress import result_of
 
     runs = planned(options)
     left = [r for r in runs if result_of(r.folder, r.config) is None]
@@ -110,7 +110,7 @@ def _hours(times: Sequence[float | None]) -> str:
 
 
 def _total(left: Sequence[Planned], known: Sequence[Measured], options: Sequence[str]) -> str:
-    from fss.cli.estimates import seconds
+    from fss.sweeps.estimates import seconds
 
     times = [seconds(run.config, known) for run in left]
     unknown = times.count(None)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fss.cli.edge import friendly
-from fss.cli.wandb_mode import has_key, wandb_mode
+from fss.cli.friendly import friendly
 from fss.errors import FssError, first_line
 from fss.files import write_json
+from fss.tracking.wandb_mode import has_key, wandb_mode
 
 if TYPE_CHECKING:
-    from fss.reports.paper import PaperTable
+    from fss.reports.paper_tables import PaperTable
 
 app = typer.Typer(help="W&B: dashboards of the paper's tables.", no_args_is_help=True)
 
@@ -41,7 +41,7 @@ def dashboard(
 
     Without a key, or offline, the specification is written to a file and nothing is contacted.
     """
-    from fss.reports.dashboard import SIZES, specification
+    from fss.tracking.dashboard import SIZES, specification
 
     if not entity.strip() or not project.strip():
         raise FssError(f"--entity {entity!r} --project {project!r}: give both, as in wandb.ai/ENTITY/PROJECT.")
@@ -51,7 +51,7 @@ def dashboard(
         content, source = specification(_tables(tables), entity, project, size), str(out)
     else:
         content, source = _moved(_read(spec), entity, project), str(spec)
-    from fss.cli.wandb_objects import dashboard as build
+    from fss.tracking.workspace import dashboard as build
 
     workspace, report = build(content, source)  # wandb-workspaces checks it before anything is written or sent
     if spec is None:
@@ -69,7 +69,7 @@ def dashboard(
 
 def _tables(text: str) -> list[PaperTable]:
     """Return the tables that a text such as ``5-10`` names."""
-    from fss.reports.paper import tables
+    from fss.reports.paper_tables import tables
 
     known = {table.number: table for table in tables().values()}
     numbers: list[int] = []

@@ -11,13 +11,14 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from fss.data.base_dataset import BasePictures, collate_pictures
 from fss.data.base_labels import BaseLabels
-from fss.data.base_pictures import BasePictures, collate_pictures
-from fss.data.folds import name_classes
-from fss.data.index_sampler import EpisodeIndexSampler
-from fss.data.loader import EpisodeLoader
-from fss.data.options import LoaderOptions, TransformOptions, check_least
-from fss.data.source import Facts, ListSplit, SegmentationSource
+from fss.data.episodes.options import check_least
+from fss.data.epoch_sampler import EpisodeIndexSampler
+from fss.data.lazy_loader import EpisodeLoader
+from fss.data.options import LoaderOptions, TransformOptions
+from fss.data.sources.base import Facts, ListSplit, SegmentationSource
+from fss.data.sources.folds import name_classes
 from fss.data.transforms import eval_transform, train_transform
 from fss.types import Split
 

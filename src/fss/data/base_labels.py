@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fss.data.masks import UInt8
+from fss.data.sources.masks import UInt8
 
 IGNORE = 255  # fss.types.IGNORE, repeated as importing that loads torch
 

@@ -10,14 +10,15 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from fss.data.base_labels import BaseLabels
-from fss.data.episode_list import episodes_hash, record
-from fss.data.episodes import EpisodeDataset, EpisodeItem, collate
-from fss.data.index_sampler import EpisodeIndexSampler
-from fss.data.loader import EpisodeLoader
-from fss.data.options import EpisodeOptions, IndexOptions, LoaderOptions, TransformOptions
-from fss.data.sampler import DrawSource
-from fss.data.source import Facts, ListSplit, SegmentationSource
-from fss.data.streams import EpisodeStreams
+from fss.data.episode_dataset import EpisodeDataset, EpisodeItem, collate
+from fss.data.episodes.lists import episodes_hash, record
+from fss.data.episodes.options import EpisodeOptions, IndexOptions
+from fss.data.episodes.stateless import DrawSource
+from fss.data.episodes.streams import EpisodeStreams
+from fss.data.epoch_sampler import EpisodeIndexSampler
+from fss.data.lazy_loader import EpisodeLoader
+from fss.data.options import LoaderOptions, TransformOptions
+from fss.data.sources.base import Facts, ListSplit, SegmentationSource
 from fss.data.transforms import eval_transform, train_transform
 from fss.types import Split
 

@@ -29,9 +29,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fss.data.masks import UInt8
-from fss.data.normalise import MEAN, normalised
+from fss.data.normalisation import MEAN, normalised
 from fss.data.options import TransformOptions
+from fss.data.sources.masks import UInt8
 from fss.types import IGNORE
 
 MEAN_COLOUR = tuple(round(255 * m) for m in MEAN)

@@ -1,8 +1,8 @@
 """Fine-tune strategies: injected into a finished backbone, and merged back into plain layers."""
 
+from fss.finetune.any_module import apply, merge
 from fss.finetune.base import Strategy, load_trained_state, report_trainable, trained_state
-from fss.finetune.modules import ModuleStages
-from fss.finetune.plain import apply, merge
+from fss.finetune.layers.module_stages import ModuleStages
 
 __all__ = [
     "ModuleStages",

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from fss.errors import FssError
 from fss.finetune.base import Strategy
-from fss.finetune.layers import TunedLayer
-from fss.finetune.surgery import check_stages, find
+from fss.finetune.layers.surgery import check_stages, find
+from fss.finetune.layers.tuned import TunedLayer
 from fss.types import StagedBackbone
 
 

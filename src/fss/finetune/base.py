@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from fss.errors import FssError
-from fss.finetune.fused import Memory, fuse
-from fss.finetune.layers import TunedLayer
-from fss.finetune.surgery import LAST_STAGE, Site, find
+from fss.finetune.chains.fuse import Memory, fuse
+from fss.finetune.layers.surgery import LAST_STAGE, Site, find
+from fss.finetune.layers.tuned import TunedLayer
 from fss.types import NormMode, StagedBackbone, TuneReport
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import nn
 
 from fss.finetune.base import Strategy
-from fss.finetune.surgery import check_stages, stage_modules
+from fss.finetune.layers.surgery import check_stages, stage_modules
 from fss.types import StagedBackbone
 
 

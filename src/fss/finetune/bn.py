@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fss.errors import FssError
 from fss.finetune.base import Strategy
-from fss.finetune.surgery import check_stages, stage_modules
+from fss.finetune.layers.surgery import check_stages, stage_modules
 from fss.types import StagedBackbone
 
 AFFINE = ("weight", "bias")

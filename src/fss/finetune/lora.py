@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from fss.errors import FssError
 from fss.finetune.base import Strategy
-from fss.finetune.geometry import geometry_of
-from fss.finetune.layers import TunedLayer
-from fss.finetune.surgery import check_stages, find, plain_layers
-from fss.finetune.svd import rebuild
+from fss.finetune.layers.geometry import geometry_of
+from fss.finetune.layers.surgery import check_stages, find, plain_layers
+from fss.finetune.layers.svd import rebuild
+from fss.finetune.layers.tuned import TunedLayer
 from fss.types import StagedBackbone
 
 

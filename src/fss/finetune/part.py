@@ -9,7 +9,7 @@ from torch import nn
 
 from fss.errors import FssError
 from fss.finetune.base import Strategy
-from fss.finetune.surgery import LAST_STAGE, check_stages, convolutions
+from fss.finetune.layers.surgery import LAST_STAGE, check_stages, convolutions
 from fss.types import StagedBackbone
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from fss.finetune.base import Strategy
-from fss.finetune.factoring import factored_layers, factorise
-from fss.finetune.rotation import random_rotation
-from fss.finetune.surgery import check_stages
+from fss.finetune.layers.factorise import factored_layers, factorise
+from fss.finetune.layers.rotation import random_rotation
+from fss.finetune.layers.surgery import check_stages
 from fss.types import StagedBackbone
 
 

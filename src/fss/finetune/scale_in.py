@@ -9,9 +9,8 @@ from torch import nn
 
 from fss.errors import FssError
 from fss.finetune.base import Strategy
-from fss.finetune.layers import ScaledLayer
-from fss.finetune.scaling import scales, swap_scaled
-from fss.finetune.surgery import check_stages
+from fss.finetune.layers.scaled import ScaledLayer, scales, swap_scaled
+from fss.finetune.layers.surgery import check_stages
 from fss.types import StagedBackbone
 
 PER = ("column", "channel")

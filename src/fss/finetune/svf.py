@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from fss.errors import FssError
 from fss.finetune.base import Strategy
-from fss.finetune.factoring import factored_layers, factorise
-from fss.finetune.fused import check_memory
-from fss.finetune.layers import FactoredLayer
-from fss.finetune.surgery import LAST_STAGE, check_stages
-from fss.finetune.svd import decompose, full_rank, rounded_rank
+from fss.finetune.chains.fuse import check_memory
+from fss.finetune.layers.factored import FactoredLayer
+from fss.finetune.layers.factorise import factored_layers, factorise
+from fss.finetune.layers.surgery import LAST_STAGE, check_stages
+from fss.finetune.layers.svd import decompose, full_rank, rounded_rank
 from fss.types import StagedBackbone
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class SVF(Strategy):
             stages: stages whose factors train, 0 (stem) to 4.
             factors: which of U, S and V train.
             rank_rounding: round ranks down to this multiple; 1 is exact, 4 is the release.
-            memory: what is kept for the backward pass where S alone trains, see :data:`fss.finetune.fused.Memory`.
+            memory: what the backward pass keeps where S alone trains, see :data:`fss.finetune.chains.fuse.Memory`.
 
         Raises:
             FssError: if a stage, factor or rule of memory does not exist, no factor is given, or the rounding is below

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from fss.finetune.base import Strategy
 from fss.finetune.bn import AFFINE, BN
-from fss.finetune.compose import Composed
+from fss.finetune.composed import Composed
 from fss.finetune.svf import SVF
 
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from fss.errors import FssError
 from fss.finetune.base import Strategy
-from fss.finetune.factoring import factored_layers, factorise
-from fss.finetune.fused import check_memory
-from fss.finetune.layers import FactoredLayer
-from fss.finetune.surgery import check_stages
+from fss.finetune.chains.fuse import check_memory
+from fss.finetune.layers.factored import FactoredLayer
+from fss.finetune.layers.factorise import factored_layers, factorise
+from fss.finetune.layers.surgery import check_stages
 from fss.types import StagedBackbone
 
 RULES = ("relative", "svb", "clamp")
@@ -46,7 +46,7 @@ class SVFBounded(Strategy):
             stages: stages whose singular values train, 0 (stem) to 4.
             rule: ``relative``, ``svb`` or ``clamp``.
             epsilon: width of the interval, from 0 up.
-            memory: what is kept for the backward pass, see :data:`fss.finetune.fused.Memory`.
+            memory: what is kept for the backward pass, see :data:`fss.finetune.chains.fuse.Memory`.
 
         Raises:
             FssError: if a stage or rule does not exist, or epsilon is negative or no number.

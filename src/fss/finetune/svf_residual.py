@@ -8,8 +8,8 @@ from typing import ClassVar
 from torch import nn
 
 from fss.finetune.base import Strategy
-from fss.finetune.factoring import factored_layers, factorise
-from fss.finetune.surgery import check_stages
+from fss.finetune.layers.factorise import factored_layers, factorise
+from fss.finetune.layers.surgery import check_stages
 from fss.types import StagedBackbone
 
 

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fss.lit.optim import Recipe, optimizer_of
-from fss.methods.base_learner import ManyWaySegmenter
 from fss.metrics.many_way import Confusion, ManyWay, many_way
-from fss.nn.parallel import mean_over_processes
+from fss.model.base_segmenter import ManyWaySegmenter
+from fss.nn.distributed import mean_over_processes
 from fss.types import IGNORE
 
 SPLIT_FACTOR = 10.0

@@ -8,12 +8,12 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from fss.lit.further import FurtherScores
+from fss.lit.branch_scores import FurtherScores
 from fss.lit.optim import Recipe, build_optimizer, freeze_untrained
-from fss.methods.segmenter import FewShotSegmenter
 from fss.metrics.geometry import at_label_size
 from fss.metrics.iou import EpisodeIoU, Scores
 from fss.metrics.loss import EpisodeLoss
+from fss.model.segmenter import FewShotSegmenter
 from fss.nn.resize import up
 from fss.types import Episode, HeadOutput
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from fss.methods.segmenter import FewShotSegmenter
 from fss.metrics.generalised import GeneralisedIoU, Merge, joined, merged
 from fss.metrics.geometry import at_label_size
+from fss.model.segmenter import FewShotSegmenter
 from fss.nn.resize import up
 from fss.types import Episode
 

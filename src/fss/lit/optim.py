@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from fss.errors import FssError
-from fss.methods.segmenter import FewShotSegmenter
+from fss.model.segmenter import FewShotSegmenter
 
 Schedule = Callable[[float], float]
 """Progress in [0, 1] -> factor of the learning rate."""

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from fss.errors import FssError
 from fss.methods.baseline import Baseline
-from fss.methods.parts import EpisodeParts, Parts
-from fss.nn.context import middle_features
+from fss.methods.separable import EpisodeParts, Parts
 from fss.nn.gram import gram, gram_distance, style_distance
 from fss.nn.guidance import guidance
-from fss.nn.kshot_weights import ShotWeights
+from fss.nn.middle_features import middle_features
 from fss.nn.resize import up
+from fss.nn.shot_weights import ShotWeights
 from fss.types import AuxLogits, EpisodeFeatures, FeatureSpec, HeadOutput
 
 LOW = 2

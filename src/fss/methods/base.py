@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fss.nn.parallel import mean_over_processes
+from fss.nn.distributed import mean_over_processes
 from fss.nn.resize import up
 from fss.types import IGNORE, EpisodeFeatures, FeatureSpec, HeadOutput, ParamGroup
 

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from fss.nn.dropout import SharedDropout2d
 from fss.nn.ppm import BINS, PPM
-from fss.nn.resize import up
-from fss.types import ParamGroup, StagedBackbone
+from fss.types import ParamGroup
 
 LAST_STAGE = 4
 
@@ -66,54 +65,3 @@ class BaseLearner(nn.Module):
     def param_groups(self) -> list[ParamGroup]:
         """Return pyramid and classifier: the release's groups 1 and 2; group 0 is the encoder."""
         return [ParamGroup(name, list(getattr(self, name).parameters())) for name in ("ppm", "cls")]
-
-
-class ManyWaySegmenter(nn.Module):
-    """A backbone and a base learner: segments all base classes at once.
-
-    Attributes:
-        backbone: a staged backbone.
-        head: the base learner.
-    """
-
-    def __init__(self, backbone: nn.Module, head: BaseLearner) -> None:
-        """Join the two.
-
-        Args:
-            backbone: must follow :class:`fss.types.StagedBackbone`.
-            head: built for the backbone's channels.
-
-        Raises:
-            TypeError: if the backbone does not follow the protocol.
-        """
-        super().__init__()
-        if not isinstance(backbone, StagedBackbone):
-            raise TypeError(f"{type(backbone).__name__} is no StagedBackbone: it needs channels, norm_mode, stage(i)")
-        self.backbone = backbone
-        self.head = head
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Segment pictures.
-
-        Args:
-            image: normalised RGB, (B, 3, H, W).
-
-        Returns:
-            logits (B, classes, H, W).
-        """
-        return up(self.scores(image), (image.shape[-2], image.shape[-1]))
-
-    def scores(self, maps: Tensor, first: int = 0) -> Tensor:
-        """Score at the resolution of stage 4, starting anywhere in the backbone.
-
-        Args:
-            maps: input of stage ``first``: the picture (B, 3, H, W) for 0, else the output of the stage before.
-            first: first stage to run; 5 runs none.
-
-        Returns:
-            logits (B, classes, h, w).
-        """
-        for index in range(first, LAST_STAGE + 1):
-            maps = self.backbone.stage(index)(maps)
-        logits: Tensor = self.head(maps)
-        return logits

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from fss.errors import FssError
-from fss.methods.parts import EpisodeParts, PartedHead, Parts
+from fss.methods.separable import EpisodeParts, PartedHead, Parts
 from fss.nn.aspp import ASPP
-from fss.nn.context import middle_features
 from fss.nn.dropout import SharedDropout2d
 from fss.nn.guidance import guidance, guidance_of, support_parts
-from fss.nn.kshot import ShotAggregation, aggregate
+from fss.nn.middle_features import middle_features
+from fss.nn.shot_mean import ShotAggregation, aggregate
 from fss.types import EpisodeFeatures, FeatureSpec, HeadOutput
 
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from fss.errors import FssError
-from fss.methods.parts import EpisodeParts, PartedHead, Parts
-from fss.nn.context import middle_features
+from fss.methods.separable import EpisodeParts, PartedHead, Parts
+from fss.nn.conv_stacks import classifier, reduction, refinement
 from fss.nn.enrichment import FeatureEnrichment
 from fss.nn.guidance import guidance, guidance_of, support_parts
-from fss.nn.stacks import classifier, reduction, refinement
+from fss.nn.middle_features import middle_features
 from fss.types import AuxLogits, EpisodeFeatures, FeatureSpec, HeadOutput
 
 

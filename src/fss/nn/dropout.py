@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fss.nn.parallel import place
+from fss.nn.distributed import place
 
 
 class SharedDropout2d(nn.Dropout2d):

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fss.nn.conv_stacks import classifier, reduction, refinement
 from fss.nn.resize import up
-from fss.nn.stacks import classifier, reduction, refinement
 
 
 def side(bin_: float, height: int) -> int:

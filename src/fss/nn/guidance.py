@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fss.nn.context import middle_features
+from fss.nn.middle_features import middle_features
 from fss.nn.prior import prior_mask
 from fss.nn.prototype import masked_average, support_mask
 from fss.nn.resize import up

@@ -10,12 +10,12 @@ from matplotlib.colors import to_rgba
 from matplotlib.patches import Rectangle
 from typer.testing import CliRunner
 
+from fss.cli.figure import write_structure
 from fss.cli.main import app
-from fss.cli.structure import write_structure
 from fss.reports.figures.architecture import FIGURES
 from fss.reports.figures.base import Drawn, Run
-from fss.reports.figures.paper_style import ORANGE
-from fss.reports.results import ReportError
+from fss.reports.figures.style import ORANGE
+from fss.results import ReportError
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_missing_or_damaged_structure(described: Run, tmp_path: Path) -> None:
 
 def test_no_run_is_needed(described: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = json.loads((described.folder / "structure.json").read_text())
-    monkeypatch.setattr("fss.cli.structure.structure", lambda *_: content)  # building it again takes a while
+    monkeypatch.setattr("fss.model.structure.structure", lambda *_: content)  # building it again takes a while
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["figure", "1", "13", "--out", "drawn"])
     assert result.exit_code == 0, result.stderr

@@ -9,7 +9,7 @@ from tests.reports.fabricate_runs import write_run
 from tests.reports.figures import recordings
 
 from fss.reports.figures.base import find_runs, kinds
-from fss.reports.results import ReportError
+from fss.results import ReportError
 
 PAPER = [str(number) for number in range(1, 14)]
 FURTHER = {"foreground", "gallery", "gap", "heatmap"}

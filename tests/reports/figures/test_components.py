@@ -11,9 +11,9 @@ from tests.reports.figures.recordings import FREEZE, record
 
 from fss.reports.figures.base import Drawn, find_runs
 from fss.reports.figures.components import FIGURES, extremes
-from fss.reports.figures.paper_style import save
-from fss.reports.figures.tiles import resized, shape
-from fss.reports.results import ReportError
+from fss.reports.figures.image_tiles import resized, shape
+from fss.reports.figures.style import save
+from fss.results import ReportError
 
 
 def draw(folder: Path, name: str = "4") -> Drawn:

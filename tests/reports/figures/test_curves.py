@@ -11,8 +11,8 @@ from tests.reports.figures.recordings import FREEZE, SVF, full, part
 
 from fss.reports.figures.base import Drawn, find_runs, kinds
 from fss.reports.figures.curves import PANELS
-from fss.reports.figures.paper_style import save
-from fss.reports.results import ReportError
+from fss.reports.figures.style import save
+from fss.results import ReportError
 
 EVERY: dict[str, list[dict[str, Any]]] = {
     "2": [FREEZE, full(0, 1, 2, 3, 4), SVF],

@@ -11,15 +11,15 @@ from tests.reports.figures.looked import write_components
 from tests.reports.figures.recordings import SVF, record
 from torch import nn
 
-from fss.finetune.components import component_maps, look_inside, tuned_convolutions
-from fss.finetune.geometry import ConvGeometry
-from fss.finetune.layers import SVFConv2d
+from fss.finetune.chains.components import component_maps, look_inside, tuned_convolutions
+from fss.finetune.layers.factored import SVFConv2d
+from fss.finetune.layers.geometry import ConvGeometry
 from fss.metrics.foreground import foreground_energy
 from fss.reports.correlation import Stratum, associate
 from fss.reports.figures.base import Drawn, find_runs
 from fss.reports.figures.components import load_components
 from fss.reports.figures.foreground import FIGURES, changes, strata
-from fss.reports.results import ReportError
+from fss.results import ReportError
 
 NAME = "layer3.0"
 COUNT = 30

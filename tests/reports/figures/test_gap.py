@@ -11,8 +11,8 @@ from tests.reports.figures.recordings import FREEZE, SVF, curves, full, record
 
 from fss.reports.figures.base import Drawn, find_runs
 from fss.reports.figures.gap import FIGURES
-from fss.reports.figures.paper_style import save
-from fss.reports.results import ReportError
+from fss.reports.figures.style import save
+from fss.results import ReportError
 
 
 def draw(folder: Path) -> Drawn:

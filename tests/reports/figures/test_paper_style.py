@@ -12,7 +12,7 @@ from matplotlib.image import imread
 
 from fss.errors import FssError
 from fss.reports.figures.base import Drawn
-from fss.reports.figures.paper_style import COLUMN_WIDTH, DPI, LINES, TEXT_WIDTH, canvas, save, style, table
+from fss.reports.figures.style import COLUMN_WIDTH, DPI, LINES, TEXT_WIDTH, canvas, save, style, table
 
 
 def drawn(columns: int = 1, height: float = 1.5) -> Drawn:

@@ -11,8 +11,8 @@ from tests.reports.figures import recordings
 from tests.reports.figures.recordings import FREEZE, SVF
 
 from fss.reports.figures.base import Drawn, find_runs, kinds
-from fss.reports.figures.paper_style import save
-from fss.reports.results import ReportError
+from fss.reports.figures.style import save
+from fss.results import ReportError
 
 NUMBER = {name: i for i, (name, _, _) in enumerate(recordings.names())}
 RANK = {name: rank for name, _, rank in recordings.names()}

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fss.finetune.components import component_maps, last_of_stage, look_inside, tuned_convolutions
-from fss.finetune.layers import SVFConv2d
+from fss.finetune.chains.components import component_maps, last_of_stage, look_inside, tuned_convolutions
+from fss.finetune.layers.factored import SVFConv2d
+from fss.lit.callbacks.pixels import Denormalise, of_all_processes
 from fss.lit.callbacks.recording_folder import RecordingFolder
-from fss.lit.callbacks.shown import Denormalise, of_all_processes
 from fss.lit.episodic import EpisodicModule
 from fss.metrics.foreground import foreground_energy
 from fss.types import Episode

@@ -10,8 +10,8 @@ import pytorch_lightning as pl
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from fss.lit.callbacks.pixels import Denormalise, of_all_processes
 from fss.lit.callbacks.recording_folder import RecordingFolder
-from fss.lit.callbacks.shown import Denormalise, of_all_processes
 from fss.lit.episodic import EpisodicModule
 from fss.types import IGNORE, Episode
 

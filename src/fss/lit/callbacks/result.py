@@ -9,8 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 import pytorch_lightning as pl
 
 from fss.files import write_json
-from fss.lit.callbacks.backbone import BackboneFinetune
 from fss.lit.callbacks.cost import CostMeter
+from fss.lit.callbacks.finetuning import BackboneFinetune
 from fss.types import TuneReport
 
 SCHEMA_VERSION = 1

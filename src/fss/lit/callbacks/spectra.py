@@ -13,12 +13,13 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from fss.finetune.geometry import ConvGeometry
-from fss.finetune.layers import FactoredLayer, TunedLayer
-from fss.finetune.surgery import LAST_STAGE, Site, find
-from fss.finetune.svd import decompose, full_rank, side_by_side
+from fss.finetune.layers.factored import FactoredLayer
+from fss.finetune.layers.geometry import ConvGeometry
+from fss.finetune.layers.surgery import LAST_STAGE, Site, find
+from fss.finetune.layers.svd import decompose, full_rank, side_by_side
+from fss.finetune.layers.tuned import TunedLayer
 from fss.lit.callbacks.recording_folder import RecordingFolder
-from fss.methods.segmenter import FewShotSegmenter
+from fss.model.segmenter import FewShotSegmenter
 from fss.types import StagedBackbone
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from fss.reports.figures.base import STRUCTURE, Column, Drawn, FigureKind, Run
-from fss.reports.figures.paper_style import BLACK, ORANGE, TEXT_WIDTH, canvas, style
-from fss.reports.results import ReportError
+from fss.reports.figures.style import BLACK, ORANGE, TEXT_WIDTH, canvas, style
+from fss.results import ReportError
 
 NEEDS = "nothing: fss figure reads it from the code"
 FROZEN, SVF, RESIDUAL = "freeze", "svf", "svf_residual"

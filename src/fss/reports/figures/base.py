@@ -14,7 +14,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from fss.reports.results import ReportError, Result, UnfinishedRunError, load_result
+from fss.results import ReportError, Result, UnfinishedRunError, load_result
 
 RECORDING = "recording"
 """Folder below a run that ``recording=on`` writes to."""

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from fss.reports.correlation import Numbers, mean_energy
 from fss.reports.figures.base import Column, Drawn, FigureKind, ReportError, Run
-from fss.reports.figures.paper_style import canvas, style
+from fss.reports.figures.image_tiles import bare, outline, resized, shape
 from fss.reports.figures.recordings import AGAIN, recorded
-from fss.reports.figures.tiles import bare, outline, resized, shape
+from fss.reports.figures.style import canvas, style
 
 FILE = "components.npz"
 EXPERIMENT = "figure06"

@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from fss.reports.figures.base import Column, Drawn, FigureKind, Run
-from fss.reports.figures.paper_style import LINES, canvas, plain, style
 from fss.reports.figures.recordings import (
     Curves,
     best_setting,
@@ -21,7 +20,8 @@ from fss.reports.figures.recordings import (
     recorded,
     setting_words,
 )  # fmt: skip
-from fss.reports.results import ReportError
+from fss.reports.figures.style import LINES, canvas, plain, style
+from fss.results import ReportError
 
 _WIDEST = 4
 _MARKED = 30

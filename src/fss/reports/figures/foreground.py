@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from fss.reports.correlation import Association, Numbers, Stratum, associate, mean_energy, midranks
 from fss.reports.figures.base import Column, Drawn, FigureKind, Run
 from fss.reports.figures.components import EXPERIMENT, NEEDS, Components, load_components
-from fss.reports.figures.paper_style import BLACK, BLUE, RED, canvas, plain, style
-from fss.reports.results import ReportError
+from fss.reports.figures.style import BLACK, BLUE, RED, canvas, plain, style
+from fss.results import ReportError
 
 Rule = Literal["absolute", "relative", "magnitude"]
 RULES: tuple[Rule, ...] = ("absolute", "relative", "magnitude")

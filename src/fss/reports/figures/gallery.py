@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from fss.reports.figures.base import Column, Drawn, FigureKind, Run
 from fss.reports.figures.components import preference
-from fss.reports.figures.paper_style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, canvas, plain, style
+from fss.reports.figures.image_tiles import bare, outline, shape
 from fss.reports.figures.recordings import AGAIN, recorded
-from fss.reports.figures.tiles import bare, outline, shape
-from fss.reports.pictures import tinted
-from fss.reports.results import ReportError
+from fss.reports.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, canvas, plain, style
+from fss.reports.preview_grid import tinted
+from fss.results import ReportError
 
 Arrays = dict[str, NDArray[Any]]
 Pixels = NDArray[np.uint8]

@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from fss.reports.figures.base import Column, Drawn, FigureKind, Run
-from fss.reports.figures.paper_style import BLACK, LINES, canvas, plain, style
 from fss.reports.figures.recordings import read_curves, recorded
-from fss.reports.results import ReportError, Result
+from fss.reports.figures.style import BLACK, LINES, canvas, plain, style
+from fss.results import ReportError, Result
 
 EXPERIMENT = "figure07"
 COMMAND = f"python train.py -m experiment={EXPERIMENT}"

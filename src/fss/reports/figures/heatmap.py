@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fss.reports.figures.base import Column, Drawn, FigureKind, Run
-from fss.reports.figures.paper_style import BLACK, canvas, style
 from fss.reports.figures.recordings import Array, Layer, read_spectra, strategy_words
 from fss.reports.figures.spectrum import COMMAND, choose
+from fss.reports.figures.style import BLACK, canvas, style
 
 _TALLEST = 8.0
 _ROW = 0.105

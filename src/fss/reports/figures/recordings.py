@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fss.reports.figures.base import Run
-from fss.reports.results import ReportError
+from fss.results import ReportError
 
 Array = NDArray[np.float64]
 

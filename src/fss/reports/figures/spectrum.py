@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fss.reports.figures.base import Column, Drawn, FigureKind, Run
-from fss.reports.figures.paper_style import BLACK, BLUE, ORANGE, RED, canvas, plain, style
 from fss.reports.figures.recordings import Array, Layer, Spectra, read_spectra, recorded, strategy_words
-from fss.reports.results import ReportError
+from fss.reports.figures.style import BLACK, BLUE, ORANGE, RED, canvas, plain, style
+from fss.results import ReportError
 
 TOP = 30
 """Values that the paper shows: the largest ones before tuning."""

@@ -1,0 +1,151 @@
+"""Apply a key table, in either direction; a key without a place is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from fss.checkpoints.key_tables import FACTORS, KeyMap, Pairs
+from fss.errors import FssError
+
+_SHOWN = 40
+"""Names listed per kind of mismatch; a wrong backbone makes hundreds."""
+
+
+def from_release(state: Mapping[str, Tensor], keymap: KeyMap) -> dict[str, Tensor]:
+    """Rename a release's state dict to ours.
+
+    Args:
+        state: the release's tensors, without ``module.`` prefix.
+        keymap: the method's table.
+
+    Returns:
+        Our names; factors of decomposed convolutions in our shapes. Tensors that nothing reads are left out.
+
+    Raises:
+        FssError: if a key fits no entry of the table, or a tensor stored twice has two values.
+    """
+    state = _without_copies(state, keymap.repeated)
+    renamed: dict[str, Tensor] = {}
+    strangers = []
+    for key, value in state.items():
+        if key.startswith(keymap.unused):
+            continue
+        name = _swap_prefix(key, keymap.pairs)
+        if name is None:
+            strangers.append(key)
+            continue
+        for theirs, ours in FACTORS:
+            if name.endswith(theirs):
+                name = name.removesuffix(theirs) + ours
+                value = _flat_factor(value, ours)
+                break
+        renamed[name] = value
+    if strangers:
+        raise FssError(f"{len(strangers)} keys belong to no known layer: {strangers[:_SHOWN]}")
+    return _with_copies(renamed, keymap.shared)
+
+
+def to_release(state: Mapping[str, Tensor], keymap: KeyMap) -> dict[str, Tensor]:
+    """Rename our state dict to the release's.
+
+    Args:
+        state: our tensors.
+        keymap: the method's table.
+
+    Returns:
+        The release's names and shapes.
+
+    Raises:
+        FssError: if a key fits no entry of the table, or the release has one place for two different values.
+    """
+    state = _without_copies(state, keymap.shared)
+    decomposed = {k.removesuffix(".S") for k in state if k.endswith(".S")}
+    pairs = tuple((ours, theirs) for theirs, ours in keymap.pairs)
+    renamed: dict[str, Tensor] = {}
+    strangers = []
+    for key, value in state.items():
+        parent, _, leaf = key.rpartition(".")
+        if parent in decomposed:
+            theirs = next(t for t, o in FACTORS if o == f".{leaf}")
+            value = _released_shape(value, leaf)
+            key = parent + theirs
+        name = _swap_prefix(key, pairs)
+        if name is None:
+            strangers.append(key)
+        else:
+            renamed[name] = value
+    if strangers:
+        raise FssError(f"{len(strangers)} keys have no name in the release: {strangers[:_SHOWN]}")
+    return _with_copies(renamed, keymap.repeated)
+
+
+def mismatches(given: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]]) -> list[str]:
+    """Compare names and shapes.
+
+    Args:
+        given: name -> tensor.
+        expected: name -> shape.
+
+    Returns:
+        A line for each kind of mismatch, naming the keys; empty if everything fits.
+    """
+    shapes = {k: tuple(v.shape) for k, v in given.items()}
+    kinds = {
+        "unknown": [k for k in given if k not in expected],
+        "missing": [k for k in expected if k not in given],
+        "other shape": [
+            f"{k} {list(shapes[k])} instead of {list(expected[k])}"
+            for k in expected
+            if k in shapes and shapes[k] != tuple(expected[k])
+        ],
+    }
+    return [f"{kind} ({len(found)}): {_listed(found)}" for kind, found in kinds.items() if found]
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f", and {more} more" if more > 0 else "")
+
+
+def _swap_prefix(key: str, pairs: Pairs) -> str | None:
+    for old, new in pairs:
+        if key.startswith(old):
+            return new + key.removeprefix(old)
+    return None
+
+
+def _with_copies(state: dict[str, Tensor], copies: Pairs) -> dict[str, Tensor]:
+    """Add every tensor's second name; (copy, original) are prefixes."""
+    for copy, original in copies:
+        state |= {copy + k.removeprefix(original): v for k, v in state.items() if k.startswith(original)}
+    return state
+
+
+def _without_copies(state: Mapping[str, Tensor], copies: Pairs) -> Mapping[str, Tensor]:
+    """Leave second names out, after making sure that they hold what the first names hold."""
+    dropped = set()
+    for key, value in state.items():
+        original = _swap_prefix(key, copies)
+        if original is None:
+            continue
+        if original not in state:
+            raise FssError(f"{key} is a copy of {original}, which is missing")
+        if not value.is_meta and not torch.equal(value, state[original]):
+            raise FssError(f"{key} and {original} must hold the same values, and do not")
+        dropped.add(key)
+    return {k: v for k, v in state.items() if k not in dropped}
+
+
+def _flat_factor(value: Tensor, factor: str) -> Tensor:
+    if factor == ".S":
+        return value.reshape(-1)
+    return value.flatten(1) if factor == ".U" else value
+
+
+def _released_shape(value: Tensor, factor: str) -> Tensor:
+    if factor == "S":
+        return value.reshape(1, -1, 1, 1)
+    return value[..., None, None] if factor == "U" else value

@@ -1,0 +1,40 @@
+"""Errors of users as one paragraph and exit status 2."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from fss.config.error_texts import explained
+
+
+def friendly(program: Callable[..., Any]) -> Callable[..., Any]:
+    """Show a user's error as one paragraph and exit with status 2; defects keep their traceback.
+
+    Covers :class:`FssError`, Hydra's own complaints about unknown options and values, and files that the system does
+    not let be written.
+
+    Args:
+        program: a command's function.
+
+    Returns:
+        The wrapped function.
+    """
+
+    @wraps(program)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return program(*args, **kwargs)
+        except KeyboardInterrupt:
+            sys.stderr.write("\nInterrupted.\n")
+            sys.exit(130)
+        except Exception as error:
+            text = explained(error)
+            if text is None:
+                raise
+            sys.stderr.write(f"\nError: {text.strip()}\n")
+            sys.exit(2)
+
+    return wrapped

@@ -1,0 +1,93 @@
+"""What determines a run's numbers, as a hash and as a name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+# Keys that do not determine a run's numbers: names, paths, loggers, hardware and display.
+_FREE = (
+    "hydra",
+    "group",
+    "overwrite",
+    "resume",
+    "checkpoint_minutes",
+    "pictures",
+    "workers",
+    "test_batch_size",
+    "test_cache_mb",
+    "logger",
+    "recording",
+    "data.root",
+    "data.cache_mb",
+    "data.source",
+    "data.base",  # the chosen values stand in data, too
+    "method.base_learner.checkpoint",  # its identity stands beside it
+    "method.base_learner.train_if_missing",
+    "method.base_learner.overrides",
+    "method.base_learner.built",
+    "finetune.memory",
+    "trainer._target_",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "trainer.enable_progress_bar",
+    "trainer.log_every_n_steps",
+)
+
+
+def determining(config: dict[str, Any]) -> dict[str, Any]:
+    """Keep of a resolved configuration what determines a run's numbers.
+
+    Args:
+        config: resolved, plain values.
+
+    Returns:
+        A copy without paths, loggers, hardware and display.
+    """
+    kept: dict[str, Any] = json.loads(json.dumps(config, default=str))
+    for dotted in _FREE:
+        *parents, leaf = dotted.split(".")
+        node: Any = kept
+        for parent in parents:
+            node = node.get(parent, {}) if isinstance(node, dict) else {}
+        if isinstance(node, dict):
+            node.pop(leaf, None)
+    source = config.get("data", {}).get("source") or {}
+    kept.setdefault("data", {})["reader"] = {k: v for k, v in source.items() if k not in ("root", "progress")}
+    return kept
+
+
+def identity(config: dict[str, Any]) -> str:
+    """Hash what determines a run's numbers.
+
+    Args:
+        config: resolved, plain values.
+
+    Returns:
+        64 hexadecimal digits, equal for runs that must give equal numbers on the same code.
+    """
+    text = json.dumps(determining(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def slug(config: dict[str, Any]) -> str:
+    """Name a run: readable parts, then six digits of its identity.
+
+    Args:
+        config: resolved, plain values.
+
+    Returns:
+        A name without characters that need quoting.
+    """
+    parts = [
+        config["method"]["name"],
+        config["backbone"]["name"],
+        config["finetune"]["name"],
+        f"{config['data']['name']}{config['fold']}",
+        f"{config['shot']}shot",
+        f"s{config['seed']}",
+    ]
+    return "-".join([*parts, identity(config)[:6]])

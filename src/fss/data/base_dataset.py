@@ -1,0 +1,129 @@
+"""Ordinary batches for the base learner: pictures with labels of all base classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from fss.data.base_labels import BaseLabels
+from fss.data.episode_dataset import read_pair
+from fss.data.episodes.stateless import RandomStream, augment_seed
+from fss.data.sources.base import SegmentationSource
+from fss.data.sources.shared_ids import Names
+from fss.data.transforms import JointTransform
+from fss.types import Split
+
+_ORDER = 3  # purpose of the random stream, see fss.data.episodes.stateless
+
+
+@dataclass
+class LabelledPicture:
+    """One picture before collation.
+
+    Attributes:
+        image: normalised RGB, (3, H, W).
+        label: (H, W), uint8.
+        index: position in the epoch.
+    """
+
+    image: Tensor
+    label: Tensor
+    index: int
+
+
+@dataclass
+class LabelledPictures:
+    """A batch of B pictures.
+
+    Attributes:
+        images: normalised RGB, (B, 3, H, W), float32.
+        labels: 0 background and novel classes, 1.. base classes, 255 ignored, (B, H, W), uint8.
+        index: positions in the epoch, (B,), int64.
+    """
+
+    images: Tensor
+    labels: Tensor
+    index: Tensor
+
+    def __len__(self) -> int:
+        """Return the number of pictures B."""
+        return int(self.images.shape[0])
+
+    def pin_memory(self) -> LabelledPictures:
+        """Return a copy in page-locked memory (called by the data loader)."""
+        return LabelledPictures(self.images.pin_memory(), self.labels.pin_memory(), self.index.pin_memory())
+
+
+class BasePictures(Dataset[LabelledPicture]):
+    """Pictures of one list, none left out, addressed by (epoch, i): a pure function of both and the seed.
+
+    Training goes through a permutation per epoch. The crop is redrawn while it holds too little of the first base
+    class: the releases' rule looks for label 1, whatever that stands for.
+
+    Args:
+        source: pictures and masks.
+        ids: pictures in list order.
+        labels: which classes count.
+        transform: pipeline.
+        seed: of order and augmentation.
+        split: ``train`` permutes; other splits keep the order.
+    """
+
+    def __init__(
+        self,
+        source: SegmentationSource,
+        ids: Sequence[str],
+        labels: BaseLabels,
+        transform: JointTransform,
+        seed: int,
+        split: Split,
+    ) -> None:
+        self.source, self.ids, self.labels, self.transform = source, Names.of(ids), labels, transform
+        self.seed, self.split = seed, split
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return len(self.ids)
+
+    def __getitem__(self, key: tuple[int, int] | int) -> LabelledPicture:
+        """Return one picture.
+
+        Args:
+            key: (epoch, i), or i alone for epoch 0.
+
+        Raises:
+            DataError: if the picture or its mask is missing or damaged, or their sizes differ.
+        """
+        epoch, i = (0, key) if isinstance(key, int) else key
+        row = int(_order(len(self.ids), self.seed, epoch)[i]) if self.split == "train" else i
+        image, mask = read_pair(self.source, self.ids[row])
+        pixels, label = self.transform(image, self.labels(mask), augment_seed(self.seed, epoch, self.split, i, 0))
+        return LabelledPicture(pixels, label, i)
+
+
+def collate_pictures(items: list[LabelledPicture]) -> LabelledPictures:
+    """Stack B pictures.
+
+    Args:
+        items: the pictures.
+
+    Returns:
+        The batch.
+    """
+    return LabelledPictures(
+        torch.stack([p.image for p in items]),
+        torch.stack([p.label for p in items]),
+        torch.tensor([p.index for p in items]),
+    )
+
+
+@lru_cache(maxsize=4)
+def _order(n: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    return RandomStream(_ORDER, seed, epoch).permutation(n)

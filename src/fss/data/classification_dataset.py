@@ -1,0 +1,76 @@
+"""Single objects with a class label: the pictures on which the demo's small backbone is pre-trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import default_loader
+from torchvision.transforms import v2
+
+from fss.errors import DataError
+
+# The backbone sees the normalisation it will meet in segmentation.
+_NORMALISE = v2.Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
+def classification_loader(
+    root: Path, split: Literal["train", "val"], batch_size: int, workers: int, seed: int
+) -> tuple[DataLoader[tuple[Tensor, Tensor]], list[str]]:
+    """Load a folder of classes.
+
+    Args:
+        root: holds ``train/NAME/*.jpg`` and ``val/NAME/*.jpg``.
+        split: which of them; training pictures are cropped and flipped at random.
+        batch_size: pictures per step.
+        workers: loader processes.
+        seed: order of the training pictures.
+
+    Returns:
+        The loader of (pictures (N, 3, H, W), labels (N)), and the class names.
+
+    Raises:
+        DataError: if the folder is missing or holds no pictures, or fewer than a batch. Iterating raises it for a
+            damaged picture.
+    """
+    size = 64
+    augment = [v2.RandomResizedCrop(size, scale=(0.5, 1.0), antialias=True), v2.RandomHorizontalFlip()]
+    steps = [
+        v2.ToImage(),
+        *(augment if split == "train" else [v2.Resize((size, size), antialias=True)]),
+        v2.ToDtype(torch.float32, scale=True),
+        _NORMALISE,
+    ]
+    try:
+        pictures = ImageFolder(root / split, transform=v2.Compose(steps), loader=_read)
+    except (FileNotFoundError, OSError) as error:
+        raise DataError(
+            f"There are no classes of pictures in {root / split}. The drawn data set brings them: "
+            f"fss data shapes --root {root.parent}"
+        ) from error
+    if split == "train" and len(pictures) < batch_size:
+        raise DataError(
+            f"batch_size={batch_size} is larger than the {len(pictures)} pictures in {root / split}: give at most "
+            f"--batch-size {len(pictures)}, or draw more with: fss data shapes --root DIR --pretrain-per-class N"
+        )
+    loader = DataLoader(
+        pictures,
+        batch_size,
+        shuffle=split == "train",
+        num_workers=workers,
+        drop_last=split == "train",
+        persistent_workers=workers > 0,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    return loader, list(pictures.classes)
+
+
+def _read(path: str) -> Any:
+    try:
+        return default_loader(path)
+    except (OSError, SyntaxError) as error:  # Pillow raises both for damaged files
+        raise DataError(f"The picture {path} is damaged or no picture ({error}). Draw or copy it again.") from error

@@ -1,0 +1,214 @@
+"""The data set of episodes: joins draws, pictures and transforms, and collates into ``fss.types.Episode``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from fss.data.base_labels import BaseLabels
+from fss.data.episodes.stateless import Draw, DrawSource, augment_seed
+from fss.data.sources.base import SegmentationSource
+from fss.data.sources.masks import UInt8
+from fss.data.transforms import JointTransform
+from fss.errors import DataError
+from fss.types import IGNORE, Episode, Split
+
+
+@dataclass
+class EpisodeItem:
+    """One episode before collation.
+
+    Attributes:
+        query: normalised picture, (3, H, W).
+        query_label: (H, W), uint8.
+        support_images: (K, 3, H, W), last sampled first.
+        support_labels: (K, H, W), uint8, in the same order.
+        draw: class and picture ids.
+        class_index: position of the class in the ascending list of the split.
+        index: number i of the episode.
+        full_label: query label at original size, uint8; None in training.
+        base: all base classes of the query, if asked for.
+    """
+
+    query: Tensor
+    query_label: Tensor
+    support_images: Tensor
+    support_labels: Tensor
+    draw: Draw
+    class_index: int
+    index: int
+    full_label: Tensor | None
+    base: BaseItem | None = None
+
+
+@dataclass
+class BaseItem:
+    """All base classes of a query.
+
+    Attributes:
+        label: through the transform of the query, (H, W), uint8.
+        full_label: at original size, uint8; None in training.
+        index: position of the episode's class among the base classes; -1 for a novel one.
+    """
+
+    label: Tensor
+    full_label: Tensor | None
+    index: int
+
+
+class EpisodeDataset(Dataset[EpisodeItem]):
+    """Episodes addressed by (epoch, i), as :class:`fss.data.epoch_sampler.EpisodeIndexSampler` hands them out.
+
+    Args:
+        source: pictures and masks.
+        draws: which pictures make episode i.
+        transform: pipeline of query and supports.
+        seed: seed of the random transforms.
+        split: stream of the random transforms.
+        class_ids: ascending classes of the split, which number ``class_index``.
+        base_labels: gives all base classes of the query too; None for methods that do not ask.
+
+    Raises:
+        DataError: if an episode has a class that is not in ``class_ids``.
+    """
+
+    def __init__(
+        self,
+        source: SegmentationSource,
+        draws: DrawSource,
+        transform: JointTransform,
+        seed: int,
+        split: Split,
+        class_ids: Sequence[int],
+        base_labels: BaseLabels | None = None,
+    ) -> None:
+        strangers = set(draws.class_ids) - set(class_ids)
+        if strangers:
+            raise DataError(f"The episodes hold classes {sorted(strangers)}; allowed here are {sorted(class_ids)}.")
+        self.source, self.draws, self.transform = source, draws, transform
+        self.seed, self.split = seed, split
+        self.class_index = {c: k for k, c in enumerate(sorted(class_ids))}
+        self.base_labels = base_labels
+
+    def __len__(self) -> int:
+        """Return the number of episodes per epoch."""
+        return len(self.draws)
+
+    def __getitem__(self, key: tuple[int, int] | int) -> EpisodeItem:
+        """Return one episode.
+
+        Args:
+            key: (epoch, i), or i alone for epoch 0, as Lightning's ``overfit_batches`` asks.
+
+        Raises:
+            DataError: if a picture or mask is missing or damaged, or their sizes differ.
+        """
+        epoch, i = (0, key) if isinstance(key, int) else key
+        draw = self.draws.draw(epoch, i)
+        seeds = [augment_seed(self.seed, epoch, self.split, i, slot) for slot in range(1 + len(draw.supports))]
+        image, mask = read_pair(self.source, draw.query)
+        label, base = binary_label(mask, draw.class_id), None
+        if self.base_labels is None:
+            query, query_label = self.transform(image, label, seeds[0])
+        else:
+            full = self.base_labels(mask)
+            query, query_label, small = self.transform.with_more(image, label, full, seeds[0])
+            kept = None if self.split == "train" else torch.from_numpy(full)
+            base = BaseItem(small, kept, self.base_labels.index(draw.class_id))
+        supports = [self._support(*pair, draw.class_id) for pair in zip(draw.supports, seeds[1:], strict=True)]
+        supports.reverse()  # last sampled first
+        return EpisodeItem(
+            query=query,
+            query_label=query_label,
+            support_images=_stacked([image for image, _ in supports]),
+            support_labels=_stacked([label for _, label in supports]),
+            draw=draw,
+            class_index=self.class_index[draw.class_id],
+            index=i,
+            full_label=None if self.split == "train" else torch.from_numpy(label),
+            base=base,
+        )
+
+    def _support(self, image_id: str, seed: int, class_id: int) -> tuple[Tensor, Tensor]:
+        image, mask = read_pair(self.source, image_id)
+        return self.transform(image, binary_label(mask, class_id), seed)
+
+
+def read_pair(source: SegmentationSource, image_id: str) -> tuple[UInt8, UInt8]:
+    """Read a picture and its mask.
+
+    Args:
+        source: the data set.
+        image_id: picture id.
+
+    Returns:
+        RGB (H, W, 3) and class indices (H, W), uint8.
+
+    Raises:
+        DataError: if one is missing or damaged, or their sizes differ.
+    """
+    image, mask = source.image(image_id), source.mask(image_id)
+    if image.shape[:2] != mask.shape:
+        raise DataError(
+            f"The picture {source.image_path(image_id)} has {image.shape[0]} x {image.shape[1]} pixels, its mask "
+            f"{source.mask_path(image_id)} has {mask.shape[0]} x {mask.shape[1]}. They must be equal: unpack or "
+            "prepare the data set again."
+        )
+    return image, mask
+
+
+def binary_label(mask: UInt8, class_id: int) -> UInt8:
+    """Return 1 on a class, 255 where the mask is ignored, 0 elsewhere.
+
+    Args:
+        mask: class indices, (H, W).
+        class_id: the class.
+
+    Returns:
+        label: (H, W), uint8.
+    """
+    label: UInt8 = (mask == class_id).astype(np.uint8)
+    label[mask == IGNORE] = IGNORE
+    return label
+
+
+def collate(items: list[EpisodeItem]) -> Episode:
+    """Stack B episodes of equal shot.
+
+    Args:
+        items: the episodes.
+
+    Returns:
+        The batch; see :class:`fss.types.Episode` for the shapes.
+    """
+    bases = [e.base for e in items if e.base is not None]
+    extras = {}
+    if bases:
+        extras = {
+            "base_label": _stacked([b.label for b in bases]),
+            "base_index": torch.tensor([b.index for b in bases]),
+        }
+    return Episode(
+        query=_stacked([e.query for e in items]),
+        query_label=_stacked([e.query_label for e in items]),
+        support_images=_stacked([e.support_images for e in items]),
+        support_labels=_stacked([e.support_labels for e in items]),
+        class_id=torch.tensor([e.draw.class_id for e in items]),
+        class_index=torch.tensor([e.class_index for e in items]),
+        index=torch.tensor([e.index for e in items]),
+        query_ids=[e.draw.query for e in items],
+        support_ids=[list(e.draw.supports) for e in items],
+        full_labels=[e.full_label for e in items if e.full_label is not None],
+        full_base_labels=[b.full_label for b in bases if b.full_label is not None],
+        extras=extras,
+    )
+
+
+def _stacked(tensors: list[Tensor]) -> Tensor:
+    """Stack tensors; a single one is not copied, pictures are large."""
+    return tensors[0][None] if len(tensors) == 1 else torch.stack(tensors)

@@ -1,0 +1,180 @@
+"""Episode lists on disk: export, replay, and the hash that goes into every result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fss.data.episodes.stateless import Draw, DrawSource
+from fss.data.sources.base import SegmentationSource
+from fss.data.sources.derived_files import write_atomic
+from fss.data.sources.folds import FoldClasses
+from fss.errors import DataError
+
+if TYPE_CHECKING:
+    from fss.types import Split
+
+
+@dataclass(frozen=True)
+class EpisodeList:
+    """A fixed list of episodes and where it came from.
+
+    Attributes:
+        data: name of the data set.
+        fold: 0..3.
+        shot: supports per episode.
+        split: stream the list was drawn from.
+        seed: seed of the stream.
+        sampler: which rule drew it.
+        episodes: the draws.
+    """
+
+    data: str
+    fold: int
+    shot: int
+    split: Split
+    seed: int
+    sampler: str
+    episodes: tuple[Draw, ...]
+
+    @property
+    def class_ids(self) -> tuple[int, ...]:
+        """Ids of all classes that occur, ascending."""
+        return tuple(sorted({e.class_id for e in self.episodes}))
+
+    def __len__(self) -> int:
+        """Return the number of episodes."""
+        return len(self.episodes)
+
+    def draw(self, epoch: int, i: int) -> Draw:
+        """Return episode ``i``.
+
+        Args:
+            epoch: ignored, a list is the same in every epoch.
+            i: number of the episode.
+        """
+        return self.episodes[i]
+
+    def head(self, count: int) -> EpisodeList:
+        """Return the list of the first episodes.
+
+        Args:
+            count: how many.
+        """
+        return replace(self, episodes=self.episodes[:count])
+
+    def save(self, path: Path) -> None:
+        """Write the list as JSON.
+
+        Args:
+            path: file to write.
+
+        Raises:
+            DataError: if it cannot be written.
+        """
+        head = {k: getattr(self, k) for k in ("data", "fold", "shot", "split", "seed", "sampler")}
+        rows = [{"class": e.class_id, "query": e.query, "supports": list(e.supports)} for e in self.episodes]
+        write_atomic(path, json.dumps({**head, "hash": episodes_hash(self.episodes), "episodes": rows}) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> EpisodeList:
+        """Read a list written by :meth:`save`.
+
+        Args:
+            path: JSON file.
+
+        Raises:
+            DataError: if the file is missing, damaged, or not such a list.
+        """
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise _not_a_list(path, str(getattr(error, "strerror", None) or error)) from error
+        try:
+            episodes = tuple(_read_draw(row, int(raw["shot"])) for row in raw["episodes"])
+            loaded = cls(
+                data=str(raw["data"]),
+                fold=int(raw["fold"]),
+                shot=int(raw["shot"]),
+                split=raw.get("split", "test"),
+                seed=int(raw["seed"]),
+                sampler=str(raw.get("sampler", "unknown")),
+                episodes=episodes,
+            )
+        except KeyError as error:
+            raise _not_a_list(path, f"it lacks {error}") from error
+        except (TypeError, ValueError, AttributeError) as error:
+            raise _not_a_list(path, f"{type(error).__name__}: {error}") from error
+        if not episodes:
+            raise _not_a_list(path, "it holds no episode")
+        if raw.get("hash") not in (None, episodes_hash(episodes)):
+            raise _not_a_list(path, "its episodes do not match its hash, so it was changed after export")
+        return loaded
+
+
+def record(draws: DrawSource, count: int | None = None) -> tuple[Draw, ...]:
+    """Return the first episodes of a stream.
+
+    Args:
+        draws: the stream.
+        count: how many; None: all of one epoch.
+    """
+    return tuple(draws.draw(0, i) for i in range(len(draws) if count is None else count))
+
+
+def checked_replay(path: Path, source: SegmentationSource, classes: FoldClasses, shot: int) -> EpisodeList:
+    """Read a list to test on and check that it belongs to this test.
+
+    Args:
+        path: JSON file.
+        source: the data set.
+        classes: classes of the fold.
+        shot: supports per test episode.
+
+    Raises:
+        DataError: if data set, fold, shot, classes or pictures do not fit.
+    """
+    loaded = EpisodeList.load(path)
+    for what, theirs, ours in (
+        ("data set", loaded.data, source.name),
+        ("fold", loaded.fold, classes.fold),
+        ("shot", loaded.shot, shot),
+    ):
+        if theirs != ours:
+            raise _not_a_list(path, f"it is for {what} {theirs}, this run has {what} {ours}")
+    strangers = set(loaded.class_ids) - set(classes.novel)
+    if strangers:
+        raise _not_a_list(path, f"it holds classes {sorted(strangers)}, novel here are {list(classes.novel)}")
+    known = set(source.ids("val"))
+    unknown = sorted({i for e in loaded.episodes for i in (e.query, *e.supports)} - known)
+    if unknown:
+        raise _not_a_list(path, f"{len(unknown)} pictures are not in the validation list, first {unknown[0]}")
+    return loaded
+
+
+def episodes_hash(episodes: Sequence[Draw]) -> str:
+    """Return the SHA-256 of what decides an episode list: class, query and supports in order.
+
+    Args:
+        episodes: the draws.
+    """
+    canonical = [[e.class_id, e.query, list(e.supports)] for e in episodes]
+    return hashlib.sha256(json.dumps(canonical, separators=(",", ":")).encode()).hexdigest()
+
+
+def _read_draw(row: Any, shot: int) -> Draw:
+    draw = Draw(int(row["class"]), str(row["query"]), tuple(str(s) for s in row["supports"]))
+    if len(draw.supports) != shot:
+        raise ValueError(f"an episode has {len(draw.supports)} supports, the list says shot {shot}")
+    return draw
+
+
+def _not_a_list(path: Path, why: str) -> DataError:
+    return DataError(
+        f"Cannot use {path} as episode list: {why}. Write one with: fss data episodes DATA --fold F --shot K "
+        "--split test --out FILE."
+    )

@@ -1,0 +1,117 @@
+"""The episodes that the released code validates and tests on, draw by draw (protocol A.3 and D.1). Loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from random import Random
+
+import numpy as np
+
+from fss.data.episodes.index import ClassIndex
+from fss.data.episodes.options import check_least
+from fss.data.episodes.stateless import Draw, check_enough
+from fss.errors import DataError
+
+WORKERS = 8
+"""Loader processes of every released configuration; the episodes depend on their number."""
+
+BAM_TEST_SEEDS = (510, 365, 382, 322, 988)
+"""Seeds of BAM's test.py and test_GFSS.py: ``numpy.random.RandomState(123).randint(0, 1000, 5)``."""
+
+
+def base_seeds(seed: int) -> Iterator[int]:
+    """Yield what torch's loader draws when it starts a pass: the seed of its first worker.
+
+    It is ``torch.empty((), dtype=torch.int64).random_()`` after ``torch.manual_seed(seed)``: two outputs of the
+    Mersenne Twister, high word first, without the sign bit.
+
+    Args:
+        seed: seed of the generator, >= 0; torch keeps its lower 32 bits.
+
+    Yields:
+        One seed per pass over the list.
+    """
+    bits = np.random.MT19937()
+    bits._legacy_seeding(seed & 0xFFFFFFFF)  # the plain initialisation that torch has too; the public one hashes
+    while True:
+        high, low = (int(word) for word in bits.random_raw(2))
+        yield (high << 32 | low) & (1 << 63) - 1
+
+
+class ReleaseEpisodes:
+    """Validation and test episodes as the releases of SVF and BAM draw them; there are no such training episodes.
+
+    Queries follow the list, again and again. Item i of a pass belongs to worker i mod 8, whose ``random`` starts at
+    the base seed of the pass plus its number, and which draws class and supports one after the other. All episodes
+    are drawn at once, so the real number of loader processes, batch size and devices do not matter. Unlike stateless
+    episodes, those of fewer shots are not the first supports of those with more.
+
+    Attributes:
+        sampler: name of the rule.
+        class_ids: ids of the classes drawn, ascending.
+        episodes: the draws.
+    """
+
+    sampler = "release"
+
+    def __init__(self, index: ClassIndex, shot: int, seed: int, length: int) -> None:
+        """Draw the episodes.
+
+        Args:
+            index: queries and class lists.
+            shot: supports per episode.
+            seed: seed of the stream, >= 0; 321 in the validations of the releases.
+            length: number of episodes.
+
+        Raises:
+            DataError: if shot or length is below 1, the seed is negative, there is no query picture, or a class
+                has too few pictures for the shot.
+        """
+        check_least("shot", shot, 1)
+        check_least("seed", seed, 0)
+        check_least("test_episodes", length, 1)
+        if not index.images:
+            raise DataError(
+                "No picture of the validation list holds a large enough class. Check the list, or lower data.min_area."
+            )
+        self.class_ids = index.class_ids
+        self.episodes = tuple(_draws(index, shot, seed, length))
+
+    def __len__(self) -> int:
+        """Return the number of episodes."""
+        return len(self.episodes)
+
+    def draw(self, epoch: int, i: int) -> Draw:
+        """Return episode ``i``.
+
+        Args:
+            epoch: ignored, the release seeds every validation alike.
+            i: number of the episode, 0..len-1.
+        """
+        return self.episodes[i]
+
+
+def _draws(index: ClassIndex, shot: int, seed: int, length: int) -> Iterator[Draw]:
+    starts = base_seeds(seed)
+    workers: list[Random] = []
+    for i in range(length):
+        row = i % len(index.images)
+        if row == 0:
+            start = next(starts)
+            workers = [Random(start + w) for w in range(WORKERS)]
+        yield _draw(workers[row % WORKERS], index, row, shot)
+
+
+def _draw(random: Random, index: ClassIndex, row: int, shot: int) -> Draw:
+    candidates = np.flatnonzero(index.present[row])
+    class_id = index.class_ids[int(candidates[random.randint(1, len(candidates)) - 1])]
+    query, pictures = index.images[row], index.per_class[class_id]
+    check_enough(pictures, query, shot)
+    supports: list[str] = []
+    for _ in range(shot):
+        random.randint(1, len(pictures))  # the release draws one support that it never looks at
+        picture = query
+        while picture == query or picture in supports:
+            picture = pictures[random.randint(1, len(pictures)) - 1]
+        supports.append(picture)
+    return Draw(class_id, query, tuple(supports))

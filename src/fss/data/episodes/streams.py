@@ -1,0 +1,181 @@
+"""From a data set and a fold to its three streams of episodes; shared by the data module and the command line."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fss.data.episodes.areas import area_table
+from fss.data.episodes.generalised import GeneralisedEpisodes
+from fss.data.episodes.index import ClassIndex, class_index, without_small_classes
+from fss.data.episodes.lists import EpisodeList, checked_replay
+from fss.data.episodes.options import EpisodeOptions, IndexOptions, check_least
+from fss.data.episodes.release import ReleaseEpisodes
+from fss.data.episodes.stateless import DrawSource, StatelessEpisodes
+from fss.data.sources.base import ListSplit, SegmentationSource
+from fss.data.sources.folds import name_classes
+
+if TYPE_CHECKING:
+    from fss.types import Split
+
+
+class EpisodeStreams:
+    """Classes, indices and episodes of one fold. Reads masks, or the cached table, only when asked.
+
+    Args:
+        source: the data set.
+        fold: 0..3.
+        shot: supports per training episode.
+        seed: seed of the training episodes.
+        index: which pictures take part.
+        episodes: validation and test episodes.
+        progress: show bars while masks are read.
+
+    Raises:
+        DataError: if fold, shot or seed is not allowed.
+    """
+
+    def __init__(
+        self,
+        source: SegmentationSource,
+        fold: int,
+        shot: int = 1,
+        seed: int = 321,
+        index: IndexOptions | None = None,
+        episodes: EpisodeOptions | None = None,
+        progress: bool = True,
+    ) -> None:
+        check_least("shot", shot, 1)
+        check_least("seed", seed, 0)
+        self.source, self.shot, self.seed, self.progress = source, shot, seed, progress
+        self.classes = source.fold(fold)
+        self.options = index or IndexOptions()
+        self.episodes = episodes or EpisodeOptions()
+
+    @cached_property
+    def train_index(self) -> ClassIndex:
+        """Base classes on the training list."""
+        forbidden = self.classes.novel if self.options.novel_images == "drop" else ()
+        return self.index("train", self.classes.base, forbidden, self.shot)
+
+    @cached_property
+    def base_val_index(self) -> ClassIndex:
+        """Base classes on the validation list, without pictures that hold novel pixels."""
+        return self.index("val", self.classes.base, self.classes.novel, self.shot)
+
+    @cached_property
+    def test_index(self) -> ClassIndex:
+        """Novel classes on the validation list, never filtered."""
+        return self.index("val", self.classes.novel, (), self.test_shot)
+
+    @property
+    def test_shot(self) -> int:
+        """Supports per test episode."""
+        return self.shot if self.episodes.test_shot is None else self.episodes.test_shot
+
+    @cached_property
+    def train(self) -> DrawSource:
+        """Training episodes."""
+        return StatelessEpisodes(self.train_index, self.shot, self.seed, "train")
+
+    @cached_property
+    def val(self) -> DrawSource:
+        """Validation episodes."""
+        options = self.episodes
+        count = options.test_episodes if options.val_episodes is None else options.val_episodes
+        if options.selection == "base":
+            return StatelessEpisodes(self.base_val_index, self.shot, self.episodes.test_seed, "val", count)
+        if self.test_shot != self.shot:
+            index = self.index("val", self.classes.novel, (), self.shot)
+            return self._novel(index, self.shot, count)
+        if options.val_episodes is None:
+            return self.test
+        if self.replayed is not None:
+            return self.replayed.head(count)
+        return self._novel(self.test_index, self.shot, count)
+
+    @cached_property
+    def test(self) -> DrawSource:
+        """Test episodes."""
+        if self.episodes.task == "generalised":
+            self.source.check("val", pictures=False)
+            self.source.prepare("val")
+            table = area_table(self.source, "val", self.progress)
+            options = self.episodes
+            return GeneralisedEpisodes(table, self.classes, self.test_shot, options.test_seed, options.test_episodes)
+        if self.replayed is not None:
+            return self.replayed
+        return self._novel(self.test_index, self.test_shot, self.episodes.test_episodes)
+
+    @cached_property
+    def replayed(self) -> EpisodeList | None:
+        """The list to replay, if one was given.
+
+        Raises:
+            DataError: if the list does not fit data set, fold or shot.
+        """
+        if self.episodes.replay is None:
+            return None
+        path = Path(self.episodes.replay).expanduser()
+        self.source.check("val", pictures=False)
+        self.source.prepare("val")
+        return checked_replay(path, self.source, self.classes, self.test_shot)
+
+    def named(self, split: Split) -> dict[int, str]:
+        """Return the classes episodes of a split are drawn for, id -> name, ascending.
+
+        Args:
+            split: ``train``, ``val`` or ``test``. With ``small_classes=drop`` the masks are read to know.
+        """
+        base = split == "train" or (split == "val" and self.episodes.selection == "base")
+        ids = self.classes.base if base else self.classes.novel
+        if self.options.small_classes == "drop":
+            ids = self._kept(split, base)
+        return name_classes(ids, self.source.class_names)
+
+    def index(self, split: ListSplit, relevant: tuple[int, ...], forbidden: tuple[int, ...], shot: int) -> ClassIndex:
+        """Return the index of a list.
+
+        Args:
+            split: which list.
+            relevant: classes to draw episodes for.
+            forbidden: classes whose presence removes a picture.
+            shot: supports that must be available.
+
+        Raises:
+            DataError: if the data set is missing, damaged or too small.
+        """
+        index = self.raw_index(split, relevant, forbidden)
+        return without_small_classes(index, shot, self.options.small_classes, self.source.class_names)
+
+    def raw_index(self, split: ListSplit, relevant: tuple[int, ...], forbidden: tuple[int, ...]) -> ClassIndex:
+        """Return the index of a list, classes with few pictures included.
+
+        Args:
+            split: which list.
+            relevant: classes to draw episodes for.
+            forbidden: classes whose presence removes a picture.
+
+        Raises:
+            DataError: if the data set is missing or damaged.
+        """
+        self.source.check(split, pictures=False)
+        self.source.prepare(split)
+        table = area_table(self.source, split, self.progress)
+        return class_index(table, relevant, forbidden, self.options.min_area)
+
+    def _novel(self, index: ClassIndex, shot: int, count: int) -> DrawSource:
+        """Draw test episodes, or validation episodes that are tests too, by the rule asked for."""
+        seed = self.episodes.test_seed
+        if self.episodes.sampler == "release":
+            return ReleaseEpisodes(index, shot, seed, count)
+        return StatelessEpisodes(index, shot, seed, "test", count)
+
+    def _kept(self, split: Split, base: bool) -> tuple[int, ...]:
+        if split == "train":
+            return self.train_index.class_ids
+        if base:
+            return self.base_val_index.class_ids
+        stream = self.test if split == "test" else self.val
+        return self.classes.novel if isinstance(stream, EpisodeList) else stream.class_ids

@@ -1,0 +1,129 @@
+"""From members of official archives to the files of a data set, one file per job, in several processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TypeVar
+
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+from fss.data.prepare.archive_members import Content, content_bytes, read_members
+from fss.data.prepare.archives import Place
+from fss.data.prepare.sbd_masks import BadMemberError, check_picture, check_size, sbd_mask, voc_mask
+from fss.data.sources.derived_files import write_atomic
+from fss.data.sources.process_pool import processes, spread
+
+_PICTURE_BYTES = 1 << 25
+_MASK_BYTES = 1 << 24
+
+Outcome = TypeVar("Outcome")
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast and how loudly files are converted: processes (None: one per core), and whether bars are shown."""
+
+    workers: int | None = None
+    progress: bool = True
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One file: where it came from, where it goes, and for a mask the photograph that it belongs to."""
+
+    place: Place
+    name: str
+    content: Content
+    target: Path
+    picture: Path | None = None
+
+
+def store_pictures(place: Place, targets: Mapping[str, Path], pace: Pace) -> list[str]:
+    """Copy photographs out of an archive; those already there are kept.
+
+    Args:
+        place: the archive or unpacked folder.
+        targets: member -> file.
+        pace: processes and bars.
+
+    Returns:
+        Members whose JPEG ends early although the archive is the official one.
+
+    Raises:
+        DataError: if the archive is damaged, lacks one, or the disk is full.
+    """
+    todo = {name: target for name, target in targets.items() if not target.is_file()}
+    jobs = (_Job(place, n, c, todo[n]) for n, c in read_members(place, todo, _PICTURE_BYTES))
+    done = _run(_store_picture, jobs, f"Pictures from {place.archive.name}", len(todo), pace)
+    return [name for name in done if name is not None]
+
+
+def store_masks(place: Place, targets: Mapping[str, Path], pictures: Mapping[str, Path], pace: Pace) -> None:
+    """Write masks of VOC (.png) or SBD (.mat) as 8-bit grey PNGs of class indices; those already there are kept.
+
+    Args:
+        place: the archive or unpacked folder.
+        targets: member -> file.
+        pictures: member -> its photograph, whose size the mask must have.
+        pace: processes and bars.
+
+    Raises:
+        DataError: if the archive is damaged, lacks one, or the disk is full.
+    """
+    todo = {name: target for name, target in targets.items() if not target.is_file()}
+    jobs = (_Job(place, n, c, todo[n], pictures[n]) for n, c in read_members(place, todo, _MASK_BYTES))
+    for _ in _run(_store_mask, jobs, f"Masks from {place.archive.name}", len(todo), pace):
+        pass
+
+
+def _run(
+    function: Callable[[_Job], Outcome], jobs: Iterator[_Job], title: str, count: int, pace: Pace
+) -> Iterator[Outcome]:
+    done = spread(function, jobs, processes(pace.workers, count))
+    return iter(track(done, title, count, console=Console(stderr=True), disable=not (pace.progress and count)))
+
+
+def _store_picture(job: _Job) -> str | None:
+    data = content_bytes(job.content)
+    try:
+        _, whole = check_picture(data)
+    except BadMemberError as error:
+        raise job.place.damaged(f"{job.name}: {error}") from error
+    if not whole and not job.place.verified:
+        raise job.place.damaged(f"{job.name}: the JPEG ends early")
+    if not (isinstance(job.content, Path) and _linked(job.content, job.target)):
+        write_atomic(job.target, data)
+    return None if whole else job.name
+
+
+def _linked(source: Path, target: Path) -> bool:
+    """Give a file of an unpacked folder a second name, which needs no room; False where the system cannot."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.link(source.resolve(), target)
+    except OSError:
+        return False
+    return True
+
+
+def _store_mask(job: _Job) -> None:
+    assert job.picture is not None
+    data = content_bytes(job.content)
+    try:
+        indices = sbd_mask(data) if job.name.endswith(".mat") else voc_mask(data)
+        with Image.open(job.picture) as picture:
+            check_size(picture)
+            size = picture.size
+        if indices.shape != size[::-1]:
+            raise BadMemberError(f"it has {indices.shape[::-1]} pixels, its photograph {size}")
+    except (BadMemberError, OSError) as error:
+        raise job.place.damaged(f"{job.name}: {error}") from error
+    buffer = BytesIO()
+    Image.fromarray(indices).save(buffer, format="PNG")
+    write_atomic(job.target, buffer.getvalue())

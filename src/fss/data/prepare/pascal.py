@@ -1,0 +1,109 @@
+"""PASCAL-5i from the archives of VOC 2012 and SBD."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+from rich.console import Console
+
+from fss.data.prepare.archive_members import read_all
+from fss.data.prepare.archives import SBD, VOC, Place
+from fss.data.prepare.extraction import store_masks, store_pictures
+from fss.data.prepare.request import Request, begin, find_places, finish, locked, sweep
+from fss.data.sources.derived_files import write_atomic
+from fss.data.sources.manifest import Manifest, finished
+from fss.data.sources.pascal_lists import PascalLists, derive_lists, differences
+from fss.errors import DataError
+
+log = logging.getLogger(__name__)
+
+_LIST_BYTES = 1 << 22
+_SETS = ("ImageSets/Segmentation/train.txt", "ImageSets/Segmentation/val.txt", "ImageSets/Main/val.txt")
+_SBD_SETS = ("train.txt", "val.txt")
+_ID = re.compile(r"[A-Za-z0-9_]{1,64}")
+_PICTURES, _MASKS, _LISTS = "JPEGImages", "SegmentationClassAug", "ImageSets/FewShot"
+
+
+def prepare_pascal(request: Request) -> Manifest:
+    """Write the pictures, index masks and lists of PASCAL-5i.
+
+    VOC's own mask is taken for every picture of its segmentation task, SBD's for the rest.
+
+    Args:
+        request: root, archives and how strict to be.
+
+    Returns:
+        The manifest of the finished root.
+
+    Raises:
+        DataError: naming what is missing, damaged or different and the next command.
+    """
+    with locked(request.root):
+        known = finished(request.root, {"data": request.data})
+        if known is not None:
+            return known
+        voc, sbd = find_places(request, (VOC, SBD))
+        with Console(stderr=True, quiet=not request.pace.progress).status("Reading the image sets"):
+            lists = _lists(voc, sbd)
+        wrong = _compare(lists, request)
+        state = begin(request, (voc, sbd), not wrong, (_MASKS, _LISTS), {_PICTURES: voc})
+        _convert(request, lists, voc, sbd)
+        for split in ("train", "val"):
+            ids = getattr(lists, split)
+            write_atomic(request.root / _LISTS / f"{split}.txt", "".join(f"{i}\n" for i in ids))
+        count = len({*lists.train, *lists.val})
+        facts = {"counts": lists.counts(), "lists": lists.hashes(), "differences": wrong}
+        return finish(request.root, state, facts, {_PICTURES: count, _MASKS: count, _LISTS: 2})
+
+
+def _lists(voc: Place, sbd: Place) -> PascalLists:
+    """Read the image sets and derive the lists."""
+    own, added = read_all(voc, _SETS, _LIST_BYTES), read_all(sbd, _SBD_SETS, _LIST_BYTES)
+    train, val, main_val = (_ids(voc, name, own[name]) for name in _SETS)
+    extra = [i for name in _SBD_SETS for i in _ids(sbd, name, added[name])]
+    return derive_lists(train, val, main_val, extra)
+
+
+def _ids(place: Place, name: str, data: bytes) -> list[str]:
+    """Return the ids of an image set, the first word of every line."""
+    ids = [line.split()[0] for line in data.decode("ascii", "replace").splitlines() if line.strip()]
+    strange = next((i for i in ids if not _ID.fullmatch(i)), None)
+    if strange is not None or not ids or len(set(ids)) < len(ids):
+        why = "is empty or repeats an id" if strange is None else f"holds {strange[:80]!r}, which is no picture id"
+        raise place.damaged(f"{name} {why}")
+    return ids
+
+
+def _compare(lists: PascalLists, request: Request) -> list[str]:
+    """Compare the lists with the released ones; a difference is an error unless the user accepts other archives."""
+    wrong = differences(lists)
+    if wrong and not request.unverified:
+        raise DataError(
+            f"The image sets in {request.folder} do not give the released lists of PASCAL-5i ({'; '.join(wrong)}). "
+            f"They are not those of VOC 2012 and SBD: get the official archives with {request.command()} --download "
+            "after moving the present files away, or accept other lists with --unverified."
+        )
+    if wrong:
+        log.warning("these are not the released lists of PASCAL-5i: %s", "; ".join(wrong))
+    return wrong
+
+
+def _convert(request: Request, lists: PascalLists, voc: Place, sbd: Place) -> None:
+    """Write pictures first, as a mask must have the size of its picture, then masks."""
+    root = request.root
+    for folder in (_PICTURES, _MASKS, _LISTS):
+        sweep(root / folder)
+    ids = sorted({*lists.train, *lists.val})
+    pictures = {i: root / _PICTURES / f"{i}.jpg" for i in ids}
+    damaged = store_pictures(voc, {f"JPEGImages/{i}.jpg": path for i, path in pictures.items()}, request.pace)
+    own = {*lists.voc_train, *lists.val}
+    for place, name, chosen in (
+        (voc, "SegmentationClass/{}.png", [i for i in ids if i in own]),
+        (sbd, "cls/{}.mat", [i for i in ids if i not in own]),
+    ):
+        targets = {name.format(i): root / _MASKS / f"{i}.png" for i in chosen}
+        store_masks(place, targets, {name.format(i): pictures[i] for i in chosen}, request.pace)
+    if damaged:
+        log.warning("%d pictures of the official archive end early, first %s", len(damaged), Path(damaged[0]).stem)

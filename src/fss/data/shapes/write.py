@@ -1,0 +1,216 @@
+"""The embedded data set: written once from a seed, in the layout of VOC and of torchvision's ImageFolder.
+
+    root/JPEGImages/ID.jpg                      scenes
+    root/SegmentationClassAug/ID.png            class ids 1..20, 0 background, 255 outlines; 8-bit grey
+    root/ImageSets/FewShot/{train,val}.txt      one ID per line
+    root/classes.txt                            20 names in order of id
+    root/classification/{train,val}/NAME/N.jpg  single objects of other classes, for pre-training
+    root/manifest.json                          seed, counts, version: written last
+
+The folder appears under its name only when it is complete.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+from typing import Any, get_args
+
+import cv2
+import numpy as np
+from rich.progress import track
+
+from fss.data.shapes import brushes as drawing
+from fss.data.shapes import outlines, scenes
+from fss.data.shapes import textures as surfaces
+from fss.data.shapes.scenes import CLASSES, OTHER_CLASSES, SceneSplit, class_name, draw_scene, draw_single
+from fss.data.sources.process_pool import spread
+from fss.errors import DataError
+
+log = logging.getLogger(__name__)
+
+Files = list[tuple[str, bytes]]
+Job = tuple[Callable[..., Files], tuple[Any, ...]]
+
+_FORMAT = 1
+
+
+def write_shapes(
+    root: Path,
+    seed: int = 0,
+    *,
+    train: int = 1600,
+    val: int = 500,
+    pretrain_per_class: int = 150,
+    workers: int | None = None,
+) -> None:
+    """Write the data set, or return at once if the same one is there already.
+
+    Built beside ``root`` and renamed, so that an interrupted write leaves nothing under ``root``. A second process
+    waits for the first. A data set of another seed, size or generator version is replaced.
+
+    Args:
+        root: folder to create.
+        seed: every picture is a pure function of (seed, split, number).
+        train: scenes for training.
+        val: scenes for validation and test.
+        pretrain_per_class: pictures per class for pre-training; a fifth as many more for its validation.
+        workers: processes; by default one per core. The bytes do not depend on it. They are spawned, so a script
+            without an ``if __name__ == "__main__"`` guard must pass 1.
+
+    Raises:
+        DataError: a count is not positive, ``root`` holds something that this function did not write, or the disk is
+            full.
+    """
+    counts = {"train": train, "val": val, "pretrain_per_class": pretrain_per_class}
+    for name, count in counts.items():
+        if count < 1:
+            raise DataError(f"{name}={count}: give at least 1")
+    root = Path(root).absolute()
+    manifest = {"name": "shapes", "seed": seed, **counts, "version": generator_version()}
+    if _is_complete(root, manifest):
+        return
+    _check_replaceable(root)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(root.with_name(f".{root.name}.lock")):
+        if _is_complete(root, manifest):
+            return
+        _check_replaceable(root)
+        partial = root.with_name(f".{root.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            _write_all(partial, manifest, workers or os.cpu_count() or 1)
+            shutil.rmtree(root, ignore_errors=True)
+            partial.rename(root)
+        except OSError as error:
+            raise DataError(
+                f"Cannot write {root}: {error.strerror or error}. Make room, or give another --root, and type the same "
+                "command again."
+            ) from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def generator_version() -> str:
+    """Return a hash of the code that draws: a change of a drawing rule makes a new data set."""
+    sources = [Path(str(module.__file__)).read_bytes() for module in (outlines, surfaces, drawing, scenes)]
+    return hashlib.sha256(b"\0".join([str(_FORMAT).encode(), *sources])).hexdigest()[:16]
+
+
+def _is_complete(root: Path, manifest: dict[str, Any]) -> bool:
+    """Return whether ``root`` holds this very data set with all its scenes."""
+    if _read_manifest(root) != manifest:
+        return False
+    scenes_expected = manifest["train"] + manifest["val"]
+    singles_expected = len(OTHER_CLASSES) * sum(_single_counts(manifest).values())
+    return (
+        _count(root, "JPEGImages/*.jpg") == scenes_expected
+        and _count(root, "SegmentationClassAug/*.png") == scenes_expected
+        and _count(root, "classification/*/*/*.jpg") == singles_expected
+    )
+
+
+def _count(root: Path, pattern: str) -> int:
+    return sum(1 for _ in root.glob(pattern))
+
+
+def _read_manifest(root: Path) -> dict[str, Any] | None:
+    """Return the manifest, or None where there is none that can be read."""
+    try:
+        manifest = json.loads((root / "manifest.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return manifest if isinstance(manifest, dict) else None
+
+
+def _check_replaceable(root: Path) -> None:
+    """Refuse to delete a folder of somebody else's files."""
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return
+    manifest = _read_manifest(root)
+    if manifest is None or manifest.get("name") != "shapes":
+        raise DataError(f"{root} holds files that are no shapes data set; choose another --root or empty it")
+    log.info("replacing the shapes data set in %s: other seed, size or version, or files missing", root)
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock, released by the system even if the process is killed."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _write_all(root: Path, manifest: dict[str, Any], workers: int) -> None:
+    """Write every file of the data set, the manifest last."""
+    for folder in ("JPEGImages", "SegmentationClassAug", "ImageSets/FewShot"):
+        (root / folder).mkdir(parents=True)
+    for split, pair in product(get_args(SceneSplit), OTHER_CLASSES):
+        (root / "classification" / split / class_name(pair)).mkdir(parents=True)
+    for split in get_args(SceneSplit):
+        ids = [_scene_id(split, n) for n in range(manifest[split])]
+        (root / "ImageSets/FewShot" / f"{split}.txt").write_text("".join(f"{i}\n" for i in ids))
+    (root / "classes.txt").write_text("".join(f"{class_name(pair)}\n" for pair in CLASSES))
+    jobs = list(_jobs(manifest))
+    for files in track(spread(_call, jobs, workers), total=len(jobs), description="drawing shapes"):
+        for name, data in files:
+            (root / name).write_bytes(data)
+    (root / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def _call(job: Job) -> Files:
+    encode, arguments = job
+    return encode(*arguments)
+
+
+def _jobs(manifest: dict[str, Any]) -> Iterator[Job]:
+    """Yield one call per picture."""
+    seed = manifest["seed"]
+    for split in get_args(SceneSplit):
+        for number in range(manifest[split]):
+            yield _encode_scene, (seed, split, number)
+        for index, number in product(range(len(OTHER_CLASSES)), range(_single_counts(manifest)[split])):
+            yield _encode_single, (seed, split, index, number)
+
+
+def _single_counts(manifest: dict[str, Any]) -> dict[str, int]:
+    """Return the pre-training pictures per class of each split."""
+    per_class = manifest["pretrain_per_class"]
+    return {"train": per_class, "val": max(1, per_class // 5)}
+
+
+def _scene_id(split: SceneSplit, number: int) -> str:
+    return f"{split}_{number:05d}"
+
+
+def _encode_scene(seed: int, split: SceneSplit, number: int) -> Files:
+    """Return the files of one scene, path below the root and content."""
+    picture, label = draw_scene(seed, split, number)
+    name = _scene_id(split, number)
+    jpeg = _encode_jpeg(picture, low=70, key=(seed, number))
+    return [(f"JPEGImages/{name}.jpg", jpeg), (f"SegmentationClassAug/{name}.png", _encode(".png", label, []))]
+
+
+def _encode_single(seed: int, split: SceneSplit, index: int, number: int) -> Files:
+    """Return the file of one pre-training picture, path below the root and content."""
+    jpeg = _encode_jpeg(draw_single(seed, split, index, number), low=90, key=(seed, number))
+    return [(f"classification/{split}/{class_name(OTHER_CLASSES[index])}/{number:04d}.jpg", jpeg)]
+
+
+def _encode_jpeg(picture: drawing.Mask, low: int, key: tuple[int, int]) -> bytes:
+    """Encode an RGB picture (H, W, 3) with a quality between ``low`` and 95 that varies with ``key``."""
+    quality = low + int(np.random.default_rng([*key, 7]).integers(96 - low))
+    return _encode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+
+
+def _encode(suffix: str, pixels: drawing.Mask, options: list[int]) -> bytes:
+    _, data = cv2.imencode(suffix, np.ascontiguousarray(pixels), options)
+    return data.tobytes()

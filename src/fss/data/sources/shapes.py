@@ -1,0 +1,12 @@
+"""Reader of the drawn data set."""
+
+from __future__ import annotations
+
+from fss.data.sources.voc import VocSource
+
+
+class ShapesSource(VocSource):
+    """The drawn data set, in the VOC layout; arguments as :class:`VocSource`."""
+
+    name = "shapes"
+    how_to_get = "Draw the data set with: fss data shapes --root {root}"

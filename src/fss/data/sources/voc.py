@@ -1,0 +1,154 @@
+"""Reader of the VOC layout, shared by PASCAL-5i and the drawn shapes."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+from fss.data.sources.base import Facts, ListSplit, PictureFiles, check_photographs, existing_folder, read_id_list
+from fss.data.sources.folds import FoldClasses, block_fold
+from fss.data.sources.manifest import Manifest, check_complete, list_hash, manifest_facts
+from fss.errors import DataError
+
+
+class VocSource(PictureFiles):
+    """A data set in the layout of PASCAL VOC.
+
+        ROOT/JPEGImages/ID.jpg              photographs
+        ROOT/SegmentationClassAug/ID.png    masks of class indices, 255 ignored
+        ROOT/ImageSets/FewShot/train.txt    picture ids, also val.txt
+        ROOT/classes.txt                    one class name per line, in the order of the ids 1, 2, ...
+        ROOT/fss.json                       how it was made, if ``fss data prepare`` did
+
+    Fold i holds out the i-th quarter of the classes.
+
+    Args:
+        root: folder of the data set.
+        train_list: another file of training ids.
+        val_list: another file of validation ids.
+        masks: another folder of masks.
+    """
+
+    name: str = "voc"
+    how_to_get: ClassVar[str] = "Expected below {root}: JPEGImages, SegmentationClassAug, ImageSets/FewShot."
+
+    def __init__(
+        self,
+        root: str | Path,
+        train_list: str | Path | None = None,
+        val_list: str | Path | None = None,
+        masks: str | Path | None = None,
+    ) -> None:
+        self.root = Path(root).expanduser()
+        lists = self.root / "ImageSets" / "FewShot"
+        self.lists: dict[ListSplit, Path] = {
+            "train": lists / "train.txt" if train_list is None else Path(train_list).expanduser(),
+            "val": lists / "val.txt" if val_list is None else Path(val_list).expanduser(),
+        }
+        self.images = self.root / "JPEGImages"
+        self.masks = self.root / "SegmentationClassAug" if masks is None else Path(masks).expanduser()
+
+    @cached_property
+    def manifest(self) -> Manifest | None:
+        """What ``fss data prepare`` wrote into the root, or None.
+
+        Raises:
+            DataError: if preparing was interrupted.
+        """
+        return check_complete(self.root)
+
+    @cached_property
+    def class_names(self) -> dict[int, str]:
+        """Class id -> name, ascending.
+
+        Raises:
+            DataError: if ``classes.txt`` is missing or empty.
+        """
+        existing_folder(self.root, self._help())
+        path = self.root / "classes.txt"
+        try:
+            names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"Cannot read the class names in {path}. {self._help()}") from error
+        if not 0 < len(names) < 255:
+            raise DataError(f"{path} holds {len(names)} class names; allowed are 1 to 254, one per line.")
+        return dict(enumerate(names, start=1))
+
+    def fold(self, fold: int) -> FoldClasses:
+        """Return base and novel class ids; the i-th quarter of the classes is novel.
+
+        Args:
+            fold: 0..3.
+
+        Raises:
+            DataError: if there is no such fold.
+        """
+        return block_fold(self.class_names, fold)
+
+    def check(self, split: ListSplit, pictures: bool = True) -> None:
+        """Look for the folders and the list of a split.
+
+        Args:
+            split: which picture list.
+            pictures: whether the photographs are needed too.
+
+        Raises:
+            DataError: naming what is missing and how to get it.
+        """
+        existing_folder(self.masks, self._help())
+        _ = self.manifest
+        if pictures:
+            existing_folder(self.images, self._help())
+        if not self.lists[split].is_file():
+            raise DataError(f"There is no {split} list {self.lists[split]}. {self._help()}")
+        _ = self.class_names
+        if pictures:
+            check_photographs(self, self.ids(split), self.images)
+
+    def prepare(self, split: ListSplit) -> None:
+        """Do nothing: the masks are part of the data set.
+
+        Args:
+            split: which picture list.
+        """
+
+    def ids(self, split: ListSplit) -> list[str]:
+        """Return picture ids in list order.
+
+        Args:
+            split: which picture list.
+
+        Raises:
+            DataError: if the list is missing, empty or holds an id twice.
+        """
+        return read_id_list(self.lists[split])
+
+    def facts(self) -> Facts:
+        """Return lengths and hashes of the lists, and where the masks come from."""
+        facts: Facts = {"name": self.name}
+        for split, path in self.lists.items():
+            if path.is_file():  # a test alone needs no training list
+                ids = self.ids(split)
+                facts |= {f"{split}_pictures": len(ids), f"{split}_list": list_hash(ids)}
+        own = self.masks == self.root / "SegmentationClassAug"
+        return facts | manifest_facts(self.manifest if own else None)
+
+    def image_path(self, image_id: str) -> Path:
+        """Return the file of a photograph.
+
+        Args:
+            image_id: picture id.
+        """
+        return self.images / f"{image_id}.jpg"
+
+    def mask_path(self, image_id: str) -> Path:
+        """Return the file of a mask.
+
+        Args:
+            image_id: picture id.
+        """
+        return self.masks / f"{image_id}.png"
+
+    def _help(self) -> str:
+        return self.how_to_get.format(root=self.root)

@@ -1,0 +1,1 @@
+"""What this machine and these folders can run."""

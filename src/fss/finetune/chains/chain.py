@@ -1,0 +1,128 @@
+"""Chains of factored convolutions, frozen batch norm and ReLU as one step of autograd that keeps almost nothing.
+
+With y = act(c * (U diag(S) (V * x)) + d), c and d being the affine map of frozen batch norm, and h = U^T (c g) for the
+gradient g at the activation's input:
+
+    dL/dS_r = sum over positions of h_r (V * x)_r          dL/dx = V^T * (S h)
+
+so V * x is needed, but not x: R channels per convolution, and one bit per element of a ReLU. In a chain of units even
+V * x can be computed again from the unit before, which for a 1x1 convolution behind a narrow map costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from fss.finetune.chains.sign_bits import pack, unpack
+from fss.finetune.chains.unit import Unit, Values, left, left_back, right, right_back, whole
+
+_PARTS = len(Values.__dataclass_fields__)
+_S = 1  # position of S among them
+_BEFORE = 3  # arguments of _Chain.apply before the tensors of the units
+
+
+def chain(x: Tensor, residual: Tensor | None, units: Sequence[Unit], values: Sequence[Values]) -> Tensor:
+    """Run units one after the other; the residual is added before the last ReLU.
+
+    Args:
+        x: (N, Ci, H, W).
+        residual: (N, Co, h, w), or None.
+        units: at least one; the first is kept.
+        values: one for each unit.
+
+    Returns:
+        (N, Co, h, w).
+    """
+    device = x.device.type
+    if torch.is_autocast_enabled(device):
+        kind = torch.get_autocast_dtype(device)
+        x, residual = x.to(kind), None if residual is None else residual.to(kind)
+    if torch.is_grad_enabled() and (x.requires_grad or any(one.S.requires_grad for one in values)):
+        flat = [tensor for one in values for tensor in one.all]
+        return cast(Tensor, _Chain.apply(tuple(units), x, residual, *flat))
+    with torch.autocast(device, enabled=False):
+        for unit, one in zip(units[:-1], values[:-1], strict=True):
+            x = _activated(unit, whole(unit, one, x))
+        return _activated(units[-1], _added(whole(units[-1], values[-1], x), residual))
+
+
+class _Chain(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, units: tuple[Unit, ...], x: Tensor, residual: Tensor | None, *flat: Tensor) -> Tensor:
+        values, shape, last = _regroup(flat), x.shape, len(units) - 1
+        kept: list[Tensor] = []
+        bits: list[Tensor] = []
+        layouts: list[tuple[torch.Size, tuple[int, ...]]] = []
+        with torch.autocast(x.device.type, enabled=False):
+            for index, (unit, one) in enumerate(zip(units, values, strict=True)):
+                if unit.keep:
+                    kept.append(right(unit, one, x))
+                    x = left(unit, one, kept[-1])
+                else:
+                    x = whole(unit, one, x)
+                x = _activated(unit, _added(x, residual) if index == last else x)
+                if unit.relu and (index == last or units[index + 1].keep):  # else it is computed again, with its signs
+                    bits.append(pack(x > 0))
+                    layouts.append((x.shape, x.stride()))
+        ctx.units, ctx.kept, ctx.shape, ctx.layouts = units, len(kept), shape, layouts
+        ctx.save_for_backward(*kept, *bits, *flat)
+        return x
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
+        units: tuple[Unit, ...] = ctx.units
+        saved: tuple[Tensor, ...] = ctx.saved_tensors
+        begin, layouts = len(saved) - _PARTS * len(units), list(ctx.layouts)
+        values, bits = _regroup(saved[begin:]), list(saved[ctx.kept : begin])
+        grads: list[Tensor | None] = [None] * (_PARTS * len(units))
+        with torch.autocast(g.device.type, enabled=False):
+            if units[-1].relu:
+                g = g * unpack(bits.pop(), *layouts.pop())
+            residual = g if ctx.needs_input_grad[2] else None
+            inners, maps = _again(units, values, saved[: ctx.kept])
+            for index in reversed(range(len(units))):
+                unit, one = units[index], values[index]
+                if index < len(units) - 1 and unit.relu:
+                    known = maps.pop(index, None)
+                    g = g.mul_(unpack(bits.pop(), *layouts.pop()) if known is None else known > 0)
+                h = left_back(unit, one, g)
+                inner = inners.pop()
+                if ctx.needs_input_grad[_BEFORE + _PARTS * index + _S]:
+                    grads[_PARTS * index + _S] = (h * inner).sum(dim=(0, 2, 3), dtype=one.S.dtype)
+                if index == 0 and not ctx.needs_input_grad[1]:
+                    break
+                shape = (len(g), len(values[index - 1].U), *inners[-1].shape[2:]) if index else ctx.shape
+                g = right_back(unit, one, h, shape)
+        return None, g if ctx.needs_input_grad[1] else None, residual, *grads
+
+
+def _again(
+    units: Sequence[Unit], values: Sequence[Values], kept: Sequence[Tensor]
+) -> tuple[list[Tensor], dict[int, Tensor]]:
+    """Return V * x of every unit, and the outputs of those whose successor had to be computed again."""
+    rest, inners, maps = list(kept), [], {}
+    for index, (unit, one) in enumerate(zip(units, values, strict=True)):
+        if unit.keep:
+            inners.append(rest.pop(0))
+            continue
+        before = index - 1
+        maps[before] = _activated(units[before], left(units[before], values[before], inners[before]))
+        inners.append(right(unit, one, maps[before]))
+    return inners, maps
+
+
+def _activated(unit: Unit, x: Tensor) -> Tensor:
+    return x.relu_() if unit.relu else x
+
+
+def _added(x: Tensor, residual: Tensor | None) -> Tensor:
+    return x if residual is None else x.add_(residual)
+
+
+def _regroup(flat: Sequence[Tensor]) -> list[Values]:
+    return [Values(*flat[i : i + _PARTS]) for i in range(0, len(flat), _PARTS)]

@@ -1,0 +1,149 @@
+"""The layers that replace convolutions and linear layers while a strategy is injected."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from fss.finetune.layers.geometry import ConvGeometry, LinearGeometry
+from fss.finetune.layers.svd import decompose, full_rank, rebuild, rounded_rank
+from fss.finetune.layers.tuned import TunedLayer
+
+
+class FactoredLayer(TunedLayer):
+    """A weight kept as W = U diag(s) V, where s is S, or S exp(p) after :meth:`make_residual`.
+
+    Attributes:
+        U: left factor, (Co, R).
+        S: diagonal, (groups * R).
+        V: right factor, (groups * R, ...); the dots are those of the plain weight (Co, ...).
+        p: logarithm of the residual diagonal S', (groups * R), or None.
+        bias: the plain layer's bias, (Co), or None.
+    """
+
+    FACTORS: ClassVar[tuple[str, str, str]] = ("U", "S", "V")
+
+    p: nn.Parameter | None
+    bias: Tensor | None
+
+    def __init__(
+        self, geometry: ConvGeometry | LinearGeometry, U: Tensor, S: Tensor, V: Tensor, bias: Tensor | None
+    ) -> None:
+        """Take over a layer's geometry and bias.
+
+        Args:
+            geometry: everything about the plain layer but its values.
+            U: (Co, R).
+            S: (groups * R).
+            V: (groups * R, ...).
+            bias: (Co), or None.
+        """
+        super().__init__()
+        self.geometry = geometry
+        self.U = nn.Parameter(U)
+        self.S = nn.Parameter(S)
+        self.V = nn.Parameter(V)
+        self.register_parameter("p", None)
+        self.bias = bias
+
+    def make_residual(self) -> None:
+        """Multiply S by S' = exp(p), p = 0 at first."""
+        self.p = nn.Parameter(torch.zeros_like(self.S))
+
+    @property
+    def values(self) -> Tensor:
+        """The diagonal between U and V, (groups * R)."""
+        return self.S if self.p is None else self.S * self.p.exp()
+
+    @property
+    def weight(self) -> Tensor:
+        """The plain layer's weight."""
+        return rebuild(self.U, self.values, self.V, self.geometry.groups)
+
+    @property
+    def plain_size(self) -> int:
+        """Number of values of the plain layer's weight and bias."""
+        bias = 0 if self.bias is None else self.bias.numel()
+        return self.U.shape[0] * self.V[0].numel() + bias
+
+    @torch.no_grad()
+    def merge(self) -> nn.Module:
+        """Return a plain layer with equal output."""
+        return self.geometry.build(self.weight, self.bias)
+
+
+class SVFConv2d(FactoredLayer):
+    """A convolution kept as its factors: y = U diag(S) (V * x) + bias.
+
+    SVF paper, section 3.2 (arXiv 2206.06122). ``V`` carries kernel, stride, padding, dilation and groups; ``U`` is a
+    1x1 convolution. ``S`` is scaled into ``U``, which equals the release's three steps (V, scale, U) and saves one
+    activation.
+
+    Attributes:
+        U: left singular vectors, (Co, R).
+        S: singular values, (groups * R).
+        V: right singular vectors, (groups * R, Ci / groups, k, k).
+        bias: the convolution's bias, (Co), or None.
+    """
+
+    geometry: ConvGeometry
+
+    @classmethod
+    def from_conv(cls, conv: nn.Conv2d, rank_rounding: int = 1) -> Self:
+        """Decompose a convolution.
+
+        Args:
+            conv: any zero-padded Conv2d: strided, dilated, grouped, with or without bias.
+            rank_rounding: keep the rank rounded down to this multiple; 1 is exact.
+
+        Returns:
+            A layer with equal output (up to rounding, if the rank is exact).
+
+        Raises:
+            FssError: if the convolution pads with anything but zeros.
+        """
+        geometry = ConvGeometry.of(conv)
+        rank = rounded_rank(full_rank(conv.weight, conv.groups), rank_rounding)
+        return cls(geometry, *decompose(conv.weight, rank, conv.groups), conv.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve.
+
+        Args:
+            x: (N, Ci, H, W).
+
+        Returns:
+            (N, Co, h, w).
+        """
+        g = self.geometry.groups
+        inner = self.geometry.run(x, self.V, None)
+        left = self.U.view(g, -1, self.U.shape[1]) * self.values.view(g, 1, -1)
+        return self.geometry.lift(inner, left.reshape(self.U.shape), self.bias)
+
+
+class SVFLinear(FactoredLayer):
+    """A linear layer kept as its factors: y = U diag(S) V x + bias.
+
+    Attributes:
+        U: left singular vectors, (Co, R).
+        S: singular values, (groups * R); groups above 1 are matrices stacked in one weight, as in attention.
+        V: right singular vectors, (groups * R, Ci).
+        bias: the layer's bias, (Co), or None.
+    """
+
+    geometry: LinearGeometry
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the matrix.
+
+        Args:
+            x: (..., Ci).
+
+        Returns:
+            (..., Co).
+        """
+        if self.geometry.groups > 1:
+            return self.geometry.run(x, self.weight, self.bias)
+        return self.geometry.lift(self.geometry.run(x, self.V, None), self.U * self.values, self.bias)

@@ -1,0 +1,60 @@
+"""A backbone and a base learner: segments all base classes at once."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from fss.methods.base_learner import LAST_STAGE, BaseLearner
+from fss.nn.resize import up
+from fss.types import StagedBackbone
+
+
+class ManyWaySegmenter(nn.Module):
+    """A backbone and a base learner: segments all base classes at once.
+
+    Attributes:
+        backbone: a staged backbone.
+        head: the base learner.
+    """
+
+    def __init__(self, backbone: nn.Module, head: BaseLearner) -> None:
+        """Join the two.
+
+        Args:
+            backbone: must follow :class:`fss.types.StagedBackbone`.
+            head: built for the backbone's channels.
+
+        Raises:
+            TypeError: if the backbone does not follow the protocol.
+        """
+        super().__init__()
+        if not isinstance(backbone, StagedBackbone):
+            raise TypeError(f"{type(backbone).__name__} is no StagedBackbone: it needs channels, norm_mode, stage(i)")
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Segment pictures.
+
+        Args:
+            image: normalised RGB, (B, 3, H, W).
+
+        Returns:
+            logits (B, classes, H, W).
+        """
+        return up(self.scores(image), (image.shape[-2], image.shape[-1]))
+
+    def scores(self, maps: Tensor, first: int = 0) -> Tensor:
+        """Score at the resolution of stage 4, starting anywhere in the backbone.
+
+        Args:
+            maps: input of stage ``first``: the picture (B, 3, H, W) for 0, else the output of the stage before.
+            first: first stage to run; 5 runs none.
+
+        Returns:
+            logits (B, classes, h, w).
+        """
+        for index in range(first, LAST_STAGE + 1):
+            maps = self.backbone.stage(index)(maps)
+        logits: Tensor = self.head(maps)
+        return logits

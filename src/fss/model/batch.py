@@ -1,0 +1,148 @@
+"""What a batch of episodes holds, every picture and mask once, and stages run over a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from fss.model.features import run_stage
+from fss.model.map_cache import Maps
+from fss.nn.prototype import support_mask
+from fss.nn.resize import up
+from fss.types import Episode, EpisodeFeatures, FeatureSpec, StagedBackbone
+
+Support = tuple[str, str]
+"""Picture and class."""
+Input = Callable[[], Tensor]
+
+
+class Run:
+    """Runs some stages and keeps what a head declared.
+
+    Args:
+        backbone: called stage by stage.
+        spec: the head's declaration.
+        further: stages to keep besides.
+    """
+
+    def __init__(self, backbone: StagedBackbone, spec: FeatureSpec, further: set[int]) -> None:
+        self.backbone, self.spec = backbone, spec
+        self.kept = further.union(spec.stages)
+
+    def __call__(self, maps: Tensor, stages: range) -> list[Maps]:
+        """Run stages.
+
+        Args:
+            maps: pictures, or the output of the stage before the first one, (N, C, h, w).
+            stages: which.
+
+        Returns:
+            What each picture leaves; each owns its memory.
+        """
+        left: dict[int, Tensor] = {}
+        taps: dict[int, list[Tensor]] = {}
+        for index in stages:
+            (maps,), blocks = run_stage(self.backbone.stage(index), [maps], True, index in self.spec.taps)
+            if index in self.kept:
+                left[index] = maps
+            if index in self.spec.taps:
+                taps[index] = [block[0] for block in blocks]
+        return [
+            Maps({i: m[n].clone() for i, m in left.items()}, {i: [m[n].clone() for m in b] for i, b in taps.items()})
+            for n in range(len(maps))
+        ]
+
+
+class Batch:
+    """Names what a batch of episodes holds; every picture and mask once.
+
+    Attributes:
+        slots: the supports of every episode, as they are stacked.
+        queries: distinct queries.
+        supports: distinct supports.
+
+    Args:
+        episode: the batch; see :func:`fss.model.feature_cache.memorable`.
+    """
+
+    def __init__(self, episode: Episode) -> None:
+        self.episode = episode
+        classes = [str(c) for c in episode.class_id.tolist()]
+        # Ids are in sampling order, pictures are stacked last sampled first.
+        self.slots = [[(n, c) for n in reversed(ids)] for ids, c in zip(episode.support_ids, classes, strict=True)]
+        self.queries = list(dict.fromkeys(episode.query_ids))
+        self.places = {s: (b, k) for b, row in enumerate(self.slots) for k, s in enumerate(row)}
+        self.supports: list[Support] = list(self.places)
+
+    def picture(self, name: str) -> Input:
+        """Return what gives a picture (3, H, W).
+
+        Args:
+            name: its id.
+        """
+        if name in self.queries:
+            return lambda: self.episode.query[self.episode.query_ids.index(name)]
+        place = next(p for (n, _), p in self.places.items() if n == name)
+        return lambda: self.episode.support_images[place]
+
+    def labels(self, support: Support) -> Tensor:
+        """Return the labels of a support, (H, W).
+
+        Args:
+            support: picture and class.
+        """
+        return self.episode.support_labels[self.places[support]]
+
+    def masked(self, support: Support, maps: Input) -> Input:
+        """Return what gives maps (C, h, w) of a support, multiplied by its mask.
+
+        Args:
+            support: picture and class.
+            maps: of the picture.
+        """
+
+        def product() -> Tensor:
+            x = maps()
+            mask = support_mask(self.labels(support), self.episode.query.dtype)
+            return x * up(mask[None], (x.shape[-2], x.shape[-1]))[0]
+
+        return product
+
+    def assembled(
+        self,
+        spec: FeatureSpec,
+        query: Mapping[str, Maps],
+        support: Mapping[Support, Maps],
+        extras: Mapping[str, Tensor],
+    ) -> EpisodeFeatures:
+        """Stack the maps of all episodes.
+
+        Args:
+            spec: the head's declaration.
+            query: of every query.
+            support: of every support.
+            extras: further tensors, handed on.
+
+        Returns:
+            What a head receives.
+        """
+        rows = [query[n] for n in self.episode.query_ids]
+        slots = [[support[s] for s in row] for row in self.slots]
+        blocks = {i: range(len(rows[0].taps[i])) for i in spec.taps}
+        return EpisodeFeatures(
+            query={i: torch.stack([m.stages[i] for m in rows]) for i in spec.stages},
+            support={i: _stacked([[m.stages[i] for m in row] for row in slots]) for i in spec.stages},
+            support_labels=self.episode.support_labels,
+            query_taps={i: [torch.stack([m.taps[i][b] for m in rows]) for b in blocks[i]] for i in spec.taps},
+            support_taps={
+                i: [_stacked([[m.taps[i][b] for m in row] for row in slots]) for b in blocks[i]] for i in spec.taps
+            },
+            extras=dict(extras),
+        )
+
+
+def _stacked(rows: Iterable[Sequence[Tensor]]) -> Tensor:
+    """Return B rows of K maps as (B, K, C, h, w)."""
+    return torch.stack([torch.stack(list(row)) for row in rows])

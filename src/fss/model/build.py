@@ -1,0 +1,153 @@
+"""From resolved configuration to objects; constructors receive plain values only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from fss.backbones.staged import StagedModule
+from fss.backbones.weights import load_into, resolve
+from fss.errors import FssError
+from fss.finetune.base import Strategy
+from fss.instantiate import Node, make
+from fss.methods.base import FewShotHead
+from fss.methods.base_learner import BaseLearner
+from fss.model.base_segmenter import ManyWaySegmenter
+from fss.model.companion import BaseBranch
+from fss.model.segmenter import FewShotSegmenter
+
+
+def build_backbone(node: Node, pretrained: bool = True) -> StagedModule:
+    """Build a backbone.
+
+    Args:
+        node: the backbone group.
+        pretrained: load the weights that it names.
+
+    Returns:
+        The backbone.
+
+    Raises:
+        FssError: if options or weights are wrong or missing.
+    """
+    path = resolve(node["weights"], node["name"], node.get("stem", "")) if pretrained else None
+    backbone = make("backbone", node)
+    assert isinstance(backbone, StagedModule)
+    if path is not None:
+        load_into(backbone, path)
+    return backbone
+
+
+def build_model(config: Node, pretrained: bool = True, learner: Mapping[str, Tensor] | None = None) -> FewShotSegmenter:
+    """Build backbone and head, without fine-tune strategy, and the base branch if the head wants one.
+
+    Args:
+        config: the whole configuration.
+        pretrained: load the backbone's weights.
+        learner: values of a base learner: of the base branch, and of the backbone in place of its weights.
+
+    Returns:
+        The model.
+    """
+    backbone = build_backbone(config["backbone"], pretrained and learner is None)
+    head = make("method", config["method"], channels=list(backbone.channels))
+    assert isinstance(head, FewShotHead)
+    companion = build_companion(config) if BaseBranch.provides in head.spec.extras else None
+    if learner is not None:
+        own = {k.removeprefix("backbone."): v for k, v in learner.items() if k.startswith("backbone.")}
+        backbone.load_state_dict(own, strict=True)
+        if companion is not None:
+            companion.load_state_dict(dict(learner), strict=True)
+    return FewShotSegmenter(backbone, head, companion)
+
+
+def build_companion(config: Node) -> BaseBranch:
+    """Build the frozen base branch of a model, without its values.
+
+    Args:
+        config: the whole configuration; ``method.base_learner.built`` describes the base learner.
+
+    Returns:
+        The base branch.
+
+    Raises:
+        FssError: if the description is missing.
+    """
+    node = config["method"].get("base_learner", {})
+    built = node.get("built")
+    if not isinstance(built, Mapping):
+        raise FssError(
+            "The configuration of this model lacks method.base_learner.built, which describes its base learner: it "
+            "was changed. Give another checkpoint, or train the model again."
+        )
+    backbone = build_backbone(built["backbone"], pretrained=False)
+    head = make("method", built["method"], channels=list(backbone.channels), classes=built["classes"])
+    assert isinstance(head, BaseLearner)
+    return BaseBranch(backbone, head, node.get("dropout", True))
+
+
+def build_base_learner(config: Node, classes: int) -> ManyWaySegmenter:
+    """Build the model of ``method=base_learner``.
+
+    Args:
+        config: the whole configuration.
+        classes: base classes and the background.
+
+    Returns:
+        The model, its backbone with the weights that the configuration names.
+    """
+    backbone = build_backbone(config["backbone"])
+    head = make("method", config["method"], channels=list(backbone.channels), classes=classes)
+    assert isinstance(head, BaseLearner)
+    return ManyWaySegmenter(backbone, head)
+
+
+def build_strategy(node: Node) -> Strategy:
+    """Build a fine-tune strategy from its group."""
+    strategy = make("finetune", node)
+    assert isinstance(strategy, Strategy)
+    return strategy
+
+
+def meta_model(config: Node, classes: int = 0) -> tuple[nn.Module, Strategy]:
+    """Build a model of shapes alone, with its fine-tune strategy injected.
+
+    Args:
+        config: the whole configuration.
+        classes: of a base learner, background included.
+
+    Returns:
+        The model on torch's meta device, and the strategy.
+    """
+    strategy = build_strategy(config["finetune"])
+    with torch.device("meta"):
+        model: ManyWaySegmenter | FewShotSegmenter
+        if config["method"]["name"] == BaseLearner.name:
+            backbone = build_backbone(config["backbone"], pretrained=False)
+            head = make("method", config["method"], channels=list(backbone.channels), classes=classes)
+            model = ManyWaySegmenter(backbone, head)
+        else:
+            model = build_model(config, pretrained=False)
+        strategy.apply(model.backbone)
+    return model, strategy
+
+
+def empty_model(config: Node, dtype: torch.dtype, classes: int = 0) -> tuple[nn.Module, Strategy]:
+    """Build a model whose values are still to be loaded: nothing is drawn, and SVF decomposes nothing.
+
+    Args:
+        config: the whole configuration.
+        dtype: type of its values.
+        classes: of a base learner, background included.
+
+    Returns:
+        The model on the CPU, and its fine-tune strategy, injected.
+    """
+    model, strategy = meta_model(config, classes)
+    stored = model.state_dict().keys()
+    hidden = [name for name, _ in model.named_buffers() if name not in stored]
+    if hidden:  # no checkpoint holds them, so they must be computed
+        raise NotImplementedError(f"{type(model).__name__} has buffers outside of its state dict: {hidden}")
+    return model.to(dtype).to_empty(device="cpu"), strategy

@@ -1,0 +1,130 @@
+"""Parts of test episodes, of every picture and every masked support made once; see ``fss.methods.separable``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from fss.methods.separable import PartedHead, Parts
+from fss.model.batch import Batch, Run, Support
+from fss.model.features import MASKED_STAGE
+from fss.model.local_stage import Inside
+from fss.model.map_cache import FeatureCache, Key, Maps
+from fss.nn.prototype import support_mask
+from fss.nn.resize import up
+from fss.types import Episode, StagedBackbone
+
+Compute = Callable[[Mapping[int, Tensor], Tensor], Tensor]
+"""Kept stages of a query, each (1, C, h, w), and the picture (1, 3, H, W) -> something else of it, (1, ...)."""
+
+
+class RecallParts:
+    """Makes and remembers parts, picture by picture.
+
+    A picture's maps up to the masking are remembered for its second role, as query or as support of another class;
+    where both are done they are what goes first.
+    """
+
+    def __init__(self, cache: FeatureCache, backbone: StagedBackbone, head: PartedHead) -> None:
+        """Start with what is remembered.
+
+        Args:
+            cache: the memory.
+            backbone: called stage by stage.
+            head: makes the parts.
+        """
+        self.cache, self.backbone, self.head = cache, backbone, head
+        spec = head.spec
+        self.last = max(spec.stages)
+        self.late = spec.support_view == "masked_before_stage4" and self.last >= MASKED_STAGE
+        self.hidden = spec.support_view == "masked_image"
+        self.run = Run(backbone, spec, {MASKED_STAGE - 1} if self.late else set())
+        self._inside: Inside | None = None
+        self._latest: tuple[str, Maps] | None = None
+
+    def __call__(
+        self, episode: Episode, compute: Compute | None = None
+    ) -> tuple[list[Parts], list[list[Parts]], Tensor | None]:
+        """Return the parts of a batch of episodes.
+
+        Args:
+            episode: the batch; see :func:`fss.model.feature_cache.memorable`.
+            compute: something else of every query that is to be remembered, or None.
+
+        Returns:
+            The parts of queries and of supports, and what was computed besides, (B, ...).
+        """
+        batch = Batch(episode)
+        queries, further = {}, {}
+        for name in batch.queries:
+            queries[name] = self._query(batch, name)
+            if compute is not None:
+                further[name] = self._further(batch, name, compute)
+        supports = {s: self._support(batch, s) for s in batch.supports}
+        stacked = torch.stack([further[n] for n in episode.query_ids]) if further else None
+        return [queries[n] for n in episode.query_ids], [[supports[s] for s in row] for row in batch.slots], stacked
+
+    def _query(self, batch: Batch, name: str) -> Parts:
+        def make() -> Parts:
+            maps = self._whole(batch, name)
+            if self.late:
+                maps = maps.joined(self._run(maps.stages[MASKED_STAGE - 1], range(MASKED_STAGE, self.last + 1)))
+            return self.head.of_query(self._declared(maps))
+
+        return self._remembered(("query", name), make)
+
+    def _support(self, batch: Batch, support: Support) -> Parts:
+        def make() -> Parts:
+            maps = self._masked(batch, support)
+            return self.head.of_support(self._declared(maps), batch.labels(support)[None])
+
+        return self._remembered(("masked", *support), make)
+
+    def _masked(self, batch: Batch, support: Support) -> Maps:
+        """Return the maps of a support as the head declared its view."""
+        if self.hidden:
+            return self._run(batch.masked(support, batch.picture(support[0]))(), range(self.last + 1))
+        maps = self._whole(batch, support[0])
+        if not self.late:
+            return maps
+        before = maps.stages[MASKED_STAGE - 1]
+        masked = batch.masked(support, lambda: before)()[None]
+        if self._inside is None:
+            self._inside = Inside(self.backbone.stage(MASKED_STAGE), masked)
+        mask = up(support_mask(batch.labels(support), before.dtype)[None], (before.shape[-2], before.shape[-1]))
+        return maps.joined(Maps({MASKED_STAGE: self._inside(masked, mask[0, 0])[0]}))
+
+    def _whole(self, batch: Batch, name: str) -> Maps:
+        """Return the maps of a whole picture; the latest ones are at hand whatever the limit."""
+        if self._latest is not None and self._latest[0] == name:
+            return self._latest[1]
+        key = ("whole", name)
+        maps = self.cache.get(key)
+        if maps is None:
+            maps = self._run(batch.picture(name)(), range(MASKED_STAGE if self.late else self.last + 1))
+            self.cache.put(key, maps)
+        self._latest = (name, maps)
+        return maps
+
+    def _further(self, batch: Batch, name: str, compute: Compute) -> Tensor:
+        def make() -> Parts:
+            stages = {i: m[None] for i, m in self._whole(batch, name).stages.items()}
+            return {"further": compute(stages, batch.picture(name)()[None])[0].clone()}
+
+        return self._remembered(("extra", name), make)["further"]
+
+    def _remembered(self, key: Key, make: Callable[[], Parts]) -> Parts:
+        found = self.cache.get(key)
+        if found is None:
+            found = Maps({}, parts=make())
+            self.cache.put(key, found)
+        return found.parts
+
+    def _run(self, maps: Tensor, stages: range) -> Maps:
+        """Run stages over one picture (C, h, w); with one, no bit depends on which others were missing."""
+        return self.run(maps[None], stages)[0]
+
+    def _declared(self, maps: Maps) -> dict[int, Tensor]:
+        return {i: maps.stages[i][None] for i in self.head.spec.stages}

@@ -1,0 +1,150 @@
+"""Features of test episodes with every picture and every masked support computed once; equal to ``extract``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from fss.methods.separable import PartedHead, Parts
+from fss.model.batch import Batch, Input, Run
+from fss.model.encoding_cache import Compute, RecallParts
+from fss.model.features import MASKED_STAGE
+from fss.model.map_cache import FeatureCache, Key, Maps
+from fss.types import Episode, EpisodeFeatures, FeatureSpec, StagedBackbone
+
+PICTURES = 1
+"""Pictures that go through the backbone together. With one, its maps do not depend on which others were missing, and so
+no bit depends on the limit, the batch size or the number of processes; on a CPU more are not faster."""
+
+_T = TypeVar("_T")
+
+
+def memorable(model: nn.Module, episode: Episode) -> bool:
+    """Tell whether the features of a picture depend on nothing but the picture, and whether it has a name.
+
+    Args:
+        model: backbone and whatever else is to be remembered.
+        episode: the batch.
+
+    Returns:
+        False while gradients are recorded, any module is in training mode, or pictures have no ids.
+    """
+    shots = episode.support_images.shape[1]
+    named = len(episode.query_ids) == len(episode.support_ids) == len(episode)
+    named = named and all(len(ids) == shots for ids in episode.support_ids)
+    return named and not torch.is_grad_enabled() and not any(m.training for m in model.modules())
+
+
+class Recall:
+    """Remembers feature maps over the episodes of one pass; weights and transforms must not change meanwhile.
+
+    What is remembered follows from the head's declaration: maps of whole pictures serve queries and supports alike,
+    maps behind a mask serve every support of this picture and class.
+
+    Attributes:
+        cache: the maps.
+    """
+
+    def __init__(self, limit: int, backbone: StagedBackbone) -> None:
+        """Start with nothing.
+
+        Args:
+            limit: bytes that may be remembered; what one batch of episodes needs is held besides.
+            backbone: called stage by stage.
+        """
+        self.backbone = backbone
+        self.cache = FeatureCache(limit)
+        self._maker: RecallParts | None = None
+
+    def features(self, spec: FeatureSpec, episode: Episode, extras: Mapping[str, Tensor]) -> EpisodeFeatures:
+        """Compute or remember the features of a batch of episodes.
+
+        Args:
+            spec: the head's declaration.
+            episode: the batch; see :func:`memorable`.
+            extras: further tensors, handed on.
+
+        Returns:
+            The declared stages and taps of query and supports.
+        """
+        batch = Batch(episode)
+        last = max((*spec.stages, *spec.taps))
+        late = spec.support_view == "masked_before_stage4" and last >= MASKED_STAGE
+        hidden = spec.support_view == "masked_image"
+        run = Run(self.backbone, spec, {MASKED_STAGE - 1} if late else set())
+        names = batch.queries if hidden else [*batch.queries, *(n for n, _ in batch.supports)]
+        inputs: dict[Key, Input] = {("whole", n): batch.picture(n) for n in names}
+        whole = self._obtain(run, inputs, range(MASKED_STAGE if late else last + 1))
+        query = {n: whole["whole", n] for n in batch.queries}
+        if hidden:
+            inputs = {("masked", *s): batch.masked(s, batch.picture(s[0])) for s in batch.supports}
+            masked = self._obtain(run, inputs, range(last + 1))
+            support = {s: masked["masked", *s] for s in batch.supports}
+        else:
+            support = {s: whole["whole", s[0]] for s in batch.supports}
+        if late:
+            rest = range(MASKED_STAGE, last + 1)
+            inputs = {("query", n): _stage(maps, MASKED_STAGE - 1) for n, maps in query.items()}
+            found = self._obtain(run, inputs, rest)
+            query = {n: maps.joined(found["query", n]) for n, maps in query.items()}
+            inputs = {("masked", *s): batch.masked(s, _stage(m, MASKED_STAGE - 1)) for s, m in support.items()}
+            found = self._obtain(run, inputs, rest)
+            support = {s: maps.joined(found["masked", *s]) for s, maps in support.items()}
+        return batch.assembled(spec, query, support, extras)
+
+    def parts(
+        self, head: PartedHead, episode: Episode, compute: Compute | None
+    ) -> tuple[list[Parts], list[list[Parts]], Tensor | None]:
+        """Make or remember the parts of a batch of episodes.
+
+        Args:
+            head: makes the parts.
+            episode: the batch; see :func:`memorable`.
+            compute: something else of every query that is to be remembered, or None.
+
+        Returns:
+            As :class:`fss.model.encoding_cache.RecallParts`.
+        """
+        if self._maker is None:
+            self._maker = RecallParts(self.cache, self.backbone, head)
+        return self._maker(episode, compute)
+
+    def of_queries(self, episode: Episode, compute: Callable[[Tensor, list[int]], Tensor]) -> Tensor:
+        """Remember something else of every query: a base learner's logits.
+
+        Args:
+            episode: the batch.
+            compute: maps pictures (N, 3, H, W), and their places in the batch, to (N, ...).
+
+        Returns:
+            What was computed for each query, (B, ...).
+        """
+        places = {n: i for i, n in enumerate(episode.query_ids)}
+        found = {n: self.cache.get(("extra", n)) for n in places}
+        missing = [n for n, maps in found.items() if maps is None]
+        for group in _groups(missing):
+            rows = [places[n] for n in group]
+            for n, value in zip(group, compute(episode.query[rows], rows), strict=True):
+                found[n] = made = Maps({0: value.clone()})
+                self.cache.put(("extra", n), made)
+        return torch.stack([maps.stages[0] for n in episode.query_ids if (maps := found[n]) is not None])
+
+    def _obtain(self, run: Run, inputs: Mapping[Key, Input], stages: range) -> dict[Key, Maps]:
+        """Look maps up and compute those that are missing, several pictures at a time."""
+        found = {key: maps for key in inputs if (maps := self.cache.get(key)) is not None}
+        for group in _groups([key for key in inputs if key not in found]):
+            for key, maps in zip(group, run(torch.stack([inputs[k]() for k in group]), stages), strict=True):
+                found[key] = maps
+                self.cache.put(key, maps)
+        return found
+
+
+def _stage(maps: Maps, index: int) -> Input:
+    return lambda: maps.stages[index]
+
+
+def _groups(items: list[_T]) -> list[list[_T]]:
+    return [items[i : i + PICTURES] for i in range(0, len(items), PICTURES)]

@@ -1,0 +1,72 @@
+"""Load a trained model from a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from fss.errors import FssError
+from fss.finetune.base import Strategy
+from fss.model.build import empty_model
+from fss.model.checkpoint import Checkpoint, read_checkpoint
+from fss.model.segmenter import FewShotSegmenter
+
+
+def load(
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    merge: bool = False,
+    trusted: Sequence[str] = (),
+    dtype: torch.dtype | None = None,
+) -> FewShotSegmenter:
+    """Load a trained model, ready to segment.
+
+    Args:
+        path: a ``.ckpt`` file of a run, or of ``fss convert``.
+        device: where to put it.
+        merge: turn tuned layers back into plain convolutions (equal output).
+        trusted: import prefixes, besides ``fss.``, whose classes the checkpoint may name.
+        dtype: type of its values; None: float32. With float64 a file of float64 values loses nothing.
+
+    Returns:
+        ``model(query, support_images, support_masks) -> logits (B, 2, H, W)``, in evaluation mode.
+
+    Raises:
+        FssError: if the file is missing, damaged, or does not fit the model it describes.
+    """
+    model, strategy = rebuild(read_checkpoint(path, trusted), dtype)
+    if merge:
+        strategy.merge(model.backbone)
+    return model.to(device).eval()
+
+
+def rebuild(checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> tuple[FewShotSegmenter, Strategy]:
+    """Build the model that a checkpoint describes and give it the trained weights.
+
+    Args:
+        checkpoint: what :func:`read_checkpoint` returned.
+        dtype: type of its values; None: float32.
+
+    Returns:
+        The model, with its fine-tune strategy injected, and the strategy.
+
+    Raises:
+        FssError: if the weights do not fit the model, or it is no few-shot model.
+    """
+    model, strategy = empty_model(checkpoint.config, dtype or torch.float32)
+    if not isinstance(model, FewShotSegmenter):
+        raise FssError(
+            f"{checkpoint.path} holds a base learner, which segments no new classes. Train BAM on it: python train.py "
+            f"method=bam method.base_learner.checkpoint={checkpoint.path}"
+        )
+    try:
+        model.load_state_dict(checkpoint.state, strict=True)
+    except RuntimeError as error:
+        reason = "\n".join(str(error).splitlines()[:5])
+        raise FssError(
+            f"{checkpoint.path} does not fit the model it describes: {reason}\nIt was changed, or written by another "
+            "version of fss: give another checkpoint, or test it with the commit that its result.json names."
+        ) from error
+    return model, strategy

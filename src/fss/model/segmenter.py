@@ -1,0 +1,229 @@
+"""The model a user calls: a backbone and a head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from fss.errors import FssError
+from fss.methods.base import FewShotHead
+from fss.methods.separable import EpisodeParts, PartedHead
+from fss.model.companion import BaseBranch, SharedPrefix
+from fss.model.feature_cache import Recall, memorable
+from fss.model.features import extract
+from fss.nn.resize import up
+from fss.types import Episode, EpisodeFeatures, HeadOutput, StagedBackbone
+
+_OPTIONAL = frozenset({"previous_prediction", "base_index"})
+"""Extras that only a second round, or only an episode of training, has."""
+
+
+class FewShotSegmenter(nn.Module):
+    """Segments the class of the supports in a query picture.
+
+    Attributes:
+        backbone: a staged backbone, possibly with a fine-tune strategy injected.
+        head: any few-shot head.
+        companion: a frozen base learner with a backbone of its own, or None.
+    """
+
+    def __init__(self, backbone: nn.Module, head: FewShotHead, companion: BaseBranch | None = None) -> None:
+        """Join the parts.
+
+        Args:
+            backbone: must follow :class:`fss.types.StagedBackbone`.
+            head: built for the backbone's channels.
+            companion: for heads that ask for ``base_logits``.
+
+        Raises:
+            TypeError: if the backbone does not follow the protocol.
+        """
+        super().__init__()
+        if not isinstance(backbone, StagedBackbone):
+            raise TypeError(
+                f"{type(backbone).__name__} is no StagedBackbone: it needs channels, norm_mode and stage(i)"
+            )
+        self.backbone = backbone
+        self.head = head
+        self.companion = companion
+        self._shared = SharedPrefix()
+        self._recall: Recall | None = None
+
+    def remember(self, limit: int | None, backbone: StagedBackbone | None = None) -> None:
+        """Remember feature maps by the ids of pictures from now on; for test episodes, whose pictures never change.
+
+        Weights must not change until it is called again: start every pass with it, and end it with None.
+        Where maps depend on more than a picture (gradients, a module in training mode), nothing is remembered.
+
+        Args:
+            limit: bytes of maps on the model's device; None forgets all of them and remembers no more.
+            backbone: runs in the place of the model's, with equal outputs; None: the model's itself.
+        """
+        self._recall = None if limit is None else Recall(limit, backbone or self.backbone)
+
+    def forward(self, query: Tensor, support_images: Tensor, support_masks: Tensor) -> Tensor:
+        """Segment queries.
+
+        Args:
+            query: normalised RGB, (B, 3, H, W).
+            support_images: normalised RGB, (B, K, 3, H, W).
+            support_masks: 1 on the class, 0 elsewhere, 255 counts as background, (B, K, H, W).
+
+        Returns:
+            logits: scores of background and foreground, (B, 2, H, W).
+
+        Raises:
+            FssError: if the shapes do not fit together.
+        """
+        _check(query, support_images, support_masks)
+        output = self.head_output(query, support_images, support_masks)
+        return up(output.logits, (query.shape[-2], query.shape[-1]), self.head.align_corners)
+
+    def run_episode(self, episode: Episode) -> HeadOutput:
+        """Run a batch of episodes; the head sees the query label only if it asked for it and trains.
+
+        Args:
+            episode: the batch.
+
+        Returns:
+            The head's output at its own resolution.
+        """
+        label = episode.query_label if self.head.spec.needs_query_label and self.training else None
+        extras = {"class_index": episode.class_index, **episode.extras}
+        recall = self._recall
+        if recall is not None and not self.head.needs_grad_in_eval and memorable(self, episode):
+            if isinstance(self.head, PartedHead):
+                return self._parted(recall, self.head, episode, extras)
+            return self._answer(self._remembered(recall, episode, extras))
+        return self.head_output(
+            episode.query, episode.support_images, episode.support_labels, query_label=label, extras=extras
+        )
+
+    def head_output(
+        self,
+        query: Tensor,
+        support_images: Tensor,
+        support_masks: Tensor,
+        query_label: Tensor | None = None,
+        extras: dict[str, Tensor] | None = None,
+    ) -> HeadOutput:
+        """Extract features and call the head by its shot rule.
+
+        Args:
+            query: (B, 3, H, W).
+            support_images: (B, K, 3, H, W).
+            support_masks: (B, K, H, W).
+            query_label: (B, H, W), or None.
+            extras: further tensors by name.
+
+        Returns:
+            The head's output.
+
+        Raises:
+            FssError: if an extra that the head declared is missing.
+        """
+        features = self._features(query, support_images, support_masks, extras or {})
+        features.query_label = query_label
+        return self._answer(features)
+
+    def _features(
+        self, query: Tensor, support_images: Tensor, support_masks: Tensor, available: dict[str, Tensor]
+    ) -> EpisodeFeatures:
+        """Extract what the head asks for; stages that the companion has in common run once for both."""
+        spec, companion = self.head.spec, self.companion
+        wanted = self._wanted(available)
+        if companion is None or companion.provides not in spec.extras:
+            return extract(self.backbone, spec, query, support_images, support_masks, wanted)
+        first = self._shared(self.backbone, companion.backbone)
+        kept = (first - 1,) if first else ()
+        features = extract(self.backbone, spec, query, support_images, support_masks, wanted, kept)
+        logits = companion.base_logits(features.query[first - 1] if first else query, first)
+        features.extras = {**features.extras, companion.provides: logits}
+        return features
+
+    def _remembered(self, recall: Recall, episode: Episode, available: dict[str, Tensor]) -> EpisodeFeatures:
+        """Do the same with what is remembered; the companion starts from the last common stage that is at hand."""
+        spec, companion = self.head.spec, self.companion
+        features = recall.features(spec, episode, self._wanted(available))
+        if companion is None or companion.provides not in spec.extras:
+            return features
+        shared = self._shared(self.backbone, companion.backbone)
+        at_hand = max((i for i in features.query if i < shared), default=None)
+
+        def logits(pictures: Tensor, places: list[int]) -> Tensor:
+            if at_hand is None:
+                return companion.base_logits(pictures)
+            return companion.base_logits(features.query[at_hand][places], at_hand + 1)
+
+        features.extras = {**features.extras, companion.provides: recall.of_queries(episode, logits)}
+        return features
+
+    def _parted(self, recall: Recall, head: PartedHead, episode: Episode, available: dict[str, Tensor]) -> HeadOutput:
+        """Answer from parts, which are narrower than feature maps and need not be made again."""
+        companion, extras = self.companion, self._wanted(available)
+        if companion is None or companion.provides not in head.spec.extras:
+            queries, supports, _ = recall.parts(head, episode, None)
+            return head.answer(EpisodeParts(queries, supports, extras))
+        shared = self._shared(self.backbone, companion.backbone)
+
+        def logits(stages: Mapping[int, Tensor], picture: Tensor) -> Tensor:
+            at_hand = max((i for i in stages if i < shared), default=None)
+            if at_hand is None:
+                return companion.base_logits(picture)
+            return companion.base_logits(stages[at_hand], at_hand + 1)
+
+        queries, supports, base = recall.parts(head, episode, logits)
+        assert base is not None
+        return head.answer(EpisodeParts(queries, supports, {**extras, companion.provides: base}))
+
+    def _wanted(self, available: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the extras that the head declared and the episode brings."""
+        spec, companion = self.head.spec, self.companion
+        provided = set() if companion is None else {companion.provides}
+        missing = spec.extras - available.keys() - provided - _OPTIONAL
+        if missing:
+            raise FssError(f"{type(self.head).__name__} needs {sorted(missing)}, which this data does not provide")
+        return {k: available[k] for k in spec.extras & available.keys()}
+
+    def _answer(self, features: EpisodeFeatures) -> HeadOutput:
+        """Call the head by its shot rule."""
+        if self.head.spec.shot_rule == "vote" and features.support_labels.shape[1] > 1:
+            return self._vote(features)
+        return self._refine(features)
+
+    def _refine(self, features: EpisodeFeatures) -> HeadOutput:
+        output: HeadOutput = self.head(features)
+        rounds = 1 if self.training else self.head.refinement_rounds
+        for _ in range(rounds - 1):
+            if output.state is None:
+                break
+            extras = {**features.extras, "previous_prediction": output.state}
+            output = self.head(replace(features, extras=extras))
+        return output
+
+    def _vote(self, features: EpisodeFeatures) -> HeadOutput:
+        """Average the K foreground decisions; the share of votes becomes the foreground score."""
+        votes = []
+        for k in range(features.support_labels.shape[1]):
+            one = slice(k, k + 1)
+            shot = replace(
+                features,
+                support={i: f[:, one] for i, f in features.support.items()},
+                support_taps={i: [f[:, one] for f in fs] for i, fs in features.support_taps.items()},
+                support_labels=features.support_labels[:, one],
+            )
+            votes.append(self._refine(shot).logits.argmax(dim=1))
+        share = torch.stack(votes).to(next(iter(features.query.values()), votes[0]).dtype).mean(dim=0)
+        return HeadOutput(torch.stack([1 - share, share], dim=1))
+
+
+def _check(query: Tensor, support_images: Tensor, support_masks: Tensor) -> None:
+    given = f"query {tuple(query.shape)}, support {tuple(support_images.shape)}, masks {tuple(support_masks.shape)}"
+    if query.dim() != 4 or support_images.dim() != 5 or support_masks.dim() != 4:
+        raise FssError(f"expected query (B,3,H,W), support images (B,K,3,H,W), support masks (B,K,H,W); got {given}")
+    b, k = support_images.shape[:2]
+    if k == 0 or b != query.shape[0] or support_masks.shape != (b, k, *support_images.shape[-2:]):
+        raise FssError(f"batch, shots or picture sizes differ, or there is no support; got {given}")

@@ -1,0 +1,106 @@
+"""Segment a user's own pictures with a trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fss.data.options import TransformOptions
+from fss.data.sources.masks import UInt8
+from fss.data.transforms import eval_transform, resized_shape
+from fss.errors import FssError
+from fss.model.checkpoint import read_checkpoint
+from fss.model.load import rebuild
+from fss.model.segmenter import FewShotSegmenter
+from fss.nn.resize import up
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was found in a query picture.
+
+    Attributes:
+        mask: 1 on the object, (H, W), uint8.
+        probability: of the object, in [0, 1], (H, W), float32.
+    """
+
+    mask: UInt8
+    probability: npt.NDArray[np.float32]
+
+
+class Predictor:
+    """A model and the input size it was trained with.
+
+    Example::
+
+        predictor = fss.Predictor.load("multirun/runs/RUN/checkpoints/best.ckpt")
+        found = predictor(photo, supports=[(picture, mask)])
+
+    Args:
+        model: in evaluation mode.
+        size: side S of its square input; S - 1 must divide by 8.
+    """
+
+    def __init__(self, model: FewShotSegmenter, size: int) -> None:
+        self.model, self.size = model, size
+        self._transform = eval_transform(TransformOptions(size=size))
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | torch.device = "cpu", trusted: Sequence[str] = ()) -> Predictor:
+        """Load a checkpoint.
+
+        Args:
+            path: a ``.ckpt`` file of a run, or a converted one.
+            device: where to put the model.
+            trusted: as for :func:`fss.load`.
+
+        Returns:
+            The predictor.
+
+        Raises:
+            FssError: if the file is missing, damaged or unsafe.
+        """
+        checkpoint = read_checkpoint(path, trusted)
+        model, _ = rebuild(checkpoint)
+        return cls(model.to(device).eval(), int(checkpoint.config["data"]["size"]))
+
+    @torch.inference_mode()
+    def __call__(self, query: UInt8, supports: Sequence[tuple[UInt8, UInt8]]) -> Prediction:
+        """Segment one picture.
+
+        Args:
+            query: RGB, (H, W, 3), any size.
+            supports: pictures (H', W', 3) and masks (H', W') of the object: 1 on it, 255 ignored.
+
+        Returns:
+            Mask and probability at the size of the query.
+
+        Raises:
+            FssError: if there is no support, or a mask is empty or of another size than its picture.
+        """
+        if not supports:
+            raise FssError("There is no support. Give at least one picture with a mask of the object.")
+        for number, (picture, mask) in enumerate(supports, start=1):
+            if picture.shape[:2] != mask.shape:
+                raise FssError(
+                    f"Support {number} has {picture.shape[1]} x {picture.shape[0]} pixels, its mask {mask.shape[1]} x "
+                    f"{mask.shape[0]}. They must be equal."
+                )
+            if not (mask == 1).any():
+                raise FssError(f"The mask of support {number} marks nothing. Paint the object with 1.")
+        device = next(self.model.parameters()).device
+        pairs = [self._transform(picture, mask, 0) for picture, mask in supports]
+        images = torch.stack([image for image, _ in pairs])[None].to(device)
+        masks = torch.stack([label for _, label in pairs])[None].to(device)
+        height, width = query.shape[:2]
+        image, _ = self._transform(query, np.zeros((height, width), np.uint8), 0)
+        logits = self.model(image[None].to(device), images, masks).float()
+        h, w = resized_shape(height, width, self.size)
+        whole = up(logits[:, :, :h, :w], (height, width), align_corners=False)
+        probability = whole.softmax(dim=1)[0, 1].cpu().numpy()
+        return Prediction((probability > 0.5).astype(np.uint8), probability)

@@ -1,0 +1,126 @@
+"""One self-contained HTML page of tables: sortable, with the pictures and curves of every run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from fss.reports.comparison_table import NOT_RUN, fact, fact_columns, heading, notes, number
+from fss.reports.html_previews import curve, picture_strip
+from fss.reports.paper_tables import FOLDS
+from fss.reports.table_runs import Filled, Line, setting
+from fss.results import Result
+
+_FOLDER = Path(__file__).parent / "data"
+_CURVES = (("training loss", "train/loss_total"), ("validation mIoU", "val/miou"))
+
+
+@dataclass(frozen=True)
+class PageCell:
+    """What a cell shows; ``sort`` orders its column, ``paper`` and ``gap`` stand in small letters below."""
+
+    name: str
+    text: str
+    sort: str
+    paper: str = ""
+    gap: str = ""
+    words: bool = False
+
+
+@dataclass(frozen=True)
+class PageRun:
+    """What the page shows of one run."""
+
+    title: str
+    score: str
+    facts: list[tuple[str, str]]
+    pictures: str | None
+    curves: list[tuple[str, Markup]]
+
+
+@dataclass(frozen=True)
+class PageTable:
+    """One table on the page."""
+
+    name: str
+    heading: str
+    toy: bool
+    columns: list[str]
+    rows: list[list[PageCell]]
+    notes: list[str]
+    warnings: list[str]
+    runs: list[PageRun]
+
+
+def html_page(filled: Sequence[Filled], title: str) -> str:
+    """Return the page as text.
+
+    Args:
+        filled: tables with our runs.
+        title: of the page.
+
+    Returns:
+        HTML with its styles, its script and all pictures.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    template = environment.get_template("page.html.j2")
+    return template.render(title=title, tables=[_table(one) for one in filled])
+
+
+def _table(filled: Filled) -> PageTable:
+    facts = fact_columns(filled.table)
+    rows = [_cells(line, facts, filled.toy) for line in filled.lines]
+    columns = [cell.name for cell in rows[0]]
+    runs = [_run(line, run) for line in filled.lines for run in line.results]
+    return PageTable(
+        filled.table.name, heading(filled), filled.toy, columns, rows, notes(filled), list(filled.warnings), runs
+    )
+
+
+def _cells(line: Line, facts: Sequence[str], toy: bool) -> list[PageCell]:
+    """Return the cells of one row and shot."""
+    quoted = " (quoted)" if line.row.quoted else ""
+    row_id = line.row.id + "*" * bool(line.row.notes)
+    cells = [PageCell("row", row_id + quoted, line.row.id, words=True)]
+    cells += [PageCell(name, fact(line, name), fact(line, name), words=True) for name in facts]
+    names = [*(f"fold {fold}" for fold in FOLDS), "mean"]
+    ours, papers = (*line.folds, line.mean), (*line.paper.folds, line.paper.mean)
+    for name, score, paper in zip(names, ours, papers, strict=True):
+        half = line.half_interval if name == "mean" else None
+        shown = None if toy else paper
+        order = score if score is not None else shown
+        gap = "" if score is None or shown is None else f"{score - shown:+.2f}"
+        text = number(score, half=half) or (NOT_RUN if name == "mean" else "")
+        cells.append(PageCell(name, text, "" if order is None else str(order), number(shown), gap))
+    return [*cells, PageCell("seeds", " ".join(map(str, line.seeds)), str(len(line.seeds)))]
+
+
+def _run(line: Line, run: Result) -> PageRun:
+    key = run.key
+    title = f"{line.row.id}, {line.row.label}, {line.shot}-shot, fold {key.fold}, seed {key.seed}"
+    trained = run.parameters.backbone_trainable
+    facts = [
+        ("method, backbone", f"{key.method}, {key.backbone}, weights {setting(run.config, 'backbone.weights')}"),
+        ("backbone values trained", f"{trained:,} of {run.parameters.backbone_total:,}"),
+        ("recipe", f"{key.recipe}, batch {setting(run.config, 'recipe.batch_size')}"),
+        ("data", f"{key.data}, {run.episodes.count:,} test episodes ({run.episodes.sampler})"),
+        ("mIoU, FB-IoU", f"{run.scores.miou:.2f}, {run.scores.fb_iou:.2f}"),
+        ("selection", run.selection.note),
+        ("classes", ", ".join(f"{n} {'-' if s is None else f'{s:.1f}'}" for n, s in run.scores.per_class.items())),
+        ("folder", str(run.folder)),
+        ("commit", run.commit or "unknown"),
+    ]
+    drawn = [(name, curve(run.folder, column)) for name, column in _CURVES]
+    curves = [(name, Markup(svg)) for name, svg in drawn if svg is not None]  # numbers and our own words alone
+    score = run.scores.fb_iou if line.metric == "fb_iou" else run.scores.miou
+    return PageRun(title, f"{score:.2f}", facts, picture_strip(run.folder), curves)

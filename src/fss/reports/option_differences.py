@@ -1,0 +1,54 @@
+"""In which options runs differ that would otherwise share a row of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from fss.results import Result
+
+_LABELLED = ("finetune", "method", "recipe", "backbone", "data", "trainer", "selection")
+"""Groups whose values are options of an experiment; the rest of a configuration says how it was run."""
+
+
+def differing(results: Sequence[Result], setting: Callable[[Result], tuple[str, ...]]) -> dict[str, str]:
+    """Label runs that share a setting and a seed by the options in which they differ.
+
+    Args:
+        results: finished runs.
+        setting: what puts a run into a row.
+
+    Returns:
+        labels: identity of a run -> its options as typed, ``factors=[U]``; empty where no two runs share a cell.
+    """
+    cells: dict[tuple[str, ...], set[str]] = {}
+    for run in results:
+        cells.setdefault((*setting(run), str(run.key.seed)), set()).add(run.identity)
+    crowded = {cell[:-1] for cell, identities in cells.items() if len(identities) > 1}
+    labels: dict[str, str] = {}
+    for row in crowded:
+        members = {run.identity: dict(_leaves(run.config)) for run in results if setting(run) == row}
+        names = sorted({name for leaves in members.values() for name in leaves})
+        wanted = [name for name in names if len({repr(leaves.get(name)) for leaves in members.values()}) > 1]
+        for identity, leaves in members.items():
+            labels[identity] = " ".join(f"{name.rsplit('.', 1)[-1]}={_typed(leaves.get(name))}" for name in wanted)
+    return labels
+
+
+def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if not prefix and key not in _LABELLED:
+            continue
+        name = f"{prefix}.{key}" if prefix else key
+        if isinstance(value, Mapping):
+            yield from _leaves(value, name)
+        elif not key.startswith("_"):
+            yield name, value
+
+
+def _typed(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{','.join(map(_typed, value))}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)

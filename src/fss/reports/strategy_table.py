@@ -1,0 +1,180 @@
+"""The comparison table of strategies, for the terminal and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.table import Table
+
+from fss.reports.option_differences import differing
+from fss.results import ReportError, Result
+
+_ROW_OF_ITS_OWN = ("data", "method", "backbone", "fold", "shot", "recipe", "test")
+"""Parts of the key that split rows; a column is shown for those that differ among the results."""
+
+_OPTIONS = "options"
+"""Column that tells runs apart which are alike in all of these."""
+
+_LEFT = ("strategy", *_ROW_OF_ITS_OWN, _OPTIONS)
+
+_MEMORY = {"saved_for_backward": "backward\nmemory", "cuda": "GPU peak\nmemory"}
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Results of one strategy in one setting, one per seed, by ascending seed."""
+
+    setting: tuple[str, ...]
+    runs: tuple[Result, ...]
+
+    def mean(self, value: Callable[[Result], float]) -> float:
+        """Return the mean of a value over seeds."""
+        return sum(value(run) for run in self.runs) / len(self.runs)
+
+
+def strategy_table(results: Sequence[Result]) -> Table:
+    """Compare strategies: one row each, mean over seeds.
+
+    Args:
+        results: finished runs; rows are split further where data, method, backbone, fold, shot, recipe or test
+            differ, and by their options where those tell runs of one row and seed apart. None at all, or different
+            runs that no option tells apart, are a :class:`ReportError`.
+
+    Returns:
+        table: ready to print with rich.
+    """
+    header, rows, notes = _contents(results)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table.caption, table.caption_justify = "; ".join(notes), "left"
+    for name in header:
+        table.add_column(name, justify="left" if name in _LEFT else "right", no_wrap=name != _OPTIONS)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def to_markdown(results: Sequence[Result]) -> str:
+    """Return the same table as GitHub Markdown, ending with a line break.
+
+    Args:
+        results: finished runs, as for :func:`strategy_table`.
+
+    Returns:
+        text: the table and its notes.
+    """
+    header, rows, notes = _contents(results)
+    lines = [header, [":--" if name in _LEFT else "--:" for name in header], *rows]
+    text = "".join(f"| {' | '.join(_escape(cell) for cell in line)} |\n" for line in lines)
+    return text + "\n" + "; ".join(notes) + ".\n"
+
+
+def _escape(cell: str) -> str:
+    return cell.replace("\n", " ").replace("|", "\\|")
+
+
+def _contents(results: Sequence[Result]) -> tuple[list[str], list[list[str]], list[str]]:
+    """Return header, cells and footnotes."""
+    columns, rows = _group(results)
+    kinds = {run.cost.memory_kind for run in results}
+    memory = _MEMORY[next(iter(kinds))] if len(kinds) == 1 else "memory"
+    several = any(len(row.runs) > 1 for row in rows)
+    header = ["strategy", *columns, "trainable\nbackbone\nparams", "mIoU\n± 95 %", "FB-IoU\n± 95 %"]
+    header += ["training\ntime", memory]
+    header += ["mIoU\nby seed"] if several else []
+    cells = [[*_cells(row), *([_by_seed(row)] if several else [])] for row in rows]
+    return header, cells, _notes(results, rows, several)
+
+
+def _group(results: Sequence[Result]) -> tuple[list[str], list[_Row]]:
+    """Return the columns that differ, and the rows, by setting and number of trainable parameters."""
+    if not results:
+        raise ReportError("no finished results to tabulate; run a training first")
+    columns = [c for c in _ROW_OF_ITS_OWN if len({getattr(r.key, c) for r in results}) > 1]
+
+    def setting(run: Result) -> tuple[str, ...]:
+        return run.key.finetune, *(str(getattr(run.key, c)) for c in columns)
+
+    labels = differing(results, setting)
+    groups: dict[tuple[str, ...], dict[int, Result]] = {}
+    for run in results:
+        row = (*setting(run), *([labels.get(run.identity, "")] if labels else []))
+        other = groups.setdefault(row, {}).setdefault(run.key.seed, run)
+        if other.identity != run.identity:
+            raise ReportError(
+                f"{other.path} and {run.path} are different runs of {' '.join(setting(run))} seed {run.key.seed}, and "
+                "no option tells them apart: report them by themselves, fss report FOLDER/RUN"
+            )
+    columns += [_OPTIONS] if labels else []
+    rows = [_Row(s, tuple(by_seed[seed] for seed in sorted(by_seed))) for s, by_seed in groups.items()]
+    return columns, sorted(rows, key=lambda r: (r.setting[1:], r.mean(_trainable), r.setting[0]))
+
+
+def _trainable(run: Result) -> float:
+    return float(run.parameters.backbone_trainable)
+
+
+def _cells(row: _Row) -> list[str]:
+    """Return the cells that every table has."""
+    trainable, total = row.mean(_trainable), row.mean(lambda r: float(r.parameters.backbone_total))
+    share = f"\n({100 * trainable / total:.2g} %)" if 0 < trainable < total else ""
+    return [
+        *row.setting,
+        f"{trainable:,.0f}{share}",
+        _with_interval(row, lambda r: r.scores.miou, lambda r: r.scores.miou_interval),
+        _with_interval(row, lambda r: r.scores.fb_iou, lambda r: r.scores.fb_iou_interval),
+        _duration([r.cost.train_seconds for r in row.runs]),
+        _memory([r.cost.peak_memory_mb for r in row.runs]),
+    ]
+
+
+def _with_interval(
+    row: _Row, score: Callable[[Result], float], interval: Callable[[Result], tuple[float, float] | None]
+) -> str:
+    known = [ends for ends in map(interval, row.runs) if ends is not None]
+    text = f"{row.mean(score):.1f}"
+    return f"{text} ± {sum(high - low for low, high in known) / 2 / len(known):.1f}" if known else text
+
+
+def _by_seed(row: _Row) -> str:
+    return " ".join(f"{run.scores.miou:.1f}" for run in row.runs)
+
+
+def _duration(seconds: Sequence[float | None]) -> str:
+    known = [s for s in seconds if s is not None]
+    if not known:
+        return "-"
+    mean = round(sum(known) / len(known))
+    if mean < 120:
+        return f"{mean} s"
+    return f"{mean // 60} m {mean % 60:02d} s" if mean < 600 else f"{mean / 60:.0f} min"
+
+
+def _memory(megabytes: Sequence[float | None]) -> str:
+    known = [m for m in megabytes if m is not None]
+    if not known:
+        return "-"
+    most = max(known)
+    return f"{most / 1024:.1f} GB" if most >= 1000 else f"{most:.{0 if most >= 100 else 1}f} MB"
+
+
+def _notes(results: Sequence[Result], rows: Sequence[_Row], several: bool) -> list[str]:
+    """Return what a reader must know to trust the table."""
+    counts = sorted({run.episodes.count for run in results})
+    notes = [f"± half the 95 % bootstrap interval over {' or '.join(map(str, counts))} test episodes"]
+    if any(run.cost.memory_kind == "saved_for_backward" for run in results):
+        notes.append("backward memory: what one training step keeps for its backward pass")
+    if several:
+        seeds = [{run.key.seed for run in row.runs} for row in rows]
+        same = all(s == seeds[0] for s in seeds)
+        listed = ", ".join(map(str, sorted(set.union(*seeds))))
+        notes.append(f"mean over seeds {listed}" if same else f"mean over seeds, not the same in each row ({listed})")
+    lists: dict[tuple[str, int, int, int, str], set[str]] = {}
+    for run in results:
+        key = run.key
+        lists.setdefault((key.data, key.fold, key.shot, key.seed, key.test), set()).add(run.episodes.hash)
+    if any(len(hashes) > 1 for hashes in lists.values()):
+        notes.append("WARNING: strategies were not tested on the same episodes")
+    rules = sorted({run.selection.rule for run in results})
+    return [*notes, f"checkpoint selection: {', '.join(rules)}"]

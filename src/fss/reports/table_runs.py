@@ -1,0 +1,238 @@
+"""Finished runs put into the cells of a paper's table, and what makes them hard to compare."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import Any
+
+from fss.reports.paper_tables import FOLDS, GROUPS, Numbers, PaperTable, Row, cell_overrides
+from fss.results import Result
+
+Runs = dict[int, dict[int, Result]]
+"""fold -> seed -> run."""
+
+_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+"""97.5 % quantiles of Student's t for 1 to 15 degrees of freedom."""
+
+_MUST_FIT = ("data.novel_images", "data.test_episodes", "recipe")
+"""Options in which a run of the right row may be wrong; it is not shown then, and the report says so."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row with one number of shots, the paper's numbers and ours.
+
+    Attributes:
+        row: of the table.
+        shot: supports per episode.
+        paper: what is printed.
+        runs: finished runs by fold and seed.
+        metric: ``miou`` or ``fb_iou``.
+    """
+
+    row: Row
+    shot: int
+    paper: Numbers
+    runs: Runs
+    metric: str
+
+    @property
+    def folds(self) -> tuple[float | None, ...]:
+        """Our score of each fold, the mean over seeds; None where nothing ran."""
+        return tuple(self._fold(fold) for fold in FOLDS)
+
+    @property
+    def mean(self) -> float | None:
+        """Our mean over the folds; None unless all of them ran."""
+        known = [score for score in self.folds if score is not None]
+        return mean(known) if len(known) == len(FOLDS) else None
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds with which every fold ran."""
+        sets = [set(self.runs.get(fold, {})) for fold in FOLDS]
+        return sorted(set.intersection(*sets))
+
+    @property
+    def half_interval(self) -> float | None:
+        """Half the 95 % t-interval of the mean over the folds; None for less than two seeds."""
+        means = [mean(_score(self.runs[fold][seed], self.metric) for fold in FOLDS) for seed in self.seeds]
+        if len(means) < 2:
+            return None
+        freedom = len(means) - 1
+        quantile = _T[freedom - 1] if freedom <= len(_T) else 1.96 + 2.5 / freedom
+        return quantile * stdev(means) / math.sqrt(len(means))
+
+    @property
+    def results(self) -> list[Result]:
+        """Its runs, by fold and seed."""
+        return [self.runs[fold][seed] for fold in sorted(self.runs) for seed in sorted(self.runs[fold])]
+
+    def _fold(self, fold: int) -> float | None:
+        scores = [_score(run, self.metric) for run in self.runs.get(fold, {}).values()]
+        return mean(scores) if scores else None
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A table of the paper with our runs.
+
+    Attributes:
+        table: of the paper.
+        toy: the runs are of toy size, not comparable to the paper.
+        lines: row by row, shot by shot.
+        warnings: what should be equal and is not.
+    """
+
+    table: PaperTable
+    toy: bool
+    lines: tuple[Line, ...]
+    warnings: tuple[str, ...]
+
+
+def is_toy(result: Result, table: PaperTable) -> bool:
+    """Tell whether a run used other data than a table, as those of ``+size=smoke``.
+
+    Args:
+        result: finished run.
+        table: of the paper.
+    """
+    return result.key.data != table.data
+
+
+def fill(table: PaperTable, results: Iterable[Result], toy: bool) -> Filled:
+    """Put runs into the cells of a table.
+
+    Args:
+        table: of the paper.
+        results: finished runs, others among them; those that only test a checkpoint are left out.
+        toy: take the runs of toy size instead of those on the table's data.
+
+    Returns:
+        The table with its runs.
+    """
+    trained = [r for r in results if r.cost.train_seconds and "task" not in r.config and is_toy(r, table) == toy]
+    needed = needed_options(table, toy)
+    lines, warnings, used = [], [], set()
+    for row in table.rows:
+        for shot, numbers in row.numbers.items():
+            found: Runs = {}
+            for fold in FOLDS:
+                wanted = cell_overrides(row, shot, fold)
+                fitting = [r for r in trained if wanted is not None and not _misfits(r, wanted, needed)]
+                if fitting:
+                    found[fold], doubts = _by_seed(fitting, f"{row.id}, {shot}-shot, fold {fold}")
+                    warnings += doubts
+                    used |= {r.identity for r in fitting}
+            lines.append(Line(row, shot, numbers, found, table.metric))
+    others = [r for r in trained if r.identity not in used]
+    warnings += _near_misses([line for line in lines if not line.runs], others, needed)
+    return Filled(table, toy, tuple(lines), (*_differences(lines), *warnings))
+
+
+def _score(run: Result, metric: str) -> float:
+    return run.scores.fb_iou if metric == "fb_iou" else run.scores.miou
+
+
+def needed_options(table: PaperTable, toy: bool) -> set[str]:
+    """Return the options that a run of a table must fit; at toy size data and episodes are its own.
+
+    Args:
+        table: of the paper.
+        toy: the run is of toy size.
+    """
+    keys = {key for row in table.rows if row.overrides for key in row.overrides} | {"fold", "shot"}
+    if not toy:
+        return keys
+    episodes = {row.overrides["data.test_episodes"] for row in table.rows if row.overrides}
+    return keys - {"data"} - ({"data.test_episodes"} if len(episodes) == 1 else set())
+
+
+def _misfits(result: Result, wanted: Mapping[str, Any], needed: set[str]) -> list[str]:
+    """Return the options in which a run is not the wanted one."""
+    return [key for key, value in wanted.items() if key in needed and setting(result.config, key) != value]
+
+
+def setting(config: Mapping[str, Any], key: str) -> Any:
+    """Look up an option in a run's configuration.
+
+    Args:
+        config: resolved configuration.
+        key: dotted, or a group, which stands for the name of its choice.
+
+    Returns:
+        The value, or None.
+    """
+    node: Any = config
+    for part in f"{key}.name".split(".") if key in GROUPS else key.split("."):
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return sorted(node, key=str) if isinstance(node, list) and key == "finetune.kernel_sizes" else node
+
+
+def _by_seed(fitting: Sequence[Result], where: str) -> tuple[dict[int, Result], list[str]]:
+    """Keep one run per seed, the newest where different ones fit, and say so."""
+    seeds: dict[int, dict[str, Result]] = defaultdict(dict)
+    for run in sorted(fitting, key=lambda r: r.path.stat().st_mtime):
+        seeds[run.key.seed][run.identity] = run
+    chosen = {seed: list(runs.values())[-1] for seed, runs in seeds.items()}
+    doubts = [
+        f"{where}, seed {seed}: {len(runs)} different runs fit; the newest is shown: {chosen[seed].folder}"
+        for seed, runs in seeds.items()
+        if len(runs) > 1
+    ]
+    return chosen, doubts
+
+
+def _near_misses(empty: Sequence[Line], others: Sequence[Result], needed: set[str]) -> list[str]:
+    """Name runs of a row without any that are not shown because of the recipe, pictures or number of episodes."""
+    found = []
+    for line in empty:
+        for run in others:
+            wanted = cell_overrides(line.row, line.shot, run.key.fold)
+            if wanted is None:
+                continue
+            wrong = _misfits(run, wanted, needed)
+            if wrong and all(key in _MUST_FIT or key.startswith("recipe.") for key in wrong):
+                told = ", ".join(f"{key}={setting(run.config, key)} instead of {wanted[key]}" for key in wrong)
+                found.append(
+                    f"{line.row.id}, {line.shot}-shot, fold {run.key.fold}: not shown, it has {told}: {run.folder}"
+                )
+    return found
+
+
+def _differences(lines: Sequence[Line]) -> list[str]:
+    """Name what should be equal among the runs of a table and is not."""
+    seen: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+    for line in lines:
+        for run in line.results:
+            for name, group, value in _comparable(run):
+                seen[name, group].setdefault(value, line.row.id)
+    return [
+        f"{name} {'of ' + group + ' ' if group else ''}differ: "
+        + "; ".join(f"{value} ({row})" for value, row in values.items())
+        for (name, group), values in seen.items()
+        if len(values) > 1
+    ]
+
+
+def _comparable(run: Result) -> Iterable[tuple[str, str, str]]:
+    """Yield what must be equal: its name, among which runs, its value."""
+    key, config = run.key, run.config
+    recipe = f"recipe {key.recipe}, {key.method}"
+    episodes = f"fold {key.fold}, {key.test or f'{key.shot}shot'}, {run.episodes.count} of them"
+    yield "test episodes", episodes, run.episodes.hash[:12]
+    yield "test seeds", "", str(config.get("test_seed"))
+    yield "rules of selection", "", run.selection.rule
+    for name, option in (("weights", "backbone.weights"), ("stems", "backbone.stem"), ("widths", "backbone.width")):
+        yield name, key.backbone, str(setting(config, option))
+    for name, option in (("batch sizes", "recipe.batch_size"), ("rates", "recipe.optimizer.lr")):
+        yield name, recipe, str(setting(config, option))
+    yield "schedules", recipe, str(setting(config, "recipe.schedule._target_"))
+    for name, option in (("sizes of pictures", "data.size"), ("epochs", "data.epochs")):
+        yield name, "", str(setting(config, option))
+    for name in ("limit_train_batches", "limit_test_batches"):
+        yield name, "", str(setting(config, f"trainer.{name}"))

@@ -1,0 +1,95 @@
+"""Data modules and recipe of a run, from its resolved configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fss.data.base_datamodule import BaseDataModule
+from fss.data.datamodule import FewShotDataModule
+from fss.data.episodes.options import EpisodeOptions, IndexOptions, Selection
+from fss.data.options import LoaderOptions, TransformOptions
+from fss.data.sources.base import SegmentationSource
+from fss.instantiate import Node, partial
+from fss.lit.optim import Recipe
+
+TEST_CACHE_MB = 4096
+"""Default of ``test_cache_mb``."""
+
+
+def build_recipe(node: Node) -> Recipe:
+    """Build a recipe from its group."""
+    return Recipe(
+        optimizer=partial("recipe.optimizer", node["optimizer"]),
+        schedule=partial("recipe.schedule", node["schedule"]),
+        backbone_lr_factor=node["backbone_lr_factor"],
+        untrained=tuple(node["untrained"]),
+    )
+
+
+def build_data(config: Node, source: SegmentationSource, test_shot: int | None = None) -> FewShotDataModule:
+    """Build the data module.
+
+    Args:
+        config: the whole configuration.
+        source: the data set.
+        test_shot: supports in the test, if other than in training.
+
+    Returns:
+        The data module.
+    """
+    data = config["data"]
+    selection: Selection = "base" if config["selection"] == "base" else "novel"
+    return FewShotDataModule(
+        source,
+        fold=config["fold"],
+        shot=config["shot"],
+        seed=config["seed"],
+        transforms=_options(TransformOptions, data),
+        index=_options(IndexOptions, data),
+        episodes=EpisodeOptions(
+            selection=selection,
+            test_episodes=data["test_episodes"],
+            val_episodes=data["val_episodes"],
+            test_shot=data["test_shot"] if test_shot is None else test_shot,
+            test_seed=config["test_seed"],
+            replay=data["episodes"],
+            sampler=data.get("sampler", "stateless"),  # checkpoints from before the option lack it
+            base_labels=config["method"].get("wants", {}).get("base_labels", False),
+            task=config.get("task", "episodes"),
+        ),
+        loader=_loading(config),
+    )
+
+
+def build_base_data(config: Node, source: SegmentationSource) -> BaseDataModule:
+    """Build the data module of ``method=base_learner``.
+
+    Args:
+        config: the whole configuration.
+        source: the data set.
+
+    Returns:
+        The data module.
+    """
+    return BaseDataModule(
+        source, config["fold"], config["seed"], _options(TransformOptions, config["data"]), _loading(config)
+    )
+
+
+def remembered(config: Node) -> int:
+    """Return the limit of feature maps remembered while testing, in MiB; checkpoints from before the option lack it.
+
+    Args:
+        config: the whole configuration.
+    """
+    return int(config.get("test_cache_mb", TEST_CACHE_MB))
+
+
+def _loading(config: Node) -> LoaderOptions:
+    return LoaderOptions(
+        config["recipe"]["batch_size"], config["test_batch_size"], config["workers"], by_picture=remembered(config) > 0
+    )
+
+
+def _options(kind: type[Any], data: Node) -> Any:
+    return kind(**{k: data[k] for k in kind.__dataclass_fields__ if k in data})

@@ -1,0 +1,124 @@
+"""What training and testing share: the job, its facts, the Lightning trainer with our callbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from fss.config.recording import records
+from fss.runs.job import Job
+from fss.runs.recording import recording_callbacks
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+    from pytorch_lightning.loggers import Logger
+
+    from fss.lit.callbacks.finetuning import BackboneFinetune
+    from fss.lit.callbacks.result import RunFacts
+
+
+def checkpointing(job: Job) -> list[pl.Callback]:
+    """Return the callbacks that keep the best and the last checkpoint by the run's selection rule.
+
+    Args:
+        job: the run.
+
+    Returns:
+        The callbacks; with ``selection=last`` nothing is compared and the last checkpoint alone is kept.
+    """
+    from pytorch_lightning.callbacks import ModelCheckpoint
+
+    from fss.lit.callbacks.snapshots import Snapshots
+    from fss.lit.history import logged_rows
+
+    folder = job.folder / "checkpoints"
+    snapshots = Snapshots(folder / "last.ckpt", job.config["checkpoint_minutes"], logged_rows)
+    if job.config["selection"] == "last":
+        return [snapshots]
+    best = ModelCheckpoint(
+        folder, "best", monitor="val/miou", mode="max", save_top_k=1, save_on_train_epoch_end=False,
+        enable_version_counter=False,
+    )  # fmt: skip
+    return [best, snapshots]
+
+
+def build_trainer(
+    job: Job,
+    finetune: BackboneFinetune,
+    known: RunFacts,
+    logger: Sequence[Logger] | bool,
+    more: Sequence[pl.Callback] = (),
+) -> pl.Trainer:
+    """Build Lightning's trainer with the callbacks of every run.
+
+    Args:
+        job: the run.
+        finetune: injects the strategy.
+        known: facts for the result file.
+        logger: loggers, or False for none.
+        more: further callbacks.
+
+    Returns:
+        The trainer.
+    """
+    from fss.backbones.weights import IMAGENET_MEAN, IMAGENET_STD
+    from fss.lit.callbacks.cost import CostMeter
+    from fss.lit.callbacks.episodes import EpisodeRecorder
+    from fss.lit.callbacks.feature_caching import RecallFeatures
+    from fss.lit.callbacks.previews import PictureRecorder
+    from fss.lit.callbacks.result import ResultWriter
+    from fss.lit.callbacks.seeding import StepSeed
+    from fss.runs.artifacts import Extras
+    from fss.runs.build import remembered
+
+    config = job.config
+    cost = CostMeter()
+    pictures = PictureRecorder(job.folder, config["pictures"], IMAGENET_MEAN, IMAGENET_STD)
+    callbacks = [
+        finetune,
+        StepSeed(config["seed"]),
+        cost,
+        RecallFeatures(remembered(config)),
+        pictures,
+        EpisodeRecorder(job.folder),
+        Extras(job.folder, config["finetune"]["name"], config["pictures"], finetune),
+        *(recording_callbacks(job) if more else ()),  # a test alone records nothing
+        ResultWriter(job.folder, known, finetune, cost),
+        *more,
+    ]
+    return assemble(job, logger, callbacks, enable_checkpointing=bool(more))
+
+
+def assemble(job: Job, logger: Sequence[Logger] | bool, callbacks: Sequence[pl.Callback], **options: Any) -> pl.Trainer:
+    """Build Lightning's trainer from a run's options.
+
+    Args:
+        job: the run.
+        logger: loggers, or False for none.
+        callbacks: all of them.
+        options: further arguments of the trainer.
+
+    Returns:
+        The trainer.
+    """
+    import pytorch_lightning as pl
+
+    from fss.instantiate import make
+    from fss.lit.checkpoint_io import AtomicCheckpointIO
+
+    chosen = dict(job.config["trainer"])
+    if job.config["selection"] == "last" and not records(job.config):
+        chosen["limit_val_batches"] = 0
+    trainer = make(
+        "trainer",
+        chosen,
+        default_root_dir=str(job.folder),
+        logger=logger,
+        callbacks=list(callbacks),
+        plugins=[AtomicCheckpointIO()],
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+        **options,
+    )
+    assert isinstance(trainer, pl.Trainer)
+    return trainer

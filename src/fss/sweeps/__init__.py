@@ -1,0 +1,1 @@
+"""Many runs: the grid of a sweep, its progress, estimates of time, and what failed."""

@@ -1,0 +1,39 @@
+"""What a sweep says in the end: which runs failed, and a status that is not zero."""
+
+from __future__ import annotations
+
+import sys
+from textwrap import shorten
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from fss.config.base_learner import RUNS
+from fss.runs.attempts import begin_sweep, failures
+
+
+class SweepEnd(Callback):
+    """Hydra callback around a sweep; ``hydra.callbacks`` names it."""
+
+    def __init__(self) -> None:
+        """Know no sweep yet."""
+        self.sweep: str | None = None
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Give the sweep an id."""
+        self.sweep = begin_sweep()
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Name the runs that failed, if any, and leave with status 2."""
+        if self.sweep is None:
+            return
+        failed = failures(RUNS, self.sweep)
+        if not failed:
+            return
+        lines = "\n".join(f"  {name}: {shorten(error, 160)}" for name, error in failed)
+        sys.stderr.write(
+            f"\nError: {len(failed)} of this sweep's runs failed; the others are done:\n{lines}\n"
+            "The same command tries them again. Look at all of them with: fss sweep status and the same options.\n"
+        )
+        sys.exit(2)

@@ -1,0 +1,1 @@
+"""Loggers and W&B: labels, media, dashboards."""

@@ -1,0 +1,77 @@
+"""By what W&B groups and finds runs: group, job type, tags, and further keys of the configuration; imports no wandb."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+from fss.config.base_learner import NAME
+from fss.config.identity import identity
+from fss.reports.table_rows import TOY, TOY_TAG, Place, places
+
+_LONGEST_TAG = 64  # what W&B takes
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a run is called at W&B.
+
+    Attributes:
+        group: experiment or table that it was started for.
+        job_type: the fine-tune strategy.
+        tags: method, backbone, strategy, data, fold, shot, and every table that it is part of.
+        config: the resolved configuration, and two keys more: ``cell`` is equal for runs that differ in fold and seed
+            alone, ``tables`` names the run's row in each of its tables.
+        places: these rows.
+    """
+
+    group: str
+    job_type: str
+    tags: tuple[str, ...]
+    config: dict[str, Any]
+    places: tuple[Place, ...]
+
+
+def labels(config: dict[str, Any], experiment: str | None = None) -> Labels:
+    """Name a run.
+
+    Args:
+        config: resolved configuration.
+        experiment: choice of ``experiment=``, if one was made.
+
+    Returns:
+        Its labels.
+    """
+    trains_base = config["method"]["name"] == NAME
+    found = [] if trains_base else places(config)
+    named = [str(config[group]["name"]) for group in ("method", "backbone", "finetune", "data")]
+    tags = [*named, f"fold-{config['fold']}", f"shot-{config['shot']}", *(place.table for place in found)]
+    if config["data"]["name"] == TOY:
+        tags.append(TOY_TAG)
+    more = {"cell": cell(config), "tables": {place.table: place.label for place in found}}
+    return Labels(
+        group=experiment or str(config["group"]),
+        job_type=NAME if trains_base else str(config["finetune"]["name"]),
+        tags=tuple(dict.fromkeys(tag[:_LONGEST_TAG] for tag in tags)),
+        config={**config, **more},
+        places=tuple(found),
+    )
+
+
+def cell(config: dict[str, Any]) -> str:
+    """Name what runs of several folds and seeds share, so that W&B can average over them.
+
+    Args:
+        config: resolved configuration.
+
+    Returns:
+        Readable parts, then six digits of the identity that the runs would share.
+    """
+    shared = copy.deepcopy(config)
+    shared["fold"] = shared["seed"] = 0
+    for group in ("method", "backbone"):  # a base learner belongs to its fold
+        if isinstance(shared[group].get(NAME), dict):
+            shared[group][NAME].pop("identity", None)
+    parts = [config[group]["name"] for group in ("method", "backbone", "finetune", "data")]
+    return "-".join([*parts, f"{config['shot']}shot", identity(shared)[:6]])

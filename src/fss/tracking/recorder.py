@@ -1,0 +1,171 @@
+"""What W&B gets besides scalars: spectra while training, pictures, tables and artifacts of the test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import wandb
+from numpy.typing import NDArray
+
+from fss.backbones.staged import StagedModule
+from fss.config.base_learner import NAME, checkpoint_of
+from fss.finetune.layers.factored import FactoredLayer
+from fss.finetune.layers.surgery import LAST_STAGE
+from fss.results import Result, load_result
+from fss.tracking.media import base_identity, base_learner, class_table, pictures, tuned_values
+from fss.tracking.wandb_logger import EPOCH, STEP, GuardedWandbLogger
+
+Spectra = dict[int, dict[str, NDArray[np.float64]]]
+"""stage -> layer -> its singular values, in the order of the pretrained ones."""
+
+LAYER_COLUMNS: list[str | int] = ["layer", "stage", "values", "mean change %", "most grown %", "most fallen %"]
+"""Of the table of spectra: changes relative to the pretrained singular values."""
+
+
+class WandbRecorder(pl.Callback):
+    """Records a run at W&B. Stands behind the writer of results, whose files it shows.
+
+    Histograms of singular values are one per stage: a network has some fifty layers.
+    """
+
+    def __init__(self, logger: GuardedWandbLogger, name: str, base: tuple[str, Path] | None = None) -> None:
+        """Store where to record.
+
+        Args:
+            logger: of the run.
+            name: of the run.
+            base: identity and checkpoint of the base learner that the run builds on, if any.
+        """
+        self.logger = logger
+        self.name = name
+        self.base = base
+        self._pretrained: Spectra = {}
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Keep the pretrained singular values: no checkpoint was restored yet."""
+        if trainer.is_global_zero and not self._pretrained:
+            self._pretrained = spectra(pl_module)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the spectra before the first step."""
+        if trainer.global_step == 0:
+            self._show(trainer, pl_module, 0)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the spectra after an epoch."""
+        self._show(trainer, pl_module, max(trainer.global_step - 1, 0))  # as Lightning counts at the end of an epoch
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the test, in one process; the result is written already."""
+        if not trainer.is_global_zero:
+            return
+        result = load_result(self.logger.folder / "result.json")
+        step = {STEP: trainer.global_step}
+        tables = self._tables(result, spectra(pl_module))
+        # What needs no answer comes first: tables and artifacts fail where W&B has gone in the meantime.
+        self.logger.attempt("writing the summary", lambda run: run.summary.update(self._facts(result)))
+        self.logger.attempt("recording pictures", lambda run: run.log({**_pictures(result), **step}))
+        self.logger.attempt("recording tables", lambda run: run.log({**tables, **step}))
+        self.logger.attempt("recording artifacts", lambda run: self._artifacts(run, result))
+
+    def _show(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
+        if not (trainer.is_global_zero and self._pretrained):
+            return
+        rows: dict[str, Any] = {EPOCH: trainer.current_epoch, STEP: step}
+        for stage, layers in spectra(module).items():
+            before = np.concatenate(list(self._pretrained[stage].values()))
+            now = np.concatenate(list(layers.values()))
+            change = 100 * (now - before) / np.maximum(np.abs(before), 1e-12)
+            rows[f"spectrum/stage{stage}"] = now
+            rows[f"spectrum/stage{stage}_change_percent"] = change
+
+        def log(run: Any) -> None:
+            run.log({k: wandb.Histogram(v.tolist()) if isinstance(v, np.ndarray) else v for k, v in rows.items()})
+
+        self.logger.attempt("recording spectra", log)
+
+    def _tables(self, result: Result, tuned: Spectra) -> dict[str, Any]:
+        shown: dict[str, Any] = {"test/classes": class_table(result)}
+        if tuned:
+            shown["test/spectra"] = spectrum_table(self._pretrained, tuned)
+        return shown
+
+    def _facts(self, result: Result) -> dict[str, Any]:
+        """Return what the summary gets besides the logged scalars."""
+        facts: dict[str, Any] = {
+            "trained_values": result.parameters.backbone_trainable,
+            "trained_percent": 100 * result.parameters.backbone_trainable / max(result.parameters.backbone_total, 1),
+            "test_episodes": result.episodes.count,
+            "train_seconds": result.cost.train_seconds,
+            "test_seconds": result.cost.test_seconds,
+            "memory_mb": result.cost.peak_memory_mb,
+            "selection": result.selection.rule,
+        }
+        if result.scores.miou_interval is not None:
+            facts["test/miou_low"], facts["test/miou_high"] = result.scores.miou_interval
+        return facts | {f"tables/{p.table}": getattr(result.scores, p.metric) for p in self.logger.labels.places}
+
+    def _artifacts(self, run: Any, result: Result) -> None:
+        base = None if self.base is None else base_identity(*self.base)
+        if base is not None:
+            # An input. run.use_artifact would refuse offline, and wait for the upload online.
+            run._log_artifact(base_learner(base, {}), is_user_created=True, use_after_commit=True)
+        if (result.folder / "tuned.pt").is_file():
+            run.log_artifact(tuned_values(result, self.name, base))
+        own = checkpoint_of(result.folder, result.selection.rule)
+        if result.key.method == NAME and own.is_file():
+            facts = {"data": result.key.data, "backbone": result.key.backbone, "fold": result.key.fold}
+            run.log_artifact(base_learner(base_identity(result.identity, own), facts | {"miou": result.scores.miou}))
+
+
+def spectra(module: pl.LightningModule) -> Spectra:
+    """Read the singular values that train.
+
+    Args:
+        module: has a ``model`` with a staged backbone.
+
+    Returns:
+        The values; nothing for strategies that train no singular value.
+    """
+    backbone = getattr(module.model, "backbone", None)
+    assert isinstance(backbone, StagedModule)
+    names = {module: name for name, module in backbone.named_modules()}
+    found: Spectra = {}
+    for stage in range(LAST_STAGE + 1):
+        for layer in backbone.stage(stage).modules():
+            if isinstance(layer, FactoredLayer) and _trains(layer):
+                values = layer.values.detach().double().cpu().numpy().copy()
+                found.setdefault(stage, {})[names[layer]] = values
+    return found
+
+
+def spectrum_table(before: Spectra, after: Spectra) -> wandb.Table:
+    """Make the table of how much each layer's singular values have changed.
+
+    Args:
+        before: pretrained values.
+        after: tuned ones, of the same layers.
+
+    Returns:
+        One row per layer, see :data:`LAYER_COLUMNS`.
+    """
+    rows: list[list[Any]] = []
+    for stage, layers in after.items():
+        for name, now in layers.items():
+            old = before[stage][name]
+            change = 100 * (now - old) / np.maximum(np.abs(old), 1e-12)
+            spread = [float(np.abs(change).mean()), float(change.max()), float(change.min())]
+            rows.append([name, stage, len(now), *spread])
+    return wandb.Table(columns=LAYER_COLUMNS, data=rows)
+
+
+def _pictures(result: Result) -> dict[str, Any]:
+    kept = result.folder / "pictures.npz"
+    return pictures(kept) if result.files.get("pictures") and kept.is_file() else {}
+
+
+def _trains(layer: FactoredLayer) -> bool:
+    return layer.S.requires_grad or (layer.p is not None and layer.p.requires_grad)
