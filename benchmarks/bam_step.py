@@ -47,7 +47,7 @@ def build(form: str) -> FewShotSegmenter:
         as_released(backbone)
     model = FewShotSegmenter(backbone, BAM(backbone.channels, shot=SHOT), companion)
     if form == "released":
-        model._shared = lambda *_: 0  # type: ignore[assignment]  # both branches from the picture on
+        model._shared = lambda *_: 0  # type: ignore[assignment]  # both branches from the image on
     return model.train()
 
 
@@ -130,7 +130,7 @@ def measure(rounds: int, size: int) -> dict[str, dict[str, Any]]:
 
     Args:
         rounds: timed steps of each.
-        size: of the pictures.
+        size: of the images.
 
     Returns:
         form -> ``saved`` bytes and ``seconds`` by part, of the fastest step.
@@ -156,7 +156,7 @@ def rows(rounds: int = 2, size: int = SIZE) -> list[Row]:
 
     Args:
         rounds: timed steps.
-        size: of the pictures.
+        size: of the images.
 
     Returns:
         The lines of the table.

@@ -27,7 +27,7 @@ from fss.data.transforms import eval_transform, resized_shape, train_transform
 
 Array = npt.NDArray[Any]
 
-PICTURES, EPISODES = 32, 32
+IMAGES, EPISODES = 32, 32
 MEAN = (123.675, 116.28, 103.53)
 STD = (58.395, 57.12, 57.375)
 
@@ -35,7 +35,7 @@ STD = (58.395, 57.12, 57.375)
 def float32_pipeline(
     image: Array, label: Array, random: Random, size: int, options: TransformOptions
 ) -> tuple[Tensor, Tensor]:
-    """Augment a picture in float32, step by step as protocol B.1 of the releases has it.
+    """Augment an image in float32, step by step as protocol B.1 of the releases has it.
 
     Args:
         image: RGB, (H, W, 3), uint8.
@@ -45,7 +45,7 @@ def float32_pipeline(
         options: ranges.
 
     Returns:
-        Normalised picture, (3, S, S), float32, and label, (S, S), int64.
+        Normalised image, (3, S, S), float32, and label, (S, S), int64.
     """
     image, constant = image.astype(np.float32), cv2.BORDER_CONSTANT
     f = options.scale_min + (options.scale_max - options.scale_min) * random.random()
@@ -74,7 +74,7 @@ def float32_pipeline(
 
 
 def float32_resize(image: Array, label: Array, size: int) -> tuple[Tensor, Tensor]:
-    """Resize a picture and its label for the test, as protocol B.2 of the releases has it.
+    """Resize an image and its label for the test, as protocol B.2 of the releases has it.
 
     Args:
         image: RGB, (H, W, 3), uint8.
@@ -82,13 +82,13 @@ def float32_resize(image: Array, label: Array, size: int) -> tuple[Tensor, Tenso
         size: side S of the canvas.
 
     Returns:
-        Normalised picture, (3, S, S), float32, and label, (S, S), int64.
+        Normalised image, (3, S, S), float32, and label, (S, S), int64.
     """
     h, w = resized_shape(*label.shape, size)
-    picture, classes = np.zeros((size, size, 3), np.float32), np.full((size, size), 255, np.int64)
-    picture[:h, :w] = cv2.resize(image.astype(np.float32), (w, h), interpolation=cv2.INTER_LINEAR)
+    canvas, classes = np.zeros((size, size, 3), np.float32), np.full((size, size), 255, np.int64)
+    canvas[:h, :w] = cv2.resize(image.astype(np.float32), (w, h), interpolation=cv2.INTER_LINEAR)
     classes[:h, :w] = cv2.resize(label, (w, h), interpolation=cv2.INTER_NEAREST)
-    return normalise(picture), torch.from_numpy(classes)
+    return normalise(canvas), torch.from_numpy(classes)
 
 
 def normalise(image: Array) -> Tensor:
@@ -110,28 +110,28 @@ class Draws:
 
     def draw(self, epoch: int, i: int) -> Draw:
         """Return episode ``i``."""
-        return Draw(1, str(i % PICTURES), (str((i + 1) % PICTURES),))
+        return Draw(1, str(i % IMAGES), (str((i + 1) % IMAGES),))
 
 
-def write_pictures(root: Path, photographs: Sequence[Path]) -> VocSource:
+def write_images(root: Path, photographs: Sequence[Path]) -> VocSource:
     """Write a data set of the usual size in the VOC layout.
 
     Args:
         root: folder to fill.
-        photographs: pictures to take, resized to 500 x 375; none: coloured noise of several scales.
+        photographs: images to take, resized to 500 x 375; none: coloured noise of several scales.
     """
     source = VocSource(root)
     for folder in (source.images, source.masks):
         folder.mkdir(parents=True)
     noise = np.random.default_rng(0)
-    for i in range(PICTURES):
+    for i in range(IMAGES):
         if photographs:
-            picture = cv2.resize(cv2.imread(str(photographs[i % len(photographs)])), (500, 375), None, 0, 0, 3)
+            image = cv2.resize(cv2.imread(str(photographs[i % len(photographs)])), (500, 375), None, 0, 0, 3)
         else:
             layers = [(2**k, noise.normal(0, 12 * 2 ** (k / 2), (375 >> k, 500 >> k, 3))) for k in range(7)]
-            picture = 128 + sum(cv2.resize(layer, (500, 375), interpolation=cv2.INTER_CUBIC) for _, layer in layers)
-            picture = np.clip(picture, 0, 255).astype(np.uint8)
-        cv2.imwrite(str(source.image_path(str(i))), picture, [cv2.IMWRITE_JPEG_QUALITY, 90])
+            image = 128 + sum(cv2.resize(layer, (500, 375), interpolation=cv2.INTER_CUBIC) for _, layer in layers)
+            image = np.clip(image, 0, 255).astype(np.uint8)
+        cv2.imwrite(str(source.image_path(str(i))), image, [cv2.IMWRITE_JPEG_QUALITY, 90])
         mask = np.zeros((375, 500), np.uint8)
         cv2.circle(mask, (200 + i, 180), 90, (1,), -1)
         cv2.circle(mask, (200 + i, 180), 90, (255,), 3)
@@ -140,11 +140,11 @@ def write_pictures(root: Path, photographs: Sequence[Path]) -> VocSource:
 
 
 def plain_episode(source: VocSource, i: int, change: Callable[[Array, Array], tuple[Tensor, Tensor]]) -> list[Tensor]:
-    """Load an episode without any of our code but the list of its pictures."""
+    """Load an episode without any of our code but the list of its images."""
     made, draw = [], Draws().draw(0, i)
-    for picture in (draw.query, *draw.supports):
-        image = cv2.cvtColor(cv2.imread(str(source.image_path(picture))), cv2.COLOR_BGR2RGB)
-        mask = np.array(Image.open(source.mask_path(picture)))
+    for name in (draw.query, *draw.supports):
+        image = cv2.cvtColor(cv2.imread(str(source.image_path(name))), cv2.COLOR_BGR2RGB)
+        mask = np.array(Image.open(source.mask_path(name)))
         made.append(change(image, binary_label(mask, draw.class_id)))
     return [torch.stack(tensors) for tensors in zip(*made, strict=True)]
 
@@ -170,7 +170,7 @@ def rows(photographs: Path | None = None) -> list[Row]:
     """Measure 1-shot episodes on one core, from files to tensors.
 
     Args:
-        photographs: folder of JPEG files to measure with; None makes pictures.
+        photographs: folder of JPEG files to measure with; None makes images.
 
     Returns:
         The lines of the table.
@@ -180,7 +180,7 @@ def rows(photographs: Path | None = None) -> list[Row]:
     torch.set_num_threads(1)
     found = [] if photographs is None else sorted(photographs.rglob("*.jpg"))
     with tempfile.TemporaryDirectory() as folder:
-        source = write_pictures(Path(folder) / "data", found)
+        source = write_images(Path(folder) / "data", found)
         train = EpisodeDataset(source, Draws(), train_transform(options), 0, "train", (1,))
         test = EpisodeDataset(source, Draws(), eval_transform(options), 0, "test", (1,))
 
@@ -191,7 +191,7 @@ def rows(photographs: Path | None = None) -> list[Row]:
             return float32_resize(image, label, options.size)
 
         cached = VocSource(source.root)
-        cached.remember(1 << 30)
+        cached.keep_images(1 << 30)
         kept = EpisodeDataset(cached, Draws(), train_transform(options), 0, "train", (1,))
 
         def plain(i: int) -> object:
@@ -199,7 +199,7 @@ def rows(photographs: Path | None = None) -> list[Row]:
 
         made = [
             compare("training episodes per core", train.__getitem__, plain, 2),
-            compare("training episodes per core, data.cache_mb", kept.__getitem__, plain, 2),
+            compare("training episodes per core, data.image_cache_mb", kept.__getitem__, plain, 2),
             compare("test episodes per core", test.__getitem__, lambda i: plain_episode(source, i, resize), None),
         ]
     torch.set_num_threads(threads)

@@ -14,7 +14,7 @@ from fss.nn.prior import EPS, prior_mask
 from fss.nn.resize import up
 
 SIZE, CELLS, CHANNELS, EPISODES = 641, 81, 512, 2
-"""Side of the pictures, of the feature map, and VGG-16's channels."""
+"""Side of the images, of the feature map, and VGG-16's channels."""
 
 
 class _Largest(TorchDispatchMode):

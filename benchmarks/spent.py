@@ -9,7 +9,7 @@ from typing import Any
 from fss.model.segmenter import FewShotSegmenter
 
 HEAD = "head, by episode"
-PARTS = ("data", "stages 0 to 3", "stage 4", "head, by picture", HEAD, "scores and the rest")
+PARTS = ("data", "stages 0 to 3", "stage 4", "head, by image", HEAD, "scores and the rest")
 
 
 class Spent:
@@ -36,8 +36,8 @@ class Spent:
             for block in model.backbone.stage(index).children():
                 self._wrap(block, "forward", "stage 4" if index == 4 else "stages 0 to 3")
         for method in ("of_query", "of_support"):
-            self._wrap(model.head, method, "head, by picture")
-        for method in ("answer", "forward"):
+            self._wrap(model.head, method, "head, by image")
+        for method in ("forward_encoded", "forward"):
             self._wrap(model.head, method, HEAD)
 
     def loading(self, batches: Iterable[Any]) -> Iterator[Any]:

@@ -1,9 +1,9 @@
 """Seconds per test episode, each by itself and with a memory: ``python -m benchmarks.testing``.
 
 Without a GPU they are seconds of the processor, so that other programs do not count. There are about as many episodes
-per picture as in 1000 episodes on a fold of PASCAL (364 to 592 pictures); more episodes gain more. The seconds hold
+per image as in 1000 episodes on a fold of PASCAL (364 to 592 images); more episodes gain more. The seconds hold
 everything from the files to the scores in one process; ``--profile`` says where they go, and what would be left if
-every feature map were made once but nothing were narrowed: each picture through stages 0 to 3, each query and each
+every feature map were made once but nothing were narrowed: each image through stages 0 to 3, each query and each
 masked support through stage 4, and the head once per episode.
 """
 
@@ -42,7 +42,7 @@ from fss.lit.optim import Recipe
 from fss.methods.baseline import Baseline
 from fss.model.segmenter import FewShotSegmenter
 
-MIN_AREA = 150  # as conf/data/shapes.yaml: the pictures are small
+MIN_AREA = 150  # as conf/data/shapes.yaml: the images are small
 TARGETS = {1: 3.0, 5: 8.0}
 
 
@@ -52,16 +52,16 @@ class Settings:
 
     Attributes:
         size: side of the network's input.
-        pictures: scenes drawn; half of them hold a novel class, and 80 are enough for five supports of each.
-        episodes: test episodes with remembered features.
+        images: scenes drawn; half of them hold a novel class, and 80 are enough for five supports of each.
+        episodes: test episodes with the feature cache.
         plain: how many of them, the first ones, are measured one by one too.
         batch: episodes per call of the head.
-        megabytes: limit of what is remembered.
+        megabytes: limit of the feature cache.
         strategy: fine-tune strategy injected before: freeze, or svf, whose plain run composes its weights every time.
     """
 
     size: int = 129
-    pictures: int = 80
+    images: int = 80
     episodes: int = 100
     plain: int = 4
     batch: int = 4
@@ -75,11 +75,11 @@ class Measured:
 
     Attributes:
         shot: supports per episode.
-        pictures: distinct pictures of all episodes.
+        images: distinct images of all episodes.
         queries: distinct queries.
         supports: distinct pairs of support and class.
         plain: seconds per episode, each by itself.
-        remembered: seconds per episode with remembered features.
+        cached: seconds per episode with the feature cache.
         differing: episodes, of those computed both ways, whose intersections or unions differ.
         compared: number of episodes computed both ways.
         largest: greatest difference of a count, in pixels.
@@ -87,11 +87,11 @@ class Measured:
     """
 
     shot: int
-    pictures: int
+    images: int
     queries: int
     supports: int
     plain: float
-    remembered: float
+    cached: float
     differing: int
     compared: int
     largest: int
@@ -104,13 +104,13 @@ class Measured:
             episodes: number of test episodes.
         """
         plain, passed = self.parts["plain"], 1 + self.shot
-        early, late = self.pictures / episodes, (self.queries + self.supports) / episodes
+        early, late = self.images / episodes, (self.queries + self.supports) / episodes
         return plain["stages 0 to 3"] * early / passed + plain["stage 4"] * late / passed + plain[HEAD]
 
     @property
     def ratio(self) -> float:
         """How many times faster."""
-        return self.plain / self.remembered
+        return self.plain / self.cached
 
 
 def measure(shot: int, source: SegmentationSource, settings: Settings, profile: bool = False) -> Measured:
@@ -131,9 +131,9 @@ def measure(shot: int, source: SegmentationSource, settings: Settings, profile: 
     if profile:
         spent.watch(tested.model)
     rows, seconds, parts = {}, {}, {}
-    for way in ("plain", "remembered"):
+    for way in ("plain", "cached"):
         plain = way == "plain"
-        loader = LoaderOptions(test_batch_size=1 if plain else settings.batch, workers=0, by_picture=not plain)
+        loader = LoaderOptions(test_batch_size=1 if plain else settings.batch, workers=0, group_by_image=not plain)
         data = FewShotDataModule(
             source,
             0,
@@ -148,18 +148,18 @@ def measure(shot: int, source: SegmentationSource, settings: Settings, profile: 
         if plain:
             batches = islice(batches, settings.plain)
         copy = None if plain or profile else merged_copy(tested.model.backbone)
-        tested.model.remember(None if plain else settings.megabytes * 2**20, copy)
+        tested.model.cache_features(None if plain else settings.megabytes * 2**20, copy)
         seconds[way], rows[way] = _run(tested, spent.loading(batches), spent.clock)
         parts[way] = spent.shares(seconds[way], len(rows[way])) if profile else {}
     drawn = [data.streams.test.draw(0, i) for i in range(settings.episodes)]
-    both = rows["remembered"][rows["plain"][:, 0]]
+    both = rows["cached"][rows["plain"][:, 0]]
     return Measured(
         shot,
         len({name for d in drawn for name in (d.query, *d.supports)}),
         len({d.query for d in drawn}),
         len({(name, d.class_id) for d in drawn for name in d.supports}),
         seconds["plain"] / len(rows["plain"]),
-        seconds["remembered"] / len(rows["remembered"]),
+        seconds["cached"] / len(rows["cached"]),
         int((both != rows["plain"]).any(dim=1).sum()),
         len(both),
         int((both - rows["plain"]).abs().max()),
@@ -178,7 +178,7 @@ def all_measured(settings: Settings, shots: Sequence[int] = tuple(TARGETS), prof
     with TemporaryDirectory() as folder, redirect_stdout(sys.stderr):  # progress bars
         os.environ.setdefault("FSS_CACHE", str(Path(folder) / "cache"))
         root = Path(folder) / "shapes"
-        write_shapes(root, 0, train=1, val=settings.pictures, pretrain_per_class=1, workers=1)
+        write_shapes(root, 0, train=1, val=settings.images, pretrain_per_class=1, workers=1)
         return [measure(shot, ShapesSource(root), settings, profile) for shot in shots]
 
 
@@ -210,8 +210,8 @@ def main() -> None:
         row = _row(m, settings)
         print(f"{row.name}: {row.ours} against {row.reference}: {row.ratio:.2f} times faster (target {row.target})")
         for part in PARTS if profile else ():
-            before, after = (m.parts[way][part] for way in ("plain", "remembered"))
-            print(f"  {part:20s} {before:8.4f} s, remembered {after:8.4f} s")
+            before, after = (m.parts[way][part] for way in ("plain", "cached"))
+            print(f"  {part:20s} {before:8.4f} s, cached {after:8.4f} s")
         if profile:
             floor = m.floor(settings.episodes)
             print(f"  every map once, nothing narrowed: {floor:.3f} s, {m.plain / floor:.2f} times faster")
@@ -219,13 +219,13 @@ def main() -> None:
 
 def _row(found: Measured, settings: Settings) -> Row:
     name = (
-        f"testing, {found.shot}-shot, {settings.size}^2: {settings.episodes} episodes of {found.pictures} pictures; "
+        f"testing, {found.shot}-shot, {settings.size}^2: {settings.episodes} episodes of {found.images} images; "
         f"{found.differing} of {found.compared} differ" + (f" by at most {found.largest} px" if found.differing else "")
     )
     target = TARGETS[found.shot]
     return Row(
         name,
-        f"{found.remembered:.3f} s per episode",
+        f"{found.cached:.3f} s per episode",
         f"{found.plain:.3f} s, one by one",
         found.ratio,
         f">= {target:g}",

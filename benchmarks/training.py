@@ -22,7 +22,7 @@ from fss.finetune.svf import SVF
 
 SIZE, HALF_SIZE = 321, 97
 LAST = ", channels-last"
-"""Ending of a formulation whose pictures and weights are laid out so."""
+"""Ending of a formulation whose images and weights are laid out so."""
 
 FORMS = ("released", "plain", "fast", "balanced", "least", "full", "freeze")
 TARGETS: tuple[tuple[str, float | None, float | None], ...] = (
@@ -108,7 +108,7 @@ def measure(
     Args:
         forms: which.
         rounds: steps of each.
-        size: of the two pictures.
+        size: of the two images.
         kind: of the computation; bfloat16 by autocast.
 
     Returns:
@@ -161,7 +161,7 @@ def rows(rounds: int = 3) -> list[Row]:
 
 
 def _layout(rounds: int) -> list[Row]:
-    """Lay pictures and weights out channels-last, and compare with the released form without."""
+    """Lay images and weights out channels-last, and compare with the released form without."""
     made = []
     for form in ("released", "fast", "balanced"):
         found = measure(("released", f"{form}{LAST}"), rounds)
@@ -172,7 +172,7 @@ def _layout(rounds: int) -> list[Row]:
 
 
 def _half() -> Row:
-    """Compare bfloat16 with float32; small pictures, as a processor without bfloat16 units is very slow."""
+    """Compare bfloat16 with float32; small images, as a processor without bfloat16 units is very slow."""
     half, whole = (measure(("balanced",), 0, HALF_SIZE, kind)["balanced"] for kind in (torch.bfloat16, torch.float32))
     ratio = half.saved / whole.saved
     return Row(

@@ -16,7 +16,7 @@ FIGURES = {
     "04_bring_your_own_images": 1,
     "05_your_own_method": 0,
 }
-"""Notebook -> pictures that it shows."""
+"""Notebook -> images that it shows."""
 
 SECONDS_PER_CELL = 600
 notebook = pytest.mark.parametrize("name", FIGURES)

@@ -1,4 +1,4 @@
-"""Segmenting a user's own pictures: geometry at any size, masks of any kind."""
+"""Segmenting a user's own images: geometry at any size, masks of any kind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fss.data.user_images import read_own_mask, read_own_picture
+from fss.data.user_images import read_own_image, read_own_mask
 from fss.errors import DataError, FssError
 from fss.predictor import Predictor
 from fss.reports.overlay import overlay
@@ -31,20 +31,20 @@ class Bright(nn.Module):
         return torch.cat([-score, score], dim=1)
 
 
-def picture(height: int, width: int) -> Any:
+def make_image(height: int, width: int) -> Any:
     made = np.zeros((height, width, 3), np.uint8)
     made[height // 4 : height // 2, width // 4 : width // 2] = 255
     return made
 
 
 def mask(height: int, width: int) -> Any:
-    return (picture(height, width)[..., 0] > 0).astype(np.uint8)
+    return (make_image(height, width)[..., 0] > 0).astype(np.uint8)
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (97, 97), (500, 333), (333, 500), (40, 900), (1200, 1600)])
 def test_the_object_is_found_where_it_is(shape: tuple[int, int]) -> None:
     model = Bright()
-    found = Predictor(model, 97)(picture(*shape), [(picture(50, 60), mask(50, 60))])  # type: ignore[arg-type]
+    found = Predictor(model, 97)(make_image(*shape), [(make_image(50, 60), mask(50, 60))])  # type: ignore[arg-type]
     assert found.mask.shape == found.probability.shape == shape
     assert found.mask.dtype == np.uint8
     assert found.probability.dtype == np.float32
@@ -61,7 +61,7 @@ def test_supports_keep_their_order_and_masks() -> None:
     model = Bright()
     empty_corner = mask(60, 60)
     empty_corner[-1] = 255
-    Predictor(model, 65)(picture(9, 9), [(picture(60, 60), empty_corner), (picture(30, 60), mask(30, 60))])  # type: ignore[arg-type]
+    Predictor(model, 65)(make_image(9, 9), [(make_image(60, 60), empty_corner), (make_image(30, 60), mask(30, 60))])  # type: ignore[arg-type]
     assert model.seen is not None
     _, images, masks = model.seen
     assert images.shape == (1, 2, 3, 65, 65)
@@ -74,13 +74,13 @@ def test_supports_keep_their_order_and_masks() -> None:
     ("supports", "message"),
     [
         ([], "no support"),
-        ([(picture(20, 20), mask(20, 21))], "20 x 20 pixels, its mask 21 x 20"),
-        ([(picture(20, 20), np.zeros((20, 20), np.uint8))], "marks nothing"),
+        ([(make_image(20, 20), mask(20, 21))], "20 x 20 pixels, its mask 21 x 20"),
+        ([(make_image(20, 20), np.zeros((20, 20), np.uint8))], "marks nothing"),
     ],
 )
 def test_wrong_supports(supports: Any, message: str) -> None:
     with pytest.raises(FssError, match=message):
-        Predictor(Bright(), 65)(picture(20, 20), supports)  # type: ignore[arg-type]
+        Predictor(Bright(), 65)(make_image(20, 20), supports)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "RGB", "RGBA", "P"])
@@ -106,19 +106,19 @@ def test_index_masks(tmp_path: Path) -> None:
 
 
 def test_photographs_are_turned_as_a_viewer_does(tmp_path: Path) -> None:
-    image = Image.fromarray(picture(20, 30))
+    image = Image.fromarray(make_image(20, 30))
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees
     image.save(tmp_path / "p.jpg", exif=exif)
-    assert read_own_picture(tmp_path / "p.jpg").shape == (30, 20, 3)
+    assert read_own_image(tmp_path / "p.jpg").shape == (30, 20, 3)
 
 
 def test_damaged_and_missing(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="There is no picture"):
-        read_own_picture(tmp_path / "x.jpg")
-    (tmp_path / "x.jpg").write_bytes(b"\xff\xd8no picture")
-    with pytest.raises(DataError, match="damaged or no picture"):
-        read_own_picture(tmp_path / "x.jpg")
+    with pytest.raises(DataError, match="There is no image"):
+        read_own_image(tmp_path / "x.jpg")
+    (tmp_path / "x.jpg").write_bytes(b"\xff\xd8no image")
+    with pytest.raises(DataError, match="damaged or no image"):
+        read_own_image(tmp_path / "x.jpg")
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (9, 9, 3), dtype=np.uint8)).save(tmp_path / "c.png")
     with pytest.raises(DataError, match="has colours"):
         read_own_mask(tmp_path / "c.png")

@@ -25,7 +25,7 @@ def test_reads_every_field(tmp_path: Path) -> None:
     assert result.scores.per_class == {"ring_stripes": 40.0, "star_dots": None}
     assert result.parameters.per_layer == {"layer2.0.conv1.S": 64}
     assert result.cost.memory_kind == "saved_for_backward"
-    assert result.files["pictures"] == "pictures.npz"
+    assert result.files["previews"] == "previews.npz"
 
 
 def test_a_test_only_run_has_no_training_time(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """fss: experiments in few-shot segmentation with Singular Value Fine-tuning.
 
-``fss.load(path)`` returns a trained model, ``fss.Predictor.load(path)`` one for pictures of your own; everything else
+``fss.load(path)`` returns a trained model, ``fss.Predictor.load(path)`` one for images of your own; everything else
 lives in the sub-packages. Importing this package loads no heavy library.
 """
 

@@ -1,4 +1,4 @@
-"""Segment a user's own pictures with a trained model."""
+"""Segment a user's own images with a trained model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fss.nn.resize import up
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was found in a query picture.
+    """What was found in a query image.
 
     Attributes:
         mask: 1 on the object, (H, W), uint8.
@@ -39,7 +39,7 @@ class Predictor:
     Example::
 
         predictor = fss.Predictor.load("multirun/runs/RUN/checkpoints/best.ckpt")
-        found = predictor(photo, supports=[(picture, mask)])
+        found = predictor(photo, supports=[(image, mask)])
 
     Args:
         model: in evaluation mode.
@@ -71,30 +71,30 @@ class Predictor:
 
     @torch.inference_mode()
     def __call__(self, query: UInt8, supports: Sequence[tuple[UInt8, UInt8]]) -> Prediction:
-        """Segment one picture.
+        """Segment one image.
 
         Args:
             query: RGB, (H, W, 3), any size.
-            supports: pictures (H', W', 3) and masks (H', W') of the object: 1 on it, 255 ignored.
+            supports: images (H', W', 3) and masks (H', W') of the object: 1 on it, 255 ignored.
 
         Returns:
             Mask and probability at the size of the query.
 
         Raises:
-            FssError: if there is no support, or a mask is empty or of another size than its picture.
+            FssError: if there is no support, or a mask is empty or of another size than its image.
         """
         if not supports:
-            raise FssError("There is no support. Give at least one picture with a mask of the object.")
-        for number, (picture, mask) in enumerate(supports, start=1):
-            if picture.shape[:2] != mask.shape:
+            raise FssError("There is no support. Give at least one image with a mask of the object.")
+        for number, (photo, mask) in enumerate(supports, start=1):
+            if photo.shape[:2] != mask.shape:
                 raise FssError(
-                    f"Support {number} has {picture.shape[1]} x {picture.shape[0]} pixels, its mask {mask.shape[1]} x "
+                    f"Support {number} has {photo.shape[1]} x {photo.shape[0]} pixels, its mask {mask.shape[1]} x "
                     f"{mask.shape[0]}. They must be equal."
                 )
             if not (mask == 1).any():
                 raise FssError(f"The mask of support {number} marks nothing. Paint the object with 1.")
         device = next(self.model.parameters()).device
-        pairs = [self._transform(picture, mask, 0) for picture, mask in supports]
+        pairs = [self._transform(photo, mask, 0) for photo, mask in supports]
         images = torch.stack([image for image, _ in pairs])[None].to(device)
         masks = torch.stack([label for _, label in pairs])[None].to(device)
         height, width = query.shape[:2]

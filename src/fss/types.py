@@ -25,7 +25,7 @@ ShotRule = Literal["joint", "vote"]
 
 @dataclass
 class Episode:
-    """A batch of B episodes, each one query picture and K support pictures of one class.
+    """A batch of B episodes, each one query image and K support images of one class.
 
     Attributes:
         query: normalised RGB, (B, 3, H, W), float32.
@@ -36,8 +36,8 @@ class Episode:
         class_id: id of the class in the data set, (B,), int64.
         class_index: position of the class in the split's ascending class list, (B,), int64.
         index: number i of each episode in its stream, (B,), int64.
-        query_ids: picture ids, length B.
-        support_ids: picture ids in sampling order, B lists of length K.
+        query_ids: image ids, length B.
+        support_ids: image ids in sampling order, B lists of length K.
         full_labels: query labels at original size, B tensors (H_i, W_i), uint8; empty in training.
         full_base_labels: likewise of all base classes, for methods that ask for them: position of the base class + 1,
             background and novel classes 0, 255 ignored.

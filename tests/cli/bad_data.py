@@ -173,24 +173,24 @@ FOLDERS = (
     coco("COCO without annotations", gone(f"{COCO}/annotations"), "instances_train2014.json", "fss data prepare coco"),
 )  # fmt: skip
 LISTED = (
-    voc("empty list", holds(f"{LISTS}/train.txt", "\n"), "train.txt", "one picture id per line"),
+    voc("empty list", holds(f"{LISTS}/train.txt", "\n"), "train.txt", "one image id per line"),
     voc("list with a duplicate", twice, "train_0003", "more than once", "train.txt"),
     voc("list that is a folder", as_folder, "train.txt", "list"),
-    voc("list that is no text", holds(f"{LISTS}/train.txt", b"\xff\xfe\x00"), "train.txt", "one picture id per line"),
+    voc("list that is no text", holds(f"{LISTS}/train.txt", b"\xff\xfe\x00"), "train.txt", "one image id per line"),
     voc("list that leads outside", holds(f"{LISTS}/train.txt", "../../secret\n"), "secret.jpg", "missing", "id list"),
-    voc("list that names a missing picture", stranger, "2007_000001", "missing", "list"),
+    voc("list that names a missing image", stranger, "2007_000001", "missing", "list"),
     voc("photograph that is missing", gone(f"{VOC}/JPEGImages/val_0007.jpg"), "val_0007.jpg", "missing", "list"),
 )
 FILES = (
     voc("truncated JPEG", cut(f"{VOC}/JPEGImages/train_*.jpg"), "train_", "damaged", "copy it again"),
     Case("truncated JPEG in a loader process", "train.py", ("data=pascal", *SMALL, "workers=1"),
-         ("The picture", "train_", "damaged", "copy it again"), ("pascal",), cut(f"{VOC}/JPEGImages/train_*.jpg")),
+         ("The image", "train_", "damaged", "copy it again"), ("pascal",), cut(f"{VOC}/JPEGImages/train_*.jpg")),
     Case("truncated JPEG in pre-training", "fss",
          ("pretrain", "--data", SINGLES, "--width", "8", "--epochs", "1", "--batch-size", "4", "--out", "w.pth"),
          (f"{SINGLES}/train", "damaged", "copy it again"), ("shapes",), cut(f"{SINGLES}/train/*/*.jpg")),
     voc("empty JPEG", cut(f"{VOC}/JPEGImages/*.jpg", 0), "JPEGImages", "damaged", "copy it again"),
     voc("text instead of a JPEG", lambda h: [p.write_text("x") for p in (h / VOC / "JPEGImages").iterdir()] and None,
-        "JPEGImages", "damaged or no picture", "copy it again"),
+        "JPEGImages", "damaged or no image", "copy it again"),
     voc("truncated PNG", cut(MASK), "train_0003.png", "damaged", "copy it again"),
     voc("text instead of a PNG", holds(MASK, "no mask"), "train_0003.png", "damaged", "copy it again"),
     voc("mask with colours", coloured("RGB"), "train_0003.png", "mode RGB", "8-bit grey and palette"),
@@ -199,7 +199,7 @@ FILES = (
     voc("masks of another size", masks(lambda m: np.pad(m, 8), "train_*"), "96 x 128", "112 x 144", "must be equal"),
     voc("class id out of range", masks(class_21, "train_0003*"), "train_0003.png", "[21]", "1..20", "255"),
     voc("all masks empty", masks(np.zeros_like), "fewer than shot + 1", "data.small_classes=drop"),
-    voc("class with too few pictures", masks(lambda m: np.where(m == 3, 0, m).astype(np.uint8)), "bird (0)",
+    voc("class with too few images", masks(lambda m: np.where(m == 3, 0, m).astype(np.uint8)), "bird (0)",
         "shot + 1 = 2", "lower shot"),
 )  # fmt: skip
 ANNOTATIONS = (

@@ -111,7 +111,7 @@ def pickled(name: str) -> Damage:
 
 
 def listed(fold: int = 0, shot: int = 1, data: str = "shapes", class_id: int = 1) -> Damage:
-    """Write an episode list of pictures that no data set has."""
+    """Write an episode list of images that no data set has."""
 
     def damage(home: Path) -> None:
         draw = Draw(class_id, "ghost_1", tuple(f"ghost_{2 + k}" for k in range(shot)))
@@ -213,7 +213,7 @@ REPLAYED = (
     replayed("list of another shot", listed(shot=5), "shot 5", "shot 1"),
     replayed("list of another data set", listed(data="pascal"), "data set pascal", "data set shapes"),
     replayed("list of base classes", listed(class_id=9), "[9]", "novel here"),
-    replayed("list of unknown pictures", listed(), "ghost_1", "not in the validation list"),
+    replayed("list of unknown images", listed(), "ghost_1", "not in the validation list"),
     replayed("list edited after export", edited, "changed after export"),
 )
 REPORTED = (
@@ -227,7 +227,7 @@ PREDICTED = (
     predicted("predict: photograph that is missing", f"--query {PHOTO} -> --query gone.jpg", "gone.jpg"),
     predicted("predict: photograph that is cut", f"{PHOTO} -> {PHOTO}", "val_0001.jpg", "damaged", damage=cut(PHOTO)),
     predicted("predict: mask that is missing", f"{MASK} -> gone.png", "gone.png"),
-    predicted("predict: support without mask", f"{MASK} -> ", "--support", "picture.jpg mask.png"),
+    predicted("predict: support without mask", f"{MASK} -> ", "--support", "image.jpg mask.png"),
     predicted("predict: value that the mask lacks", "--value 2 -> --value 19", "19", "val_0001.png"),
     predicted("predict: unknown device", "--value 2 -> --value 2 --device abacus", "abacus", "cpu"),
     predicted("predict: checkpoint that is missing", f"--ckpt {CKPT} -> --ckpt gone.ckpt", "gone.ckpt", "multirun/"),

@@ -57,7 +57,7 @@ def test_eval_and_load_take_the_converted_file(source: str, method: str, finetun
     options = ("--source", source, "--method", method, *VGG, "--finetune", finetune, "--fold", "2")
     code, text = call(home, "fss", "convert", "release.pth", *options, "--out", "x.ckpt")
     assert (code, "python eval.py ckpt=x.ckpt" in text) == (0, True), text
-    given = ("data=shapes", "data.size=65", "test_episodes=2", "trainer=cpu", "workers=0", "pictures=1")
+    given = ("data=shapes", "data.size=65", "test_episodes=2", "trainer=cpu", "workers=0", "previews=1")
     code, text = call(home, "eval.py", "ckpt=x.ckpt", *given, f"out=tested-{method}")
     assert code == 0, text
     result = json.loads((home / f"tested-{method}/result.json").read_text())

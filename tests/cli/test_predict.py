@@ -14,7 +14,7 @@ from fss.predictor import Predictor
 
 @pytest.fixture(scope="module")
 def ready(home: Path) -> Path:
-    """A working directory with a checkpoint and pictures."""
+    """A working directory with a checkpoint and images."""
     code, text = call(home, "train.py", *TINY, "logger=none", "debug=one_batch")
     assert code == 0, text
     (run,) = (home / "multirun/debug").iterdir()
@@ -41,16 +41,16 @@ def test_overlay_mask_and_probability(ready: Path) -> None:
     expected = Predictor.load(ready / "model.ckpt")(np.array(Image.open(ready / "photo.jpg")), [support, support])
     assert (written["found-mask.png"] == 255 * expected.mask).all()
     assert np.abs(written["found-probability.png"] / 255 - expected.probability).max() < 0.01
-    assert expected.probability.std() > 0, "the model says something about the picture"
+    assert expected.probability.std() > 0, "the model says something about the image"
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("--support", "one.jpg", "--query", "photo.jpg"), "names no mask"),
-        (("--support", "one.jpg", "none.png", "--query", "photo.jpg"), "There is no picture none.png"),
+        (("--support", "one.jpg", "none.png", "--query", "photo.jpg"), "There is no image none.png"),
         (("--support", "one.jpg", "photo.jpg", "--query", "photo.jpg"), "has colours"),
-        (("--support", "one.jpg", "mask.png", "--query", "model.ckpt"), "damaged or no picture"),
+        (("--support", "one.jpg", "mask.png", "--query", "model.ckpt"), "damaged or no image"),
     ],
 )
 def test_wrong_words(ready: Path, words: tuple[str, ...], message: str) -> None:

@@ -16,26 +16,26 @@ CLI = CliRunner()
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("pictures") / "shapes"
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("images") / "shapes"
     write_shapes(root, 0, train=1, val=1, pretrain_per_class=5, workers=1)
     return root / "classification"
 
 
-def pretrain(pictures: Path, out: Path, seed: int) -> str:
+def pretrain(images: Path, out: Path, seed: int) -> str:
     options = ["--epochs", "1", "--width", "8", "--batch-size", "16", "--seed", str(seed)]
-    done = CLI.invoke(app, ["pretrain", "--data", str(pictures), "--out", str(out), *options])
+    done = CLI.invoke(app, ["pretrain", "--data", str(images), "--out", str(out), *options])
     assert done.exit_code == 0, done.output
     return done.output
 
 
-def test_weights_are_made_once_and_fit_the_dilated_backbone(pictures: Path, tmp_path: Path) -> None:
+def test_weights_are_made_once_and_fit_the_dilated_backbone(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "small.pth"
-    assert "18 classes" in pretrain(pictures, out, seed=0)
+    assert "18 classes" in pretrain(images, out, seed=0)
     written = out.read_bytes()
-    assert "there already" in pretrain(pictures, out, seed=0)
+    assert "there already" in pretrain(images, out, seed=0)
     assert out.read_bytes() == written
-    assert "18 classes" in pretrain(pictures, out, seed=1)
+    assert "18 classes" in pretrain(images, out, seed=1)
     assert out.read_bytes() != written
     backbone = ResNet(18, width=8)
     before = backbone.layer4[0].conv1.weight.clone()
@@ -43,7 +43,7 @@ def test_weights_are_made_once_and_fit_the_dilated_backbone(pictures: Path, tmp_
     assert not before.equal(backbone.layer4[0].conv1.weight)
 
 
-def test_pretrain_without_pictures_names_the_command(tmp_path: Path) -> None:
+def test_pretrain_without_images_names_the_command(tmp_path: Path) -> None:
     done = CLI.invoke(app, ["pretrain", "--data", str(tmp_path / "none"), "--out", str(tmp_path / "x.pth")])
     assert done.exit_code == 2
     assert "fss data shapes --root" in done.output

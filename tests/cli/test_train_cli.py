@@ -1,4 +1,4 @@
-"""The programs from end to end on drawn pictures, and what they say when asked wrongly."""
+"""The programs from end to end on drawn images, and what they say when asked wrongly."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_everything_of_a_run_is_there(run: Run) -> None:
     assert run.folder.parent == run.home / "multirun" / "debug"
     assert re.fullmatch(r"baseline-resnet18-svf-shapes0-1shot-s321-[0-9a-f]{6}", run.folder.name)
-    for name in ("tuned.pt", "pictures.png", "pictures.npz", "csv/metrics.csv", "checkpoints/best.ckpt"):
+    for name in ("tuned.pt", "previews.png", "previews.npz", "csv/metrics.csv", "checkpoints/best.ckpt"):
         assert (run.folder / name).stat().st_size > 0, name
     assert (run.folder / "tuned.pt").stat().st_size < 20_000
     result = load_result(run.folder / "result.json")
@@ -122,7 +122,7 @@ def test_the_same_command_is_skipped(run: Run) -> None:
 
 
 def test_loaded_model_reproduces_the_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Loss and pictures of the run's own test follow from the checkpoint alone."""
+    """Loss and images of the run's own test follow from the checkpoint alone."""
     monkeypatch.setenv("FSS_CACHE", str(run.home / "cache"))
     path = run.folder / "checkpoints" / "best.ckpt"
     model = fss.load(path)
@@ -132,7 +132,7 @@ def test_loaded_model_reproduces_the_run(run: Run, monkeypatch: pytest.MonkeyPat
     config = read_checkpoint(path).config
     data = build_data(config, build_source(config["data"]))
     data.setup("test")
-    pictures = np.load(run.folder / "pictures.npz")
+    images = np.load(run.folder / "previews.npz")
     losses = []
     for episode in data.test_dataloader():
         with torch.no_grad():
@@ -142,8 +142,8 @@ def test_loaded_model_reproduces_the_run(run: Run, monkeypatch: pytest.MonkeyPat
         assert float((logits - plain).abs().max()) < 1e-5 * max(1.0, float(logits.abs().max()))
         square, target = at_label_size(logits[0], episode.full_labels[0])
         losses.append(float(model.head.criterion(square[None], target[None])))
-        (row,) = np.flatnonzero(pictures["index"] == int(episode.index[0]))
-        assert np.array_equal(pictures["prediction"][row], logits[0].argmax(0).numpy())
+        (row,) = np.flatnonzero(images["index"] == int(episode.index[0]))
+        assert np.array_equal(images["prediction"][row], logits[0].argmax(0).numpy())
     assert len(losses) == 4
     with (run.folder / "csv" / "metrics.csv").open() as file:
         (logged,) = [r["test/loss"] for r in csv.DictReader(file) if r["test/loss"]]
@@ -171,7 +171,7 @@ def test_eval_with_another_shot(run: Run) -> None:
     assert result.episodes.count == 4
     assert result.episodes.hash != trained.episodes.hash
     assert "tested by eval.py" in result.selection.note
-    assert (path.parent / "pictures.png").is_file()
+    assert (path.parent / "previews.png").is_file()
     assert (run.folder / "result.json").read_bytes() == before
 
 

@@ -43,17 +43,17 @@ def config(*overrides: str) -> dict[str, Any]:
 
 FREE = [
     "data.root=/somewhere/else",
-    "data.cache_mb=64",
+    "data.image_cache_mb=64",
     "logger=csv",
     "logger.project=mine",
     "logger.wandb=offline",
     "group=other",
     "overwrite=true",
     "resume=never",
-    "pictures=0",
+    "previews=0",
     "workers=7",
     "test_batch_size=4",
-    "test_cache_mb=0",
+    "feature_cache_mb=0",
     "trainer.accelerator=gpu",
     "trainer.devices=2",
     "trainer.enable_progress_bar=false",
@@ -158,10 +158,10 @@ def test_every_leaf_of_the_configuration_is_decided() -> None:
         "overwrite",
         "resume",
         "checkpoint_minutes",
-        "pictures",
+        "images",
         "workers",
         "test_batch_size",
-        "test_cache_mb",
+        "feature_cache_mb",
         "logger.csv",
         "logger.tensorboard",
         "logger.wandb",
@@ -172,7 +172,7 @@ def test_every_leaf_of_the_configuration_is_decided() -> None:
         "data.base.scale_max",
         "data.base.index_split",
         "data.root",
-        "data.cache_mb",
+        "data.image_cache_mb",
         "data.source.root",
         "finetune.memory",
         "trainer._target_",
@@ -211,7 +211,7 @@ def test_slug() -> None:
 
 def test_check_accepts_the_defaults_and_zeros() -> None:
     check(config())
-    check(config("fold=0", "seed=0", "test_seed=0", "workers=0", "pictures=0"))
+    check(config("fold=0", "seed=0", "test_seed=0", "workers=0", "previews=0"))
 
 
 @pytest.mark.parametrize(
@@ -228,8 +228,8 @@ def test_check_accepts_the_defaults_and_zeros() -> None:
         ("seed=4294967296", "seed=4294967296"),
         ("test_seed=x", "test_seed=x"),
         ("workers=-1", "workers=-1"),
-        ("test_cache_mb=-1", "test_cache_mb=-1 is not allowed: give a whole number from 0 up"),
-        ("pictures=-1", "pictures=-1"),
+        ("feature_cache_mb=-1", "feature_cache_mb=-1 is not allowed: give a whole number from 0 up"),
+        ("previews=-1", "previews=-1"),
         ("recipe.batch_size=0", r"recipe\.batch_size=0"),
         ("selection=best", "selection=best is not known: choose one of novel, base, last"),
         ("resume=yes", "resume=.* is not known: choose auto or never"),

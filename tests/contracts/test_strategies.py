@@ -52,14 +52,14 @@ def injected(variant: str, backbone: StagedModule) -> Strategy:
     return strategy
 
 
-def picture(seed: int = 1) -> Tensor:
+def make_image(seed: int = 1) -> Tensor:
     return torch.randn(2, 3, 33, 33, generator=torch.Generator().manual_seed(seed))
 
 
 def outputs(backbone: nn.Module) -> list[Tensor]:
     backbone.eval()
     with torch.no_grad():
-        found: list[Tensor] = backbone(picture())
+        found: list[Tensor] = backbone(make_image())
     return found
 
 
@@ -73,10 +73,10 @@ def step(backbone: StagedModule, strategy: Strategy) -> None:
     trainable = [p for p in backbone.parameters() if p.requires_grad]
     if not trainable:
         with torch.no_grad():
-            backbone(picture(2))
+            backbone(make_image(2))
         return
     optimizer = torch.optim.SGD(backbone.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
-    sum(stage.square().mean() for stage in backbone(picture(2))).backward()
+    sum(stage.square().mean() for stage in backbone(make_image(2))).backward()
     optimizer.step()
     strategy.after_step(backbone)
 
@@ -214,7 +214,7 @@ def test_batch_norm_stays_in_evaluation(variant: str, kind: str) -> None:
     assert backbone.training
     assert not [n for n, m in norms.items() if m.training]
     for _ in range(3):
-        backbone(10 + picture())
+        backbone(10 + make_image())
     for name, module in norms.items():
         assert torch.equal(module.running_mean, before[name][0])
         assert torch.equal(module.running_var, before[name][1])
@@ -225,7 +225,7 @@ def test_a_plain_backbone_does_drift() -> None:
     """The check above can fail: without a strategy the statistics move."""
     backbone = tiny().train()
     before = backbone.layer0[1].running_mean.clone()
-    backbone(10 + picture())
+    backbone(10 + make_image())
     assert not torch.equal(backbone.layer0[1].running_mean, before)
 
 

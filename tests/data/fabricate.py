@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
-SIZE = (96, 128)  # height, width of the pictures
+SIZE = (96, 128)  # height, width of the images
 
 
-def picture(seed: int, shape: tuple[int, int] = SIZE) -> np.ndarray:
+def make_image(seed: int, shape: tuple[int, int] = SIZE) -> np.ndarray:
     """Return smooth noise, RGB, (H, W, 3), uint8."""
     noise = np.random.default_rng(seed).integers(0, 256, (*shape, 3)).astype(np.uint8)
     return cv2.GaussianBlur(noise, (7, 7), 2)
@@ -36,7 +36,7 @@ def two_class_mask(first: int, second: int, shape: tuple[int, int] = SIZE) -> np
 
 
 def write_voc(root: Path, per_split: int = 80, classes: int = 20) -> Path:
-    """Write pictures that hold two classes each; every class is in per_split * 2 / classes pictures of a list."""
+    """Write images that hold two classes each; every class is in per_split * 2 / classes images of a list."""
     for folder in ("JPEGImages", "SegmentationClassAug", "ImageSets/FewShot"):
         (root / folder).mkdir(parents=True)
     (root / "classes.txt").write_text("".join(f"thing{c}\n" for c in range(1, classes + 1)))
@@ -46,7 +46,7 @@ def write_voc(root: Path, per_split: int = 80, classes: int = 20) -> Path:
             image_id = f"{split}_{k:04d}"
             first = k % classes + 1
             second = (k + 1 + (k // classes)) % classes + 1
-            Image.fromarray(picture(offset + k)).save(root / "JPEGImages" / f"{image_id}.jpg")
+            Image.fromarray(make_image(offset + k)).save(root / "JPEGImages" / f"{image_id}.jpg")
             save_mask(root / "SegmentationClassAug" / f"{image_id}.png", two_class_mask(first, second))
             ids.append(image_id)
         (root / "ImageSets" / "FewShot" / f"{split}.txt").write_text("\n".join(ids) + "\n")
@@ -54,7 +54,7 @@ def write_voc(root: Path, per_split: int = 80, classes: int = 20) -> Path:
 
 
 def write_coco(root: Path, categories: dict[int, str], images: int = 6) -> Path:
-    """Write photographs and instances in COCO's layout; ids are not in file order and one picture has none."""
+    """Write photographs and instances in COCO's layout; ids are not in file order and one image has none."""
     (root / "annotations").mkdir(parents=True)
     for split in ("train", "val"):
         (root / f"{split}2014").mkdir()
@@ -63,10 +63,10 @@ def write_coco(root: Path, categories: dict[int, str], images: int = 6) -> Path:
         for k in reversed(range(images)):
             image_id = first + k
             name = f"COCO_{split}2014_{image_id:012d}.jpg"
-            Image.fromarray(picture(image_id)).save(root / f"{split}2014" / name)
+            Image.fromarray(make_image(image_id)).save(root / f"{split}2014" / name)
             entries.append({"id": image_id, "file_name": name, "height": SIZE[0], "width": SIZE[1]})
             if k == 0:
-                continue  # a picture without annotations
+                continue  # an image without annotations
             for j, category in enumerate(list(categories)[:3]):
                 x, y = 10.0 + 20 * j, 10.0 + 10 * j
                 square = [x, y, x + 50, y, x + 50, y + 50, x, y + 50]

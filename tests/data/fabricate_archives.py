@@ -1,6 +1,6 @@
 """Writes small archives in the layouts of VOC 2012, SBD and COCO, large enough to train on for a few steps.
 
-Every picture holds two classes of one fold, so that no fold's training list is empty. Counts and hashes are not the
+Every image holds two classes of one fold, so that no fold's training list is empty. Counts and hashes are not the
 official ones: prepare them with ``--unverified``.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from scipy.io import savemat
-from tests.data.fabricate import SIZE, picture, two_class_mask
+from tests.data.fabricate import SIZE, make_image, two_class_mask
 
 from fss.data.sources.folds import COCO_CATEGORY_IDS, COCO_CLASSES
 
@@ -26,7 +26,7 @@ VOC_NAME, SBD_NAME = "VOCtrainval_11-May-2012.tar", "benchmark.tgz"
 
 @dataclass(frozen=True)
 class PascalIds:
-    """Which picture is in which image set of the fabricated archives; ``expected_*`` are the lists that follow."""
+    """Which image is in which image set of the fabricated archives; ``expected_*`` are the lists that follow."""
 
     seg_train: tuple[str, ...] = tuple(f"2007_{k:06d}" for k in range(20))
     seg_val: tuple[str, ...] = tuple(f"2009_{k:06d}" for k in range(40))
@@ -36,7 +36,7 @@ class PascalIds:
 
     @property
     def sbd(self) -> tuple[str, ...]:
-        """All pictures of SBD: shared ones, ones that must not be trained on, and its own; not in order."""
+        """All images of SBD: shared ones, ones that must not be trained on, and its own; not in order."""
         return (*self.sbd_only[::-1], *self.seg_train[:10], *self.seg_val[:3], *self.main_val_only)
 
     @property
@@ -60,8 +60,8 @@ IDS = PascalIds()
 
 
 @dataclass
-class Pictures:
-    """What the archives of :func:`write_voc_archive` and :func:`write_sbd_archive` hold for a picture."""
+class Images:
+    """What the archives of :func:`write_voc_archive` and :func:`write_sbd_archive` hold for an image."""
 
     ids: PascalIds = field(default_factory=PascalIds)
 
@@ -72,14 +72,14 @@ class Pictures:
         return 0
 
     def jpeg(self, image_id: str) -> bytes:
-        return encoded(Image.fromarray(picture(int(image_id.replace("_", "")))), "JPEG")
+        return encoded(Image.fromarray(make_image(int(image_id.replace("_", "")))), "JPEG")
 
     def voc_mask(self, image_id: str) -> np.ndarray:
         first, second = _fold_mates(self.number(image_id), 20, 5, 1)
         return two_class_mask(first, second)
 
     def sbd_mask(self, image_id: str) -> np.ndarray:
-        """Return the same without void; SBD's outlines differ from VOC's where both have the picture."""
+        """Return the same without void; SBD's outlines differ from VOC's where both have the image."""
         mask = self.voc_mask(image_id)
         mask[mask == 255] = 0
         mask[:4, :4] = mask.max()
@@ -136,7 +136,7 @@ def add_bytes(archive: tarfile.TarFile, name: str, data: bytes) -> None:
 def write_voc_archive(folder: Path, ids: PascalIds = IDS) -> Path:
     """Write ``VOCtrainval_11-May-2012.tar``."""
     folder.mkdir(parents=True, exist_ok=True)
-    base, made = "VOCdevkit/VOC2012", Pictures(ids)
+    base, made = "VOCdevkit/VOC2012", Images(ids)
     with tarfile.open(folder / VOC_NAME, "w") as archive:
         for name in ("VOCdevkit", base, f"{base}/JPEGImages"):
             info = tarfile.TarInfo(name)
@@ -164,7 +164,7 @@ def write_voc_archive(folder: Path, ids: PascalIds = IDS) -> Path:
 def write_sbd_archive(folder: Path, ids: PascalIds = IDS) -> Path:
     """Write ``benchmark.tgz``."""
     folder.mkdir(parents=True, exist_ok=True)
-    base, made = "benchmark_RELEASE/dataset", Pictures(ids)
+    base, made = "benchmark_RELEASE/dataset", Images(ids)
     with tarfile.open(folder / SBD_NAME, "w:gz", compresslevel=1) as archive:
         for image_id in ids.sbd:
             add_bytes(archive, f"{base}/cls/{image_id}.mat", sbd_mat(made.sbd_mask(image_id)))
@@ -176,9 +176,9 @@ def write_sbd_archive(folder: Path, ids: PascalIds = IDS) -> Path:
 
 
 def coco_instances(split: str, images: int, year: int) -> dict[str, Any]:
-    """Return an instances file: two squares of one fold per picture, a second polygon, run lengths and a crowd.
+    """Return an instances file: two squares of one fold per image, a second polygon, run lengths and a crowd.
 
-    The first picture has no annotation. Entries are not in the order of their ids.
+    The first image has no annotation. Entries are not in the order of their ids.
     """
     entries, annotations = [], []
     first_id = 1000 if split == "train" else 5000
@@ -219,9 +219,9 @@ def write_coco_archives(folder: Path, images: int = 80, year: int = 2014) -> Pat
             content = coco_instances(split, images, year)
             notes.writestr(f"annotations/captions_{split}{year}.json", "{}")
             notes.writestr(f"annotations/instances_{split}{year}.json", json.dumps(content))
-            with zipfile.ZipFile(folder / f"{split}{year}.zip", "w") as pictures:
-                pictures.mkdir(f"{split}{year}")
+            with zipfile.ZipFile(folder / f"{split}{year}.zip", "w") as archive:
+                archive.mkdir(f"{split}{year}")
                 for entry in content["images"]:
-                    jpeg = encoded(Image.fromarray(picture(entry["id"])), "JPEG")
-                    pictures.writestr(f"{split}{year}/{entry['file_name']}", jpeg)
+                    jpeg = encoded(Image.fromarray(make_image(entry["id"])), "JPEG")
+                    archive.writestr(f"{split}{year}/{entry['file_name']}", jpeg)
     return folder

@@ -1,4 +1,4 @@
-"""Pictures and labels of the base learner, and the base labels that episodes bring."""
+"""Images and labels of the base learner, and the base labels that episodes bring."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fss.data.base_datamodule import BaseDataModule
-from fss.data.base_dataset import BasePictures
+from fss.data.base_dataset import BaseImages
 from fss.data.base_labels import BaseLabels
 from fss.data.datamodule import FewShotDataModule
 from fss.data.episodes.options import EpisodeOptions
@@ -30,31 +30,31 @@ def test_labels_by_hand() -> None:
     assert [labels.index(c) for c in (2, 7, 9, 3)] == [0, 1, 2, -1]
 
 
-def test_lists_are_whole_and_every_picture_comes_once(voc: ShapesSource) -> None:
+def test_lists_are_whole_and_every_image_comes_once(voc: ShapesSource) -> None:
     data = module(voc)
     data.setup()
     assert list(data.base_classes) == [c for c in range(1, 21) if c not in range(6, 11)]
-    assert (data.train_batches, data.test_pictures) == (6, 80)
+    assert (data.train_batches, data.test_images) == (6, 80)
     loader = data.val_dataloader()
     batches = list(loader)
     assert [int(i) for b in batches for i in b.index] == list(range(80))
     assert batches[0].images.shape == (4, 3, 65, 65)
     assert batches[0].labels.dtype == torch.uint8
     seen = set(torch.cat([b.labels.flatten() for b in batches]).tolist())
-    assert seen == {0, 255, *range(1, 16)}, "pictures with novel classes stay, and show them as background"
+    assert seen == {0, 255, *range(1, 16)}, "images with novel classes stay, and show them as background"
 
 
 def test_training_is_a_function_of_seed_epoch_and_number(voc: ShapesSource) -> None:
     labels = BaseLabels(voc.fold(1).base)
 
-    def pictures(seed: int) -> BasePictures:
-        return BasePictures(voc, voc.ids("train"), labels, train_transform(OPTIONS), seed, "train")
+    def images(seed: int) -> BaseImages:
+        return BaseImages(voc, voc.ids("train"), labels, train_transform(OPTIONS), seed, "train")
 
-    one, again, other = pictures(3)[2, 7], pictures(3)[2, 7], pictures(4)[2, 7]
+    one, again, other = images(3)[2, 7], images(3)[2, 7], images(4)[2, 7]
     assert torch.equal(one.image, again.image)
     assert torch.equal(one.label, again.label)
     assert not torch.equal(one.image, other.image)
-    assert not torch.equal(one.image, pictures(3)[3, 7].image)
+    assert not torch.equal(one.image, images(3)[3, 7].image)
 
 
 def test_an_epoch_is_a_permutation(voc: ShapesSource, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,7 +90,7 @@ def test_binary_label():
     assert (label == 255).sum() == 96
 
 
-def test_splits_use_the_right_classes_and_pictures(voc):
+def test_splits_use_the_right_classes_and_images(voc):
     base = _module(voc, episodes=EpisodeOptions(selection="base", test_episodes=30))
     assert list(base.novel_classes) == [1, 2, 3, 4, 5]
     assert list(base.base_classes) == list(base.val_classes) == list(range(6, 21))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from albumentations.pytorch import ToTensorV2
 from benchmarks.data import float32_pipeline
-from tests.data.fabricate import picture
+from tests.data.fabricate import make_image
 
 from fss.data import transforms as T
 from fss.data.normalisation import normalised
@@ -101,7 +101,7 @@ def test_flip_mirrors_columns():
     assert np.array_equal(T.Flip().apply(_noise()), _noise()[:, ::-1])
 
 
-def test_small_pictures_are_padded_with_mean_and_ignored():
+def test_small_images_are_padded_with_mean_and_ignored():
     image, label = _noise((90, 131)), _label((90, 131))
     out = A.Compose([T.PadRandomCrop(161)])(image=image, mask=label)
     top, left = 71 // 2, 30 // 2
@@ -141,7 +141,7 @@ def test_crop_gives_up_after_31_redraws():
 def test_steps_do_not_share_their_decisions():
     """Compose.set_random_seed would make rotation, blur and flip happen together or not at all."""
     pipeline = T.train_transform(TransformOptions(size=97))._compose
-    image, label = picture(0), _label((96, 128))
+    image, label = make_image(0), _label((96, 128))
     seen = set()
     for seed in range(60):
         pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
@@ -153,7 +153,7 @@ def test_steps_do_not_share_their_decisions():
 
 def test_training_is_a_function_of_the_seed():
     one, two = T.train_transform(TransformOptions(size=97)), T.train_transform(TransformOptions(size=97))
-    image, label = picture(0), _label((96, 128))
+    image, label = make_image(0), _label((96, 128))
     a = one(image, label, 5)
     one(image, label, 6)
     for x, y in zip(a, one(image, label, 5), strict=True):
@@ -223,7 +223,7 @@ def test_the_last_step_equals_albumentations_bit_for_bit(dtype):
 
 
 class PaddedCrop(T.PadRandomCrop):
-    """The rule as it is written: the whole picture is padded, then searched and cut."""
+    """The rule as it is written: the whole image is padded, then searched and cut."""
 
     def get_params_dependent_on_data(self, params, data):
         h, w = params["shape"][:2]
@@ -247,7 +247,7 @@ class PaddedCrop(T.PadRandomCrop):
 
 
 @pytest.mark.parametrize("shape", [(90, 130), (130, 90), (60, 70), (97, 97), (200, 180)])
-def test_the_crop_equals_padding_the_whole_picture(shape):
+def test_the_crop_equals_padding_the_whole_image(shape):
     image, label = _noise(shape), _label(shape)
     for seed in range(12):
         outs = []
@@ -261,7 +261,7 @@ def test_the_crop_equals_padding_the_whole_picture(shape):
 
 def test_training_stays_near_the_float32_pipeline():
     """Scale, rotation and blur together: each rounds to grey levels, and OpenCV's 8-bit kernels have coarse weights."""
-    image, label = picture(0), _label((96, 128))
+    image, label = make_image(0), _label((96, 128))
     pipeline = T.train_transform(TransformOptions(size=97))
     off = []
     for seed in range(16):

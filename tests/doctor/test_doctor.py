@@ -81,7 +81,7 @@ def test_a_place_where_the_default_run_can_start(tmp_path: Path) -> None:
     assert can_start
     train = find(sections, "Data sets", "pascal train")
     assert train["state"] == "note"
-    assert "80 pictures" in train["text"]
+    assert "80 images" in train["text"]
     assert "5,953" in train["text"]
     assert train["facts"] == {"listed": 80, "photographs": 80, "masks": 80, "published": 5953}
     assert find(sections, "Data sets", "shapes val")["state"] == "ok"

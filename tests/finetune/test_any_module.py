@@ -81,14 +81,14 @@ def make(kind: str) -> nn.Module:
     return model
 
 
-def picture() -> Tensor:
+def make_image() -> Tensor:
     return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
 def output(model: nn.Module) -> Tensor:
     model.eval()
     with torch.no_grad():
-        found: Tensor = model(picture())
+        found: Tensor = model(make_image())
     return found
 
 
@@ -105,7 +105,7 @@ def test_injected_trained_and_merged(kind: str, name: str) -> None:
     model.train()
     values = {n: p.detach().clone() for n, p in model.named_parameters()}
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.01)
-    model(picture()).square().sum().backward()
+    model(make_image()).square().sum().backward()
     optimizer.step()
     moved = {n for n, p in model.named_parameters() if not torch.equal(p, values[n])}
     assert moved == report.trainable.keys()
@@ -190,13 +190,13 @@ def test_batch_norm_is_held_and_given_back() -> None:
     twin = pickle.loads(pickle.dumps(copy.deepcopy(model)))
     for one in (model, twin):
         one.train()
-        one(3 + picture())
+        one(3 + make_image())
         assert all(torch.equal(one.state_dict()[k], v) for k, v in before.items())
     assert ModuleStages(model).norm_mode == "eval"
     merge(model, BN())
     assert ModuleStages(model).norm_mode == "train"
     model.train()
-    model(3 + picture())
+    model(3 + make_image())
     assert not torch.equal(model.state_dict()["bn1.running_mean"], before["bn1.running_mean"])
 
 

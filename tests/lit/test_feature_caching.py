@@ -1,4 +1,4 @@
-"""A whole test through Lightning and the data module gives the same rows with remembered features as without."""
+"""A whole test through Lightning and the data module gives the same rows with the feature cache as without."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fss.data.shapes.write import write_shapes
 from fss.data.sources.shapes import ShapesSource
 from fss.finetune.layers.factored import SVFConv2d
 from fss.finetune.svf import SVF
-from fss.lit.callbacks.feature_caching import RecallFeatures
+from fss.lit.callbacks.feature_caching import FeatureCaching
 from fss.lit.episodic import EpisodicModule
 from fss.lit.optim import Recipe
 
@@ -36,18 +36,18 @@ def module() -> EpisodicModule:
     return EpisodicModule(model, Recipe(optimizer=torch.optim.SGD), names, names, names).double()  # type: ignore[arg-type]
 
 
-def data(root: Path, size: int, by_picture: bool) -> FewShotDataModule:
+def data(root: Path, size: int, group_by_image: bool) -> FewShotDataModule:
     return FewShotDataModule(
         ShapesSource(root), 0, 1, transforms=TransformOptions(size=65), index=IndexOptions(min_area=150),
         episodes=EpisodeOptions(test_episodes=30, sampler="release"),
-        loader=LoaderOptions(test_batch_size=size, workers=0, by_picture=by_picture, progress=False),
+        loader=LoaderOptions(test_batch_size=size, workers=0, group_by_image=group_by_image, progress=False),
     )  # fmt: skip
 
 
 def rows(folder: Path, tested: EpisodicModule, drawn: FewShotDataModule, megabytes: int, **limits: int) -> Tensor:
     trainer = pl.Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False, precision="64-true",
-        use_distributed_sampler=False, default_root_dir=folder, callbacks=[RecallFeatures(megabytes)],
+        use_distributed_sampler=False, default_root_dir=folder, callbacks=[FeatureCaching(megabytes)],
         enable_checkpointing=False, **limits,
     )  # fmt: skip
     trainer.test(tested, datamodule=drawn, verbose=False)
@@ -63,10 +63,10 @@ def test_rows_are_equal_and_less_is_computed(root: Path, tmp_path: Path) -> None
     assert torch.equal(ours, plain)
     assert plain[:, 0].tolist() == list(range(30))
     drawn = data(root, 1, False).streams.test
-    pictures = {n for i in range(30) for n in (drawn.draw(0, i).query, *drawn.draw(0, i).supports)}
-    assert (before, seen[0] - before) == (60, len(pictures))
-    assert len(pictures) < 45
-    assert tested.model._recall is None, "freed at the end"
+    images = {n for i in range(30) for n in (drawn.draw(0, i).query, *drawn.draw(0, i).supports)}
+    assert (before, seen[0] - before) == (60, len(images))
+    assert len(images) < 45
+    assert tested.model._cache is None, "freed at the end"
 
 
 def test_a_tuned_backbone_is_merged_for_the_test_and_the_model_is_not(
@@ -88,7 +88,7 @@ def test_a_tuned_backbone_is_merged_for_the_test_and_the_model_is_not(
         ours = rows(tmp_path, tested, data(root, 4, True), 64)
     assert torch.equal(ours, plain)
     assert tested.model.backbone.stage(4)[0].conv1 is layer
-    assert not [k for k in tested.state_dict() if "recall" in k.lower()]
+    assert not [k for k in tested.state_dict() if "cache" in k.lower()]
 
 
 def test_only_the_first_episodes_are_the_first_ones_still(root: Path, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def scored(rule: Any) -> dict[str, Any]:
     other = torch.zeros(4, 4, dtype=torch.uint8)
     other[:, 2:] = 2
     other[0, 3] = 255
-    # a picture of half the height: only its own rows count
+    # an image of half the height: only its own rows count
     short = torch.zeros(2, 4, dtype=torch.uint8)
     module.test_step(episode([novel, short], [other, short], [1, 0]), 0)
     module.test_scores = module.counted.compute()
@@ -61,7 +61,7 @@ def scored(rule: Any) -> dict[str, Any]:
 
 def test_the_ensemble_wins() -> None:
     scores = scored("final")
-    # d: perfect; c: absent and predicted; a: neither; b: 7 hits, 4 false pixels in the second picture
+    # d: perfect; c: absent and predicted; a: neither; b: 7 hits, 4 false pixels in the second image
     assert scores["per_class"] == pytest.approx({"a": 0.0, "b": 100 * 7 / 11, "c": 0.0, "d": 100.0})
     assert scores["novel_count"] == 1
     assert scores["miou_novel"] == pytest.approx(50.0)

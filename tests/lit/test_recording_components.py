@@ -37,7 +37,7 @@ def run(folder: Path, strategy: Strategy, *more: pl.Callback) -> tuple[EpisodicM
 
 
 def recorders(folder: Path, **options: Any) -> tuple[ComponentRecorder, GalleryRecorder]:
-    chosen = ComponentOptions(**{"pictures": 8, "maps": 3, **options})
+    chosen = ComponentOptions(**{"images": 8, "maps": 3, **options})
     into = RecordingFolder(folder / "recording", {"key": {"finetune": "svf"}})
     return ComponentRecorder(into, chosen, MEAN, STD), GalleryRecorder(into, 2, MEAN, STD)
 
@@ -77,10 +77,10 @@ def test_components_are_those_of_the_tested_weights(strategy: type[Strategy], tm
         assert np.allclose(stored[f"energy:{name}"][2:4], expected, atol=1e-4, equal_nan=True), name
     name = "layer3.1.conv2"
     assert stored["shown"].tolist() == [name]
-    at, index = stored["picture_episode"].tolist().index(2), stored[f"index:{name}"]
+    at, index = stored["image_episode"].tolist().index(2), stored[f"index:{name}"]
     assert np.allclose(stored[f"map:{name}"][at], seen[name][0, index].abs().numpy(), rtol=2e-3, atol=1e-4)
     pixels = (batch.query[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-    assert np.array_equal(stored["picture"][at], pixels)
+    assert np.array_equal(stored["image"][at], pixels)
     assert np.array_equal(stored["mask"][at], batch.query_label[0].numpy())
 
 
@@ -111,13 +111,13 @@ def test_a_test_alone_records_no_components(tmp_path: Path) -> None:
     assert [path.name for path in sorted((tmp_path / "recording").iterdir())] == ["about.json", "gallery.npz"]
 
 
-@pytest.mark.parametrize("options", [{"pictures": 0}, {"maps": 0}])
+@pytest.mark.parametrize("options", [{"images": 0}, {"maps": 0}])
 def test_less_can_be_kept(options: dict[str, int], tmp_path: Path) -> None:
     run(tmp_path, SVF(), recorders(tmp_path, **options)[0])
     path = tmp_path / "recording/components.npz"
-    assert path.is_file() == ("pictures" not in options)
+    assert path.is_file() == ("images" not in options)
     if path.is_file():
-        assert len(np.load(path)["picture"]) == 0
+        assert len(np.load(path)["image"]) == 0
 
 
 def test_layers_of_ones_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -175,7 +175,7 @@ def test_extremes_by_both_rules() -> None:
     assert extremes(np.array([10.0, 1.0, 3.0]), np.array([9.0, 0.5, 3.0]), 1).tolist() == [0, 1, 2]
 
 
-def test_pictures_of_every_class_before_a_second_and_tiny_objects_last() -> None:
+def test_images_of_every_class_before_a_second_and_tiny_objects_last() -> None:
     full, speck = np.ones((8, 8)), np.zeros((8, 8))
     rows = [{"class": c, "mask": m} for c, m in (("a", speck), ("a", full), ("a", full), ("b", full))]
     assert spread_over_classes(rows, 4) == [1, 3, 2, 0]

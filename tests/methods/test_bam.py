@@ -32,17 +32,17 @@ def model(shot: int = 1, dropout: bool = True, **more: object) -> FewShotSegment
 
 
 def counted(net: FewShotSegmenter) -> Counter[str]:
-    """Count the pictures that go through every stage of both backbones."""
+    """Count the images that go through every stage of both backbones."""
     assert net.companion is not None
-    pictures: Counter[str] = Counter()
+    images: Counter[str] = Counter()
     for name, backbone in (("own", net.backbone), ("base", net.companion.backbone)):
         for index in range(5):
 
             def note(_: object, given: tuple[Tensor, ...], key: str = f"{name}{index}") -> None:
-                pictures[key] += len(given[0])
+                images[key] += len(given[0])
 
             backbone.stage(index).register_forward_pre_hook(note)
-    return pictures
+    return images
 
 
 CASES: list[tuple[Callable[[], Strategy], int]] = [
@@ -61,15 +61,15 @@ def test_shared_stages_run_once(strategy: Callable[[], Strategy], shared: int, s
     net = model(shot)
     strategy().apply(net.backbone)
     given = inputs(2, shot)
-    pictures = counted(net)
+    images = counted(net)
     with torch.no_grad():
         once = net.head_output(*given)
-    assert [pictures[f"own{i}"] for i in range(5)] == [2 * (1 + shot)] * 5
-    assert [pictures[f"base{i}"] for i in range(5)] == [0] * shared + [2] * (5 - shared)
+    assert [images[f"own{i}"] for i in range(5)] == [2 * (1 + shot)] * 5
+    assert [images[f"base{i}"] for i in range(5)] == [0] * shared + [2] * (5 - shared)
     net._shared = lambda own, base: 0  # type: ignore[assignment]
     with torch.no_grad():
         twice = net.head_output(*given)
-    assert pictures["base0"] == 2 + 2 * (shared == 0)
+    assert images["base0"] == 2 + 2 * (shared == 0)
     for name in ("meta", "base"):
         assert torch.allclose(once.extra_predictions[name], twice.extra_predictions[name], atol=1e-5)
     assert torch.allclose(once.logits, twice.logits, atol=1e-5)

@@ -23,7 +23,7 @@ def test_criterion_is_the_mean_over_counted_pixels() -> None:
     assert float(head().criterion(logits, label)) == pytest.approx(expected)
 
 
-def test_criterion_equals_torch_and_does_not_average_per_picture() -> None:
+def test_criterion_equals_torch_and_does_not_average_per_image() -> None:
     torch.manual_seed(0)
     logits = torch.randn(3, 2, 5, 5)
     label = torch.randint(0, 2, (3, 5, 5))

@@ -1,4 +1,4 @@
-"""Every head on episodes whose guidance can be told by hand: equal pictures, uniform and empty masks."""
+"""Every head on episodes whose guidance can be told by hand: equal images, uniform and empty masks."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_one_empty_support_among_five_does_no_harm(head: str) -> None:
     assert 0 < float(prior.max()) < float(full.max())
 
 
-def test_style_factor_of_equal_pictures_is_zero() -> None:
+def test_style_factor_of_equal_images_is_zero() -> None:
     net = model("bam", 5, "vgg")
     query, _, labels = inputs(2, 5)
     with torch.no_grad():

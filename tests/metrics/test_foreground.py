@@ -7,7 +7,7 @@ import torch
 from fss.metrics.foreground import area_shares, foreground_energy
 
 
-def picture() -> torch.Tensor:
+def make_image() -> torch.Tensor:
     """A label of 8 x 8 whose left quarter is object."""
     label = torch.zeros(1, 8, 8, dtype=torch.uint8)
     label[:, :, :2] = 1
@@ -15,7 +15,7 @@ def picture() -> torch.Tensor:
 
 
 def test_energy_of_maps_that_see_object_background_both_or_nothing() -> None:
-    label = picture()
+    label = make_image()
     inside = (label == 1).float()
     maps = torch.stack([3 * inside, -5 * (1 - inside), torch.full_like(inside, 0.1), torch.zeros_like(inside)], dim=1)
     energy = foreground_energy(maps, label)[0]
@@ -24,7 +24,7 @@ def test_energy_of_maps_that_see_object_background_both_or_nothing() -> None:
 
 
 def test_energy_squares_and_ignores_scale() -> None:
-    label = picture()
+    label = make_image()
     inside = (label == 1).float()
     maps = (1 + inside)[:, None]  # 2 on 16 pixels, 1 on 48
     expected = 4 * 16 / (4 * 16 + 48) - 0.25
@@ -33,7 +33,7 @@ def test_energy_squares_and_ignores_scale() -> None:
 
 
 def test_ignored_pixels_count_nowhere() -> None:
-    label = picture()
+    label = make_image()
     label[:, :, 4:] = 255
     maps = torch.ones(1, 1, 8, 8)
     maps[..., 4:] = 99.0
@@ -49,6 +49,6 @@ def test_labels_are_resized_by_area() -> None:
     assert counted.tolist() == [[[1.0, 1.0], [1.0, 0.5]]]
 
 
-def test_pictures_without_object_or_without_background_say_nothing() -> None:
+def test_images_without_object_or_without_background_say_nothing() -> None:
     labels = torch.stack([torch.zeros(4, 4), torch.ones(4, 4), torch.full((4, 4), 255.0)]).byte()
     assert foreground_energy(torch.ones(3, 2, 4, 4), labels).isnan().all()

@@ -1,4 +1,4 @@
-"""Scores at the picture's own size (protocol D.2)."""
+"""Scores at the image's own size (protocol D.2)."""
 
 from __future__ import annotations
 

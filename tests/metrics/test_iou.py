@@ -98,7 +98,7 @@ def test_a_repeated_episode_counts_once() -> None:
     assert metric.table()[:, 1].tolist() == [0, 0, 0, 1]
 
 
-def test_equal_pictures_under_other_numbers_count_twice() -> None:
+def test_equal_images_under_other_numbers_count_twice() -> None:
     p, t, c, _ = HAND[0]
     assert compute([*HAND, (p, t, c, 9)], classes=3).episodes == 5
 

@@ -1,4 +1,4 @@
-"""Test episodes over a few pictures, as a data module would bring them: the same picture comes again and again."""
+"""Test episodes over a few images, as a data module would bring them: the same image comes again and again."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from fss.methods.base import FewShotHead
 from fss.methods.base_learner import BaseLearner
 from fss.methods.baseline import Baseline
 from fss.methods.pfenet import PFENet
-from fss.methods.separable import PartedHead
+from fss.methods.separable import SeparableHead
 from fss.model.companion import BaseBranch
 from fss.model.segmenter import FewShotSegmenter
 from fss.types import Episode, HeadOutput
 
-PICTURES, CLASSES, SIZE = 6, 2, 65
+IMAGES, CLASSES, SIZE = 6, 2, 65
 
 
 class Stream:
-    """Episodes whose pictures and labels depend on picture and class alone.
+    """Episodes whose images and labels depend on image and class alone.
 
     Args:
         shot: supports per episode.
         count: number of episodes.
-        seed: of pictures and draws.
-        dtype: of the pictures.
+        seed: of images and draws.
+        dtype: of the images.
         size: their side.
     """
 
@@ -40,17 +40,17 @@ class Stream:
         self, shot: int, count: int = 12, seed: int = 0, dtype: torch.dtype = torch.float32, size: int = SIZE
     ) -> None:
         g = torch.Generator().manual_seed(seed)
-        self.pictures = torch.randn(PICTURES, 3, size, size, generator=g, dtype=dtype)
-        self.labels = torch.zeros(PICTURES, CLASSES, size, size, dtype=torch.uint8)
-        corners = torch.randint(2, 30, (PICTURES, CLASSES, 2), generator=g).tolist()
-        for p in range(PICTURES):
+        self.images = torch.randn(IMAGES, 3, size, size, generator=g, dtype=dtype)
+        self.labels = torch.zeros(IMAGES, CLASSES, size, size, dtype=torch.uint8)
+        corners = torch.randint(2, 30, (IMAGES, CLASSES, 2), generator=g).tolist()
+        for p in range(IMAGES):
             for c in range(CLASSES):
                 y, x = corners[p][c]
                 self.labels[p, c, y : y + 25, x : x + 30] = 1
                 self.labels[p, c, :, -3:] = 255
         self.draws = []
         for i in range(count):
-            order = torch.randperm(PICTURES, generator=g).tolist()
+            order = torch.randperm(IMAGES, generator=g).tolist()
             self.draws.append((i % CLASSES, order[0], order[1 : 1 + shot]))
 
     def batches(self, size: int) -> list[Episode]:
@@ -61,9 +61,9 @@ class Stream:
         rows = [self.draws[i] for i in numbers]
         stacked = [(c, list(reversed(s))) for c, _, s in rows]  # last sampled first
         return Episode(
-            query=torch.stack([self.pictures[q] for _, q, _ in rows]),
+            query=torch.stack([self.images[q] for _, q, _ in rows]),
             query_label=torch.stack([self.labels[q, c] for c, q, _ in rows]),
-            support_images=torch.stack([self.pictures[s] for _, s in stacked]),
+            support_images=torch.stack([self.images[s] for _, s in stacked]),
             support_labels=torch.stack([self.labels[s, c] for c, s in stacked]),
             class_id=torch.tensor([c + 1 for c, _, _ in rows]),
             class_index=torch.tensor([c for c, _, _ in rows]),
@@ -118,13 +118,13 @@ def balance(model: FewShotSegmenter, stream: Stream) -> None:
         return replace(output, logits=output.logits - shift * torch.tensor([0.0, 1.0])[:, None, None])
 
     model.head.register_forward_hook(lambda _, inputs, output: shifted(output))
-    assert isinstance(model.head, PartedHead)
-    plain = model.head.answer
-    model.head.answer = lambda episode: shifted(plain(episode))  # type: ignore[method-assign]
+    assert isinstance(model.head, SeparableHead)
+    plain = model.head.forward_encoded
+    model.head.forward_encoded = lambda episode: shifted(plain(episode))  # type: ignore[method-assign]
 
 
 def counted(model: FewShotSegmenter) -> dict[int, int]:
-    """Count the pictures that go through each stage of the backbone, from now on."""
+    """Count the images that go through each stage of the backbone, from now on."""
     seen = dict.fromkeys(range(5), 0)
 
     def count(index: int, _: nn.Module, inputs: tuple[Any, ...]) -> None:

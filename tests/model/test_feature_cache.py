@@ -1,4 +1,4 @@
-"""What is remembered changes no episode's counts, is computed once, and stays within its limit."""
+"""What is cached changes no episode's counts, is computed once, and stays within its limit."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from itertools import chain
 import pytest
 import torch
 from tests.methods.fakes import Recorder, SupportSign, episode, tiny
-from tests.model.episodes import CLASSES, PICTURES, Stream, balance, build, counted, module, rows
+from tests.model.episodes import CLASSES, IMAGES, Stream, balance, build, counted, module, rows
 from torch import Tensor
 
-from fss.methods.separable import EpisodeParts, PartedHead
-from fss.model.map_cache import FeatureCache, Maps
+from fss.methods.separable import EncodedEpisode, SeparableHead
+from fss.model.map_cache import MapCache, Maps
 from fss.model.segmenter import FewShotSegmenter
 from fss.types import EpisodeFeatures, FeatureSpec
 
 HEADS = ["baseline", "pfenet", "bam"]
 PLENTY = 1 << 30
-TIGHT = 200_000  # a few pictures' maps
+TIGHT = 200_000  # a few images' maps
 
 
 @pytest.mark.parametrize("shot", [1, 5])
@@ -30,9 +30,9 @@ def test_counts_of_every_episode_are_equal(name: str, shot: int) -> None:
     assert len(plain) == 12
     assert len(set(plain[:, 4].tolist())) > 6, "the answers must differ for the comparison to mean something"
     for limit, size in ((PLENTY, 1), (PLENTY, 3), (TIGHT, 8), (TIGHT, 1), (1, 3)):
-        tested.model.remember(limit)
+        tested.model.cache_features(limit)
         assert torch.equal(rows(tested, stream, size), plain), (limit, size)
-    tested.model.remember(None)
+    tested.model.cache_features(None)
     assert torch.equal(rows(tested, stream, 8), plain), "heads answer each episode by itself"
 
 
@@ -41,7 +41,7 @@ def test_counts_in_single_precision_differ_by_ties_at_most(name: str) -> None:
     stream, tested = Stream(1), module(build(name, 1))
     balance(tested.model, stream)
     plain = rows(tested, stream)
-    tested.model.remember(PLENTY)
+    tested.model.cache_features(PLENTY)
     ours = rows(tested, stream, 3)
     assert int((ours - plain).abs().max()) <= 3, "pixels of 3250"
 
@@ -57,7 +57,7 @@ def test_what_lies_far_from_a_mask_is_not_computed_and_not_missed(name: str) -> 
     plain = rows(tested, stream)
     assert set(seen) == {2 * 30 * 30}, "query and support"
     seen.clear()
-    tested.model.remember(PLENTY)
+    tested.model.cache_features(PLENTY)
     assert torch.equal(rows(tested, stream), plain)
     queries, supports = {q for _, q, _ in stream.draws}, {(c, *s) for c, _, s in stream.draws}
     assert len(seen) == len(queries) + len(supports)
@@ -70,7 +70,7 @@ def test_what_lies_far_from_a_mask_is_not_computed_and_not_missed(name: str) -> 
 def test_heads_answer_from_parts_as_from_maps(name: str, shot: int) -> None:
     model, (stream, g) = build(name, shot, torch.float64), (Stream(shot, 3), torch.Generator().manual_seed(1))
     head, episode = model.head, stream.batches(3)[0]
-    assert isinstance(head, PartedHead)
+    assert isinstance(head, SeparableHead)
     channels = dict(enumerate(model.backbone.channels))
     sizes = {2: (9, 11), 3: (9, 11), 4: (9, 11)}
     maps = {i: torch.randn(3, 1 + shot, channels[i], *sizes[i], generator=g, dtype=torch.float64) for i in (2, 3, 4)}
@@ -80,13 +80,16 @@ def test_heads_answer_from_parts_as_from_maps(name: str, shot: int) -> None:
             {i: m[:, 0] for i, m in maps.items()}, {i: m[:, 1:] for i, m in maps.items()}, episode.support_labels,
             extras=extras,
         )  # fmt: skip
-        queries = [head.of_query({i: m[b, :1] for i, m in maps.items()}) for b in range(3)]
+        queries = [head.encode_query({i: m[b, :1] for i, m in maps.items()}) for b in range(3)]
         labels = episode.support_labels
         supports = [
-            [head.of_support({i: m[b, 1 + k, None] for i, m in maps.items()}, labels[b, k, None]) for k in range(shot)]
+            [
+                head.encode_support({i: m[b, 1 + k, None] for i, m in maps.items()}, labels[b, k, None])
+                for k in range(shot)
+            ]
             for b in range(3)
         ]
-        expected, got = head(features), head.answer(EpisodeParts(queries, supports, extras))
+        expected, got = head(features), head.forward_encoded(EncodedEpisode(queries, supports, extras))
     assert float(expected.logits.std()) > 1e-3
     torch.testing.assert_close(got.logits, expected.logits, rtol=0, atol=1e-12)
     assert [a.name for a in got.aux_logits] == [a.name for a in expected.aux_logits]
@@ -95,18 +98,18 @@ def test_heads_answer_from_parts_as_from_maps(name: str, shot: int) -> None:
 @pytest.mark.parametrize("name", HEADS)
 def test_parts_own_their_memory_and_a_masked_support_is_narrow(name: str) -> None:
     stream, model = Stream(1, count=8), build(name, 1)
-    model.remember(PLENTY)
-    assert model._recall is not None
+    model.cache_features(PLENTY)
+    assert model._cache is not None
     with torch.inference_mode():
         for batch in stream.batches(2):
             model.run_episode(batch)
-    kept = model._recall.cache._kept
+    kept = model._cache.cache
     for maps in kept.values():
-        for part in maps.parts.values():
+        for part in maps.encoding.values():
             assert part.untyped_storage().nbytes() == part.numel() * part.element_size()
     positions = 9 * 9 * model.backbone.channels[4]
     assert {key[0] for key in kept} >= {"whole", "query", "masked"}
-    assert all(m.parts["object"].numel() < 0.6 * positions for key, m in kept.items() if key[0] == "masked")
+    assert all(m.encoding["object"].numel() < 0.6 * positions for key, m in kept.items() if key[0] == "masked")
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -114,7 +117,7 @@ def test_outputs_are_equal_in_double_precision(name: str) -> None:
     stream, model = Stream(5, dtype=torch.float64), build(name, 5, torch.float64)
     with torch.inference_mode():
         plain = [model.run_episode(b) for b in stream.batches(1)]
-        model.remember(PLENTY)
+        model.cache_features(PLENTY)
         ours = [model.run_episode(b) for b in stream.batches(4)]
     expected = torch.cat([o.logits for o in plain])
     assert float(expected.std()) > 1e-3
@@ -125,17 +128,17 @@ def test_outputs_are_equal_in_double_precision(name: str) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 5])
-def test_every_picture_and_every_masked_support_is_computed_once(size: int) -> None:
+def test_every_image_and_every_masked_support_is_computed_once(size: int) -> None:
     stream, model = Stream(5, count=20), build("baseline", 5)
     seen = counted(model)
-    model.remember(PLENTY)
+    model.cache_features(PLENTY)
     with torch.inference_mode():
         for batch in stream.batches(size):
             model.run_episode(batch)
     masked = {(s, c) for c, _, supports in stream.draws for s in supports}
     queries = {q for _, q, _ in stream.draws}
-    assert len(masked) == PICTURES * CLASSES
-    assert seen == {0: PICTURES, 1: PICTURES, 2: PICTURES, 3: PICTURES, 4: len(queries) + len(masked)}
+    assert len(masked) == IMAGES * CLASSES
+    assert seen == {0: IMAGES, 1: IMAGES, 2: IMAGES, 3: IMAGES, 4: len(queries) + len(masked)}
 
 
 def test_a_base_learner_sees_every_query_once() -> None:
@@ -143,7 +146,7 @@ def test_a_base_learner_sees_every_query_once() -> None:
     assert model.companion is not None
     calls: list[int] = []
     model.companion.head.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs[0])))
-    model.remember(PLENTY)
+    model.cache_features(PLENTY)
     with torch.inference_mode():
         for batch in stream.batches(3):
             model.run_episode(batch)
@@ -170,7 +173,7 @@ def test_every_declaration_is_served(spec: FeatureSpec, limit: int) -> None:
         for batch in stream.batches(3):
             model.run_episode(batch)
         before = dict(seen)
-        model.remember(limit)
+        model.cache_features(limit)
         for batch in stream.batches(3):
             model.run_episode(batch)
     plain, ours = head.calls[:2], head.calls[2:]
@@ -193,14 +196,14 @@ def test_votes_are_the_same() -> None:
     stream, model = Stream(3), FewShotSegmenter(tiny(4), SupportSign()).eval()
     with torch.inference_mode():
         plain = torch.cat([model.run_episode(b).logits for b in stream.batches(1)])
-        model.remember(PLENTY)
+        model.cache_features(PLENTY)
         assert torch.equal(torch.cat([model.run_episode(b).logits for b in stream.batches(4)]), plain)
 
 
-def test_nothing_is_remembered_where_maps_depend_on_more_than_the_picture() -> None:
+def test_nothing_is_cached_where_maps_depend_on_more_than_the_image() -> None:
     stream, model = Stream(1, count=4), build("baseline", 1)
     seen = counted(model)
-    model.remember(PLENTY)
+    model.cache_features(PLENTY)
 
     def passes() -> int:
         before = seen[0]
@@ -221,18 +224,18 @@ def test_nothing_is_remembered_where_maps_depend_on_more_than_the_picture() -> N
         model.head.needs_grad_in_eval = True  # type: ignore[misc]
         assert passes() == 8, "with a head that needs gradients"
         model.head.needs_grad_in_eval = False  # type: ignore[misc]
-        assert passes() <= PICTURES
+        assert passes() <= IMAGES
 
 
 def test_a_new_pass_starts_with_nothing() -> None:
     stream, model = Stream(1, count=4), build("baseline", 1)
     with torch.no_grad():
-        model.remember(PLENTY)
+        model.cache_features(PLENTY)
         old = model.run_episode(stream.batches(4)[0]).logits
         model.backbone.stage(0)[0].weight.mul_(1.5)
-        model.remember(PLENTY)
+        model.cache_features(PLENTY)
         new = model.run_episode(stream.batches(4)[0]).logits
-        model.remember(None)
+        model.cache_features(None)
         assert torch.allclose(new, model.run_episode(stream.batches(4)[0]).logits, atol=1e-5)
     assert not torch.allclose(new, old, atol=1e-4)
 
@@ -242,24 +245,24 @@ def maps(count: int) -> Maps:
 
 
 def test_the_limit_holds_and_the_oldest_goes_first() -> None:
-    cache = FeatureCache(100)
+    cache = MapCache(100)
     for name in "abc":
         cache.put(("whole", name), maps(4))  # 32 bytes each
-        assert cache.used <= 100
+        assert cache.currsize <= 100
     assert cache.get(("whole", "a")) is not None  # b is the oldest now
     cache.put(("whole", "d"), maps(4))
     assert cache.get(("whole", "b")) is None
     assert cache.get(("whole", "a")) is not None
-    assert (cache.used, len(cache)) == (96, 3)
+    assert (cache.currsize, len(cache)) == (96, 3)
     cache.put(("whole", "a"), maps(2))
-    assert cache.used == 80
+    assert cache.currsize == 80
     cache.put(("whole", "e"), maps(20))
     assert cache.get(("whole", "e")) is None, "larger than the limit"
-    assert cache.used == 80
+    assert cache.currsize == 80
 
 
 def test_maps_of_queries_make_room_before_all_others() -> None:
-    cache = FeatureCache(100)
+    cache = MapCache(100)
     cache.put(("whole", "a"), maps(4))
     cache.put(("query", "a"), maps(4))
     cache.put(("query", "b"), maps(4))
@@ -271,15 +274,15 @@ def test_maps_of_queries_make_room_before_all_others() -> None:
 @pytest.mark.parametrize("name", HEADS)
 def test_memory_stays_below_the_limit_while_it_works(name: str) -> None:
     stream, model = Stream(5), build(name, 5)
-    model.remember(TIGHT)
-    assert model._recall is not None
-    cache, held = model._recall.cache, []
+    model.cache_features(TIGHT)
+    assert model._cache is not None
+    cache, held = model._cache.cache, []
     with torch.inference_mode():
         for batch in stream.batches(2):
             model.run_episode(batch)
-            kept = [(m.stages.values(), *m.taps.values(), m.parts.values()) for m in cache._kept.values()]
+            kept = [(m.stages.values(), *m.taps.values(), m.encoding.values()) for m in cache.values()]
             own = list(chain(*chain(*kept)))
             held.append(sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in own}.values()))
-            assert held[-1] == cache.used
+            assert held[-1] == cache.currsize
     assert 0 < max(held) <= TIGHT
     assert max(held) > TIGHT / 2

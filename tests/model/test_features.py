@@ -40,7 +40,7 @@ def test_stages_above_the_last_declared_do_not_run() -> None:
         extract(backbone, FeatureSpec(stages=(3,)), *inputs())
 
 
-def test_every_picture_has_its_own_features() -> None:
+def test_every_image_has_its_own_features() -> None:
     """Slots are not mixed up between batch and shots."""
     backbone = tiny()
     query, supports, labels = inputs(2, 3)
@@ -162,7 +162,7 @@ def test_taps_of_a_stage_without_blocks() -> None:
 
 
 def test_together_and_apart_are_equal_in_evaluation() -> None:
-    """In evaluation pictures may share a batch; `norm_mode=train` then makes no difference either."""
+    """In evaluation images may share a batch; `norm_mode=train` then makes no difference either."""
     backbone = tiny()
     one = extract(backbone, ALL, *inputs(2, 3))
     backbone.norm_mode = "train"

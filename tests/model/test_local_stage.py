@@ -11,7 +11,7 @@ from fss.backbones.resnet import ResNet
 from fss.backbones.vgg import VGG
 from fss.finetune.adapter import Adapter
 from fss.finetune.svf import SVF
-from fss.model.local_stage import LARGEST, Box, Inside
+from fss.model.local_stage import LARGEST, Box, LocalStage
 
 SIDE = 45
 
@@ -59,7 +59,7 @@ def test_inside_the_mask_nothing_differs(kind: str) -> None:
     x = torch.randn(1, net.channels[3], SIDE, SIDE, dtype=torch.float64)
     stage, whole = net.stage(4), net.stage(4)(x)
     seen: list[int] = []
-    inside = Inside(stage, x)
+    inside = LocalStage(stage, x)
     assert inside.blocks is not None
     inside.blocks[0][0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0, 0].numel()))
     for name, wanted in MASKS.items():
@@ -77,10 +77,10 @@ def test_inside_the_mask_nothing_differs(kind: str) -> None:
 def test_the_reach_is_that_of_the_dilated_kernels() -> None:
     x = torch.randn(1, 64, SIDE, SIDE, dtype=torch.float64)
     for kind, reaches in (("torchvision", [2, 4, 4]), ("uniform", [4, 4, 4])):
-        blocks = Inside(backbone(kind).stage(4), x).blocks
+        blocks = LocalStage(backbone(kind).stage(4), x).blocks
         assert blocks is not None
         assert [reach for _, reach in blocks] == reaches
-    basic = Inside(backbone("resnet18").stage(4), x[:, :16]).blocks
+    basic = LocalStage(backbone("resnet18").stage(4), x[:, :16]).blocks
     assert basic is not None
     assert [reach for _, reach in basic] == [2 + 2, 4 + 4]
 
@@ -101,17 +101,17 @@ class Pooled(nn.Module):
 def test_a_stage_that_cannot_be_cut_runs_as_a_whole(last: nn.Module) -> None:
     stage = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), last)
     x = torch.randn(1, 4, SIDE, SIDE)
-    inside = Inside(stage, x)
+    inside = LocalStage(stage, x)
     assert inside.blocks is None
     assert torch.equal(inside(x, MASKS["middle"]), stage(x))
 
 
 @torch.inference_mode()
-def test_who_listens_to_a_stage_hears_every_picture_once() -> None:
+def test_who_listens_to_a_stage_hears_every_image_once() -> None:
     stage, seen = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)), []
     stage.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
-    inside = Inside(stage, torch.randn(1, 4, SIDE, SIDE))
-    assert not seen, "measuring is no picture"
+    inside = LocalStage(stage, torch.randn(1, 4, SIDE, SIDE))
+    assert not seen, "measuring is no image"
     inside(torch.randn(1, 4, SIDE, SIDE), MASKS["middle"])
     assert seen == [1]
     assert inside.blocks is not None

@@ -18,7 +18,7 @@ def randn(*shape: int, seed: int = 0) -> Tensor:
 
 
 def by_hand(query: np.ndarray, support: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """One picture: query (C, h, w), support (C, r, s), mask (r, s) at feature size; methods.md section 2."""
+    """One image: query (C, h, w), support (C, r, s), mask (r, s) at feature size; methods.md section 2."""
     _, h, w = query.shape
     best = np.zeros((h, w))
     for y in range(h):
@@ -80,14 +80,14 @@ def test_equal_outside_the_mask_does_not_count() -> None:
     assert torch.equal(changed, prior_mask(query, support, mask))
 
 
-def test_scaled_per_picture() -> None:
+def test_scaled_per_image() -> None:
     query = randn(2, 4, 3, 3)
     query[1] *= 100
     support = randn(2, 4, 3, 3, seed=1)
     prior = prior_mask(query, support, torch.ones(2, 1, 3, 3, dtype=torch.float64))
-    for picture in prior:
-        assert float(picture.min()) == 0.0
-        assert float(picture.max()) == pytest.approx(1.0, abs=1e-5)
+    for image in prior:
+        assert float(image.min()) == 0.0
+        assert float(image.max()) == pytest.approx(1.0, abs=1e-5)
 
 
 def test_empty_mask_gives_zero_and_finite_gradients() -> None:

@@ -31,7 +31,7 @@ def test_soft_mask_weighs() -> None:
     assert AREA_EPS == 0.0005
 
 
-def test_each_picture_has_its_own_mask() -> None:
+def test_each_image_has_its_own_mask() -> None:
     features = torch.ones(2, 3, 4, 4)
     mask = torch.stack([torch.ones(1, 4, 4), torch.zeros(1, 4, 4)])
     out = masked_average(features, mask)

@@ -1,4 +1,4 @@
-"""Result files and pictures as a finished run leaves them."""
+"""Result files and previews as a finished run leaves them."""
 
 import copy
 import json
@@ -41,7 +41,7 @@ CONTENT: dict[str, Any] = {
     "config": {"fold": 0},
     "versions": {"torch": "2.11"},
     "commit": None,
-    "files": {"pictures": "pictures.npz", "checkpoint": "best.ckpt"},
+    "files": {"previews": "previews.npz", "checkpoint": "best.ckpt"},
 }
 
 
@@ -66,8 +66,8 @@ def write_run(folder: Path, **changes: Any) -> Path:
     return path
 
 
-def write_pictures(folder: Path, count: int = 4, seed: int = 0, **arrays: np.ndarray) -> Path:
-    """Write a run's pictures; ``seed`` decides the prediction only."""
+def write_previews(folder: Path, count: int = 4, seed: int = 0, **arrays: np.ndarray) -> Path:
+    """Write a run's previews; ``seed`` decides the prediction only."""
     folder.mkdir(parents=True, exist_ok=True)
     fixed, own = np.random.default_rng(99), np.random.default_rng(seed)
     truth = np.zeros((count, 24, 32), np.uint8)
@@ -83,5 +83,5 @@ def write_pictures(folder: Path, count: int = 4, seed: int = 0, **arrays: np.nda
         "iou": own.random(count),
         "class_name": np.array([f"class_{i % 2}" for i in range(count)]),
     }
-    np.savez_compressed(folder / "pictures.npz", **(made | arrays))
+    np.savez_compressed(folder / "previews.npz", **(made | arrays))
     return folder

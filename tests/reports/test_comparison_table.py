@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from tests.reports.fabricate_runs import write_pictures, write_run
+from tests.reports.fabricate_runs import write_previews, write_run
 
 from fss.reports.comparison_table import as_csv, latex, markdown, sheet, terminal
 from fss.reports.html_page import html_page
@@ -129,7 +129,7 @@ def test_wrong_recipe_is_not_shown_but_named(make: Make) -> None:
     [
         ({"episodes__hash": "other"}, "test episodes of fold 0"),
         ({"options": {"backbone.weights": "none"}}, "weights of resnet50 differ: None (t05r01); none (t05r06)"),
-        ({"options": {"data.size": 65}}, "sizes of pictures differ"),
+        ({"options": {"data.size": 65}}, "sizes of images differ"),
         ({"selection__rule": "last"}, "rules of selection differ: novel (t05r01); last (t05r06)"),
         ({"options": {"trainer.limit_train_batches": 2}}, "limit_train_batches differ"),
     ],
@@ -210,7 +210,7 @@ class Reader(HTMLParser):
 
 def test_the_page_holds_everything_itself(make: Make) -> None:
     runs = [make("table05", "t05r06", fold, key__method="baseline") for fold in range(2)]
-    folder = write_pictures(runs[0].folder)
+    folder = write_previews(runs[0].folder)
     (folder / "csv").mkdir()
     (folder / "csv" / "metrics.csv").write_text("step,train/loss_total,val/miou\n0,0.9,\n1,0.5,\n2,,30\n3,0.4,\n")
     evil = make("table05", "t05r05", 0, commit="<script>alert(1)</script>")
@@ -223,8 +223,8 @@ def test_the_page_holds_everything_itself(make: Make) -> None:
     assert all(link.startswith(("data:image/jpeg;base64,", "#table")) for link in reader.links)
     assert "http" not in page.replace("http-equiv", "")
     assert "&lt;script&gt;alert(1)" in page
-    picture = next(link for link in reader.links if link.startswith("data:"))
-    assert base64.b64decode(picture.split(",")[1])[:3] == b"\xff\xd8\xff"
+    image = next(link for link in reader.links if link.startswith("data:"))
+    assert base64.b64decode(image.split(",")[1])[:3] == b"\xff\xd8\xff"
     assert "train/loss_total from 0.9 to 0.4, step 0 to 3" in page
     assert "prefers-color-scheme: dark" in page
     assert 'name="viewport"' in page

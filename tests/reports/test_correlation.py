@@ -53,8 +53,8 @@ def test_groups_pool_runs_and_ways_stay_apart() -> None:
     assert up["a"].low == pytest.approx(1), "every resample of a perfect order is one"
 
 
-def test_pictures_are_drawn_too() -> None:
-    """Each of two pictures decides the order by itself, so that the interval spans both answers."""
+def test_images_are_drawn_too() -> None:
+    """Each of two images decides the order by itself, so that the interval spans both answers."""
     ramp = np.linspace(0, 1, 30)
     one = associate([stratum(ramp, np.stack([2 * ramp, -1.9 * ramp]))], samples=200)[0][1]
     assert one.value == pytest.approx(1)
@@ -68,7 +68,7 @@ def test_what_is_undefined_stays_so() -> None:
     assert value([stratum(ramp, nothing), stratum(ramp, np.stack([ramp, ramp]))]) == pytest.approx(1)
 
 
-def test_mean_energy_leaves_out_undefined_pictures() -> None:
+def test_mean_energy_leaves_out_undefined_images() -> None:
     energy = np.array([[1.0, np.nan, np.nan], [3.0, 5.0, np.nan]])
     assert np.array_equal(mean_energy(energy), [2.0, 5.0, np.nan], equal_nan=True)
     assert np.array_equal(mean_energy(energy, np.array([3.0, 1.0])), [1.5, 5.0, np.nan], equal_nan=True)

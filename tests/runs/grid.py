@@ -1,6 +1,6 @@
 """Every method with every backbone, shot and strategy through train.py: ``python -m tests.runs.grid`` prints the table.
 
-Real depth, few channels, small pictures: it shows that everything runs, and costs relative to each other. BAM's base
+Real depth, few channels, small images: it shows that everything runs, and costs relative to each other. BAM's base
 learners are trained on the way, one per backbone.
 """
 
@@ -23,7 +23,7 @@ SMALL = (
     "data=shapes", "++backbone.width=8", "backbone.weights=none", "method.width=16", "data.size=65",
     "data.base.size=65", "data.epochs=1", "data.base.epochs=1", "trainer.limit_train_batches=4", "data.test_episodes=6",
     "data.val_episodes=4", "recipe.batch_size=2", "workers=0", "trainer=cpu", "trainer.enable_progress_bar=false",
-    "logger=none", "pictures=0", "checkpoint_minutes=0",
+    "logger=none", "previews=0", "checkpoint_minutes=0",
 )  # fmt: skip
 BASE_LEARNER = 'method.base_learner.overrides=["method.width=16","recipe.batch_size=4"]'
 SHOTS, STRATEGIES = (1, 5), ("freeze", "svf", "full")

@@ -21,7 +21,7 @@ def train(folder: Path, *overrides: str) -> Path:
     """Run train.py in a folder; return the run's own folder."""
     command = [sys.executable, str(ROOT / "train.py"), "data=coco", f"data.root={COCO128}", "data.small_classes=drop"]
     env = os.environ | {"FSS_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-    common = ["fold=1", "logger=csv", "selection=last", "pictures=2", "trainer=cpu", "workers=0"]
+    common = ["fold=1", "logger=csv", "selection=last", "previews=2", "trainer=cpu", "workers=0"]
     done = subprocess.run(
         [*command, *common, *overrides], cwd=folder, env=env, capture_output=True, text=True, timeout=560, check=False
     )

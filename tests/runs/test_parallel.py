@@ -50,11 +50,11 @@ def together(home: Path, processes: int, program: str, *arguments: str) -> None:
 
 @pytest.mark.parametrize(("processes", "workers"), [(1, 0), (1, 1), (1, 4), (2, 0), (3, 0)])
 def test_the_same_test_episodes(home: Path, trained: Path, processes: int, workers: int) -> None:
-    """Row by row: class, pictures, intersections and unions of 200 episodes; 200 is no multiple of 3."""
+    """Row by row: class, images, intersections and unions of 200 episodes; 200 is no multiple of 3."""
     out = home / f"test-{processes}-{workers}"
     together(
         home, processes, "eval.py", f"ckpt={trained / 'checkpoints/last.ckpt'}", "test_episodes=200", f"out={out}",
-        f"workers={workers}", "trainer=cpu", "trainer.enable_progress_bar=false", "pictures=5",
+        f"workers={workers}", "trainer=cpu", "trainer.enable_progress_bar=false", "previews=5",
     )  # fmt: skip
     result = json.loads((out / "result.json").read_text())
     assert result["episodes"]["count"] == 200
@@ -66,7 +66,7 @@ def test_the_same_test_episodes(home: Path, trained: Path, processes: int, worke
         (home / "expected.json").write_text(json.dumps([result["scores"], result["episodes"]]))
     assert "\n".join(rows) == expected.read_text()
     assert [result["scores"], result["episodes"]] == json.loads((home / "expected.json").read_text())
-    assert (out / "pictures.npz").stat().st_size == (home / "test-1-0" / "pictures.npz").stat().st_size
+    assert (out / "previews.npz").stat().st_size == (home / "test-1-0" / "previews.npz").stat().st_size
 
 
 STAGE_ONE = ("method=base_learner", "data.base.size=65", "data.base.epochs=1", "trainer.limit_train_batches=2")
@@ -117,7 +117,7 @@ def test_both_stages_on_two_processes(home: Path, launched: bool) -> None:
         together(place, 2, "train.py", *options)
     results = [json.loads(p.read_text()) for p in sorted((place / "multirun/runs").glob("*/result.json"))]
     assert [r["key"]["method"] for r in results] == ["bam", "base_learner"]
-    assert results[1]["episodes"]["count"] == 40, "every picture counted once"
+    assert results[1]["episodes"]["count"] == 40, "every image counted once"
 
 
 @pytest.mark.parametrize("processes", [2, 3])

@@ -66,9 +66,9 @@ def test_pascal(tmp_path: Path) -> None:
     result = train(tmp_path, "data=pascal", f"data.root={root}", "fold=1")
     assert result["data"] == {
         "name": "pascal",
-        "train_pictures": len(IDS.expected_train),
+        "train_images": len(IDS.expected_train),
         "train_list": list_hash(IDS.expected_train),
-        "val_pictures": len(IDS.expected_val),
+        "val_images": len(IDS.expected_val),
         "val_list": list_hash(IDS.expected_val),
         "manifest": "unverified",
         "lists": "other",
@@ -84,13 +84,13 @@ def test_coco(tmp_path: Path) -> None:
     assert "data.mask_rule=first_polygon" in refused.stderr
     assert "Traceback" not in refused.stderr
     result = train(tmp_path, *options, "data.mask_rule=first_polygon")
-    facts = {k: result["data"][k] for k in ("year", "mask_rule", "manifest", "train_pictures", "val_pictures")}
+    facts = {k: result["data"][k] for k in ("year", "mask_rule", "manifest", "train_images", "val_images")}
     assert facts == {
         "year": 2014,
         "mask_rule": "first_polygon",
         "manifest": "unverified",
-        "train_pictures": 80,
-        "val_pictures": 80,
+        "train_images": 80,
+        "val_images": 80,
     }
 
 

@@ -16,8 +16,8 @@ from tests.programs import TINY, Program, call
 from fss.results import load_result
 from fss.runs.attempts import read_failure
 
-QUICK = (*TINY, "logger=none", "pictures=0", "debug=one_batch")
-SHORT = (*TINY, "logger=none", "pictures=0", "data.epochs=2", "data.test_episodes=6", "trainer.limit_train_batches=4")
+QUICK = (*TINY, "logger=none", "previews=0", "debug=one_batch")
+SHORT = (*TINY, "logger=none", "previews=0", "data.epochs=2", "data.test_episodes=6", "trainer.limit_train_batches=4")
 
 
 @pytest.fixture

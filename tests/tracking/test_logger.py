@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import wandb
 from tests.lit import fabricate
-from tests.reports.fabricate_runs import write_pictures, write_run
+from tests.reports.fabricate_runs import write_previews, write_run
 from tests.tracking.wandb_file import read_all
 from tests.tracking.wandb_life import life, logger
 
@@ -22,7 +22,7 @@ from fss.finetune.svf_residual import SVFResidual
 from fss.results import load_result
 from fss.tracking.labels import labels
 from fss.tracking.loggers import build_loggers, recorders, wandb_id
-from fss.tracking.media import CLASS_COLUMNS, base_identity, base_learner, class_table, legal, pictures
+from fss.tracking.media import CLASS_COLUMNS, base_identity, base_learner, class_table, images, legal
 from fss.tracking.recorder import spectra, spectrum_table
 from fss.tracking.wandb_run import finish
 
@@ -103,9 +103,9 @@ def test_the_table_of_classes(tmp_path: Path) -> None:
 
 
 def test_masks_name_what_is_ignored(tmp_path: Path) -> None:
-    write_pictures(tmp_path)
-    shown = pictures(tmp_path / "pictures.npz")
-    kept = np.load(tmp_path / "pictures.npz")
+    write_previews(tmp_path)
+    shown = images(tmp_path / "previews.npz")
+    kept = np.load(tmp_path / "previews.npz")
     assert (kept["truth"] == 255).any()
     assert len(shown["test/episodes"]) == len(shown["test/supports"]) == 4
     for i, image in enumerate(shown["test/episodes"]):

@@ -134,10 +134,10 @@ def test_the_summary_keeps_the_best_of_each_direction(run: Logged) -> None:
     assert file.metrics["train/loss*"].step_metric == "trainer/global_step"
 
 
-def test_pictures_have_masks_with_class_names(run: Logged) -> None:
+def test_images_have_masks_with_class_names(run: Logged) -> None:
     (shown,) = run.file.column("test/episodes")
     (supports,) = run.file.column("test/supports")
-    kept = np.load(run.folder / "pictures.npz")
+    kept = np.load(run.folder / "previews.npz")
     assert shown["count"] == supports["count"] == len(kept["index"]) == 3
     for i, masks in enumerate(shown["all_masks"]):
         assert masks.keys() == {"truth", "prediction"}
@@ -145,8 +145,8 @@ def test_pictures_have_masks_with_class_names(run: Logged) -> None:
         for name in masks:
             mask = np.asarray(Image.open(run.file.folder / masks[name]["path"]))
             assert np.array_equal(mask, kept[name][i]), "class indices, not colours"
-        picture = np.asarray(Image.open(run.file.folder / shown["filenames"][i]).convert("RGB"))
-        assert np.array_equal(picture, kept["query"][i]), "no mask is painted into the picture"
+        image = np.asarray(Image.open(run.file.folder / shown["filenames"][i]).convert("RGB"))
+        assert np.array_equal(image, kept["query"][i]), "no mask is painted into the image"
     for i, masks in enumerate(supports["all_masks"]):
         mask = np.asarray(Image.open(run.file.folder / masks["support"]["path"]))
         assert np.array_equal(mask, kept["support_mask"][i])

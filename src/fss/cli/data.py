@@ -30,7 +30,7 @@ class DataName(str, Enum):  # noqa: UP042  # typer shows the values
 
 
 class ListName(str, Enum):  # noqa: UP042
-    """Picture lists."""
+    """Image lists."""
 
     train = "train"
     val = "val"
@@ -45,14 +45,14 @@ class StreamName(str, Enum):  # noqa: UP042
 
 
 class NovelRule(str, Enum):  # noqa: UP042
-    """What happens to training pictures that hold novel classes."""
+    """What happens to training images that hold novel classes."""
 
     drop = "drop"
     keep = "keep"
 
 
 class SmallRule(str, Enum):  # noqa: UP042
-    """What happens to classes with fewer than shot + 1 pictures."""
+    """What happens to classes with fewer than shot + 1 images."""
 
     error = "error"
     drop = "drop"
@@ -74,10 +74,10 @@ class Scheme(str, Enum):  # noqa: UP042
 
 Data = Annotated[DataName, typer.Argument(help="Data set.")]
 Fold = Annotated[int, typer.Option(help="Fold, 0 to 3.")]
-Novel = Annotated[NovelRule, typer.Option(help="Training pictures with novel pixels: leave out or keep.")]
+Novel = Annotated[NovelRule, typer.Option(help="Training images with novel pixels: leave out or keep.")]
 Root = Annotated[Path | None, typer.Option(help="Folder of a prepared data set.")]
 Masks = Annotated[Path | None, typer.Option(help="Folder of masks ID.png, with --ids instead of --root.")]
-Ids = Annotated[Path | None, typer.Option(help="Text file of picture ids, with --masks.")]
+Ids = Annotated[Path | None, typer.Option(help="Text file of image ids, with --masks.")]
 Out = Annotated[Path, typer.Option(help="JSON file to write.")]
 MinArea = Annotated[int | None, typer.Option(help="Least pixels of a class; default 2048, shapes 150.")]
 CocoSplit = Annotated[Scheme, typer.Option(help="Which classes a COCO fold holds out.")]
@@ -88,7 +88,7 @@ def index(
     data: Data,
     out: Out,
     fold: Fold = 0,
-    split: Annotated[ListName, typer.Option(help="Picture list and its classes: base or novel.")] = ListName.train,
+    split: Annotated[ListName, typer.Option(help="Image list and its classes: base or novel.")] = ListName.train,
     novel_images: Novel = NovelRule.drop,
     root: Root = None,
     masks: Masks = None,
@@ -96,7 +96,7 @@ def index(
     min_area: MinArea = None,
     scheme: CocoSplit = Scheme.fwb,
 ) -> None:
-    """Write which pictures take part and which hold each class."""
+    """Write which images take part and which hold each class."""
     with _explained():
         from fss.data.episodes.options import IndexOptions
         from fss.data.episodes.streams import EpisodeStreams
@@ -114,10 +114,10 @@ def index(
             "split": split.value,
             "novel_images": novel_images.value,
             "images": list(found.images),
-            "per_class": {str(c): list(pictures) for c, pictures in found.per_class.items()},
+            "per_class": {str(c): list(images) for c, images in found.per_class.items()},
         }
         _write_json(out, content)
-    typer.echo(f"{len(found.images)} pictures, {len(found.class_ids)} classes -> {out}")
+    typer.echo(f"{len(found.images)} images, {len(found.class_ids)} classes -> {out}")
 
 
 @app.command()
@@ -136,7 +136,7 @@ def episodes(
     masks: Masks = None,
     ids: Ids = None,
     min_area: MinArea = None,
-    small_classes: Annotated[SmallRule, typer.Option(help="Classes with too few pictures.")] = SmallRule.error,
+    small_classes: Annotated[SmallRule, typer.Option(help="Classes with too few images.")] = SmallRule.error,
     scheme: CocoSplit = Scheme.fwb,
     sampler: Annotated[
         SamplerName, typer.Option(help="release: as 8 loader processes of SVF and BAM draw them; split test only.")
@@ -163,7 +163,7 @@ def episodes(
 @app.command()
 def shapes(
     root: Annotated[Path, typer.Option(help="Folder to write.")] = Path("data/shapes"),
-    seed: Annotated[int, typer.Option(help="Seed of all pictures.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all images.", min=0)] = 0,
     train: Annotated[int, typer.Option(help="Training scenes.", min=1)] = 1600,
     val: Annotated[int, typer.Option(help="Validation scenes.", min=1)] = 500,
     pretrain_per_class: Annotated[int, typer.Option(help="Single objects per pre-training class.", min=1)] = 150,

@@ -1,4 +1,4 @@
-"""``fss predict``: segment a photograph, given one or more pictures with a mask of the object."""
+"""``fss predict``: segment a photograph, given one or more images with a mask of the object."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class PairsCommand(TyperCommand):
             if word == "--support":
                 pair = [next(words, ""), next(words, "")]
                 if not pair[1] or pair[1].startswith("--"):
-                    sys.stderr.write(f"Error: --support {pair[0]} names no mask: give --support picture.jpg mask.png\n")
+                    sys.stderr.write(f"Error: --support {pair[0]} names no mask: give --support image.jpg mask.png\n")
                     raise SystemExit(2)
                 joined.append(_BETWEEN.join(pair))
         left: list[str] = super().parse_args(ctx, joined)
@@ -49,7 +49,7 @@ def predict(
     ckpt: Annotated[Path, typer.Option(help="Checkpoint of a run, or a converted one.")],
     support: Annotated[
         list[str],
-        typer.Option(metavar="PICTURE MASK", help="Picture and mask of the object. Repeat it for more shots."),
+        typer.Option(metavar="IMAGE MASK", help="Image and mask of the object. Repeat it for more shots."),
     ],
     query: Annotated[Path, typer.Option(help="Photograph to segment.")],
     out: Annotated[Path, typer.Option(help="Overlay to write; NAME-mask.png and NAME-probability.png beside it.")],
@@ -60,31 +60,31 @@ def predict(
     ] = None,
 ) -> None:
     """Find the object of the supports in a photograph."""
-    from fss.data.user_images import png, read_own_mask, read_own_picture
+    from fss.data.user_images import png, read_own_image, read_own_mask
 
     _check_device(device)
-    photo = read_own_picture(query)  # a wrong file name is noticed before the model is built
+    photo = read_own_image(query)  # a wrong file name is noticed before the model is built
     pairs = [tuple(Path(name) for name in word.split(_BETWEEN)) for word in support]
-    supports = [(read_own_picture(picture), read_own_mask(mask, value)) for picture, mask in pairs]
+    supports = [(read_own_image(image), read_own_mask(mask, value)) for image, mask in pairs]
 
     from fss.files import atomic
     from fss.predictor import Predictor
     from fss.reports.overlay import overlay
 
     found = Predictor.load(ckpt, device, trust or ())(photo, supports)
-    pictures = {
+    images = {
         out: overlay(photo, found.mask),
         out.with_name(f"{out.stem}-mask.png"): 255 * found.mask,
         out.with_name(f"{out.stem}-probability.png"): (255 * found.probability).round().astype("uint8"),
     }
-    for path, pixels in pictures.items():
+    for path, pixels in images.items():
         try:
             with atomic(path) as file:
                 file.write(png(pixels))
         except OSError as error:
             raise FssError(f"Cannot write {path}: {error.strerror or error}. Give another --out.") from error
     share = 100 * float(found.mask.mean())
-    typer.echo(f"The object covers {share:.1f} % of {query}: {', '.join(str(p) for p in pictures)}")
+    typer.echo(f"The object covers {share:.1f} % of {query}: {', '.join(str(p) for p in images)}")
 
 
 def _check_device(name: str) -> None:

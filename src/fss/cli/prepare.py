@@ -78,7 +78,7 @@ def _draw(root: Path, workers: int | None) -> None:
 
 def _summary(known: Manifest, root: Path) -> str:
     counts = known["counts"]
-    return f"{counts['train']:,} training and {counts['val']:,} validation pictures in {root} ({known['source']})"
+    return f"{counts['train']:,} training and {counts['val']:,} validation images in {root} ({known['source']})"
 
 
 def _more(known: Manifest) -> str:

@@ -21,8 +21,8 @@ def pretrain(
     out: Annotated[Path, typer.Option(help="File of the backbone's weights.")] = Path("weights/shapes_resnet18.pth"),
     depth: Annotated[int, typer.Option(help="Layers of the ResNet: 18 or 50.")] = 18,
     width: Annotated[int, typer.Option(help="Channels of its first stage.")] = 16,
-    epochs: Annotated[int, typer.Option(help="Passes over the pictures.", min=1)] = 5,
-    batch_size: Annotated[int, typer.Option(help="Pictures per step.", min=2)] = 64,
+    epochs: Annotated[int, typer.Option(help="Passes over the images.", min=1)] = 5,
+    batch_size: Annotated[int, typer.Option(help="Images per step.", min=2)] = 64,
     seed: Annotated[int, typer.Option(help="Seed of initialisation and order.", min=0)] = 0,
 ) -> None:
     """Pre-train a small backbone by classification of single objects, as ImageNet does for photographs."""
@@ -35,7 +35,7 @@ def pretrain(
     }
     settings["data"] = _fingerprint(data)
     if _already(out, settings):
-        typer.echo(f"{out} is there already, pre-trained with these settings on these pictures.")
+        typer.echo(f"{out} is there already, pre-trained with these settings on these images.")
         return
     import pytorch_lightning as pl
     import torch
@@ -65,7 +65,7 @@ def pretrain(
     with atomic(out) as file:
         file.write(content.getbuffer())
     write_json(_settings_file(out), settings)
-    typer.echo(f"{out}: {len(classes)} classes, accuracy {100 * model.accuracy:.1f} % on held-out pictures")
+    typer.echo(f"{out}: {len(classes)} classes, accuracy {100 * model.accuracy:.1f} % on held-out images")
 
 
 def _settings_file(out: Path) -> Path:
@@ -81,6 +81,6 @@ def _already(out: Path, settings: dict[str, Any]) -> bool:
 
 
 def _fingerprint(data: Path) -> str:
-    """Hash names and sizes of the pictures."""
+    """Hash names and sizes of the images."""
     files = sorted((str(p.relative_to(data)), p.stat().st_size) for p in data.rglob("*.jpg"))
     return hashlib.sha256(json.dumps(files).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""``fss report``: the paper's tables beside our runs, or the table and the pictures of one folder of runs."""
+"""``fss report``: the paper's tables beside our runs, or the table and the images of one folder of runs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def report(
     size: Annotated[
         str, typer.Option(help="Of a table: full, smoke, or auto, which shows toy runs only where there are no others.")
     ] = "auto",
-    episodes: Annotated[int, typer.Option(help="Of a folder: rows of the picture grid; 0 draws none.", min=0)] = 6,
+    episodes: Annotated[int, typer.Option(help="Of a folder: rows of the image grid; 0 draws none.", min=0)] = 6,
 ) -> None:
     """Print the paper's table beside our runs, as text and as one HTML page; or the table of a folder's runs."""
     if target == "all" or re.fullmatch(r"table\d+", target):
@@ -89,11 +89,11 @@ def _filled(table: PaperTable, results: Sequence[Result], size: str) -> Filled:
 
 
 def _folder(folder: Path, episodes: int) -> None:
-    """Print the table of a folder's runs; write it as Markdown, and a picture grid with one column per strategy."""
+    """Print the table of a folder's runs; write it as Markdown, and an image grid with one column per strategy."""
     from rich.console import Console
 
     from fss.files import atomic
-    from fss.reports.preview_grid import picture_grid
+    from fss.reports.preview_grid import preview_grid
     from fss.reports.strategy_table import strategy_table, to_markdown
     from fss.results import ReportError, find_results
 
@@ -112,8 +112,8 @@ def _folder(folder: Path, episodes: int) -> None:
     console.print(f"Table: {folder / 'table.md'}")
     shown: dict[str, Path] = {}
     for result in results:
-        if (result.path.parent / "pictures.npz").is_file():
+        if (result.path.parent / "previews.npz").is_file():
             shown.setdefault(result.key.finetune, result.path.parent)
     if shown and episodes:
-        picture_grid(shown, folder / "pictures.png", episodes)
-        console.print(f"Pictures (support | query | truth | {' | '.join(shown)}): {folder / 'pictures.png'}")
+        preview_grid(shown, folder / "previews.png", episodes)
+        console.print(f"Images (support | query | truth | {' | '.join(shown)}): {folder / 'previews.png'}")

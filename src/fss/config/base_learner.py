@@ -32,7 +32,7 @@ _TRAINER = (
     "log_every_n_steps", "limit_train_batches", "limit_val_batches", "limit_test_batches",
 )  # fmt: skip
 NOTES = {
-    "base": "the tested checkpoint is the best on these very pictures, by base classes: no novel class was scored",
+    "base": "the tested checkpoint is the best on these very images, by base classes: no novel class was scored",
     "last": "the weights after the last epoch were tested: nothing was selected",
 }
 """Selections that a base learner knows, and what they mean."""
@@ -47,7 +47,7 @@ class Found:
     Attributes:
         checkpoint: its file.
         identity: hash of its run.
-        miou: its mIoU over the base classes of the validation pictures, in percent.
+        miou: its mIoU over the base classes of the validation images, in percent.
         whole: its training was not cut shorter than that of the run that needs it, as measurements of time are.
     """
 
@@ -245,7 +245,7 @@ def _check_own(config: Config) -> None:
     if config["selection"] not in NOTES:
         raise FssError(
             f"selection={config['selection']} does not go with method={NAME}, which knows no novel classes: choose "
-            "base (best on the validation pictures) or last."
+            "base (best on the validation images) or last."
         )
     finetune = config["finetune"]
     if finetune["name"] != "full" or finetune["stages"] != [0, 1, 2, 3, 4] or not finetune["train_norm"]:

@@ -25,7 +25,7 @@ def check(config: dict[str, Any]) -> None:
     whole("seed", config["seed"], 0, 2**32 - 1)
     whole("test_seed", config["test_seed"], 0, 2**32 - 1)
     whole("workers", config["workers"], 0, None)
-    whole("pictures", config["pictures"], 0, None)
+    whole("previews", config["previews"], 0, None)
     whole("recipe.batch_size", config["recipe"]["batch_size"], 1, None)
     _shared(config["recipe"]["batch_size"], config["trainer"])
     if config["selection"] not in SELECTIONS:

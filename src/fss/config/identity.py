@@ -13,14 +13,14 @@ _FREE = (
     "overwrite",
     "resume",
     "checkpoint_minutes",
-    "pictures",
+    "previews",
     "workers",
     "test_batch_size",
-    "test_cache_mb",
+    "feature_cache_mb",
     "logger",
     "recording",
     "data.root",
-    "data.cache_mb",
+    "data.image_cache_mb",
     "data.source",
     "data.base",  # the chosen values stand in data, too
     "method.base_learner.checkpoint",  # its identity stands beside it

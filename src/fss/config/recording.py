@@ -25,7 +25,7 @@ def check_recording(config: dict[str, Any]) -> None:
     if not isinstance(enabled, bool):
         raise FssError(f"recording.enabled={enabled} is not allowed: give true or false, or recording=on.")
     whole("recording.every", node.get("every", 1), 1, None)
-    for name in ("pictures", "maps", "gallery"):
+    for name in ("images", "maps", "gallery"):
         whole(f"recording.{name}", node.get(name, 0), 0, None)
     layers = node.get("layers", [])
     if not isinstance(layers, list) or not all(isinstance(name, str) for name in layers):

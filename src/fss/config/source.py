@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fss.data.sources.base import PictureFiles, SegmentationSource
+from fss.data.sources.base import ImageFiles, SegmentationSource
 from fss.instantiate import Node, make
 
 
@@ -17,6 +17,6 @@ def build_source(node: Node) -> SegmentationSource:
     """
     source = make("data", node["source"])
     assert isinstance(source, SegmentationSource)
-    if isinstance(source, PictureFiles):
-        source.remember(node.get("cache_mb", 0) << 20)  # checkpoints from before the option lack it
+    if isinstance(source, ImageFiles):
+        source.keep_images(node.get("image_cache_mb", 0) << 20)  # checkpoints from before the option lack it
     return source

@@ -16,12 +16,12 @@ Node = Mapping[str, Any]
 # checkpoints of older versions lack some, and groups differ.
 _WHOLE = {
     "data.epochs": 1,
-    "data.cache_mb": 0,
+    "data.image_cache_mb": 0,
     "backbone.width": 1,
     "method.width": 1,
     "finetune.rank_rounding": 1,
     "test_batch_size": 1,
-    "test_cache_mb": 0,
+    "feature_cache_mb": 0,
 }
 _NUMBERS = {
     "method.dropout": (0.0, 1.0),

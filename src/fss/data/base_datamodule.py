@@ -1,4 +1,4 @@
-"""Training and validation pictures of the base learner for Lightning."""
+"""Training and validation images of the base learner for Lightning."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from fss.data.base_dataset import BasePictures, collate_pictures
+from fss.data.base_dataset import BaseImages, collate_images
 from fss.data.base_labels import BaseLabels
 from fss.data.episodes.options import check_least
 from fss.data.epoch_sampler import EpisodeIndexSampler
@@ -24,9 +24,9 @@ from fss.types import Split
 
 
 class BaseDataModule(LightningDataModule):
-    """Both lists whole, as BAM's first stage takes them: no picture is left out for the novel classes it shows.
+    """Both lists whole, as BAM's first stage takes them: no image is left out for the novel classes it shows.
 
-    Novel classes are background. Validation and test are the same pictures, the validation list, at network size.
+    Novel classes are background. Validation and test are the same images, the validation list, at network size.
 
     Args:
         source: the data set.
@@ -65,13 +65,13 @@ class BaseDataModule(LightningDataModule):
         return len(self._ids("train")) // self.loading.batch_size
 
     @cached_property
-    def test_pictures(self) -> int:
-        """Number of pictures of the test."""
+    def test_images(self) -> int:
+        """Number of images of the test."""
         return len(self._ids("val"))
 
     @cached_property
     def test_episodes_hash(self) -> str:
-        """SHA-256 of the list of tested pictures."""
+        """SHA-256 of the list of tested images."""
         return hashlib.sha256("\n".join(self._ids("val")).encode()).hexdigest()
 
     @property
@@ -102,15 +102,15 @@ class BaseDataModule(LightningDataModule):
             self.source.prepare(split)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Return batches of training pictures; Lightning sets the epoch on the sampler."""
+        """Return batches of training images; Lightning sets the epoch on the sampler."""
         return self._loader("train")
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Return batches of validation pictures."""
+        """Return batches of validation images."""
         return self._loader("val")
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Return batches of test pictures."""
+        """Return batches of test images."""
         return self._loader("test")
 
     def _ids(self, split: ListSplit) -> list[str]:
@@ -124,7 +124,7 @@ class BaseDataModule(LightningDataModule):
         training, options = split == "train", self.loading
         make = train_transform if training else eval_transform
         ids = self._ids("train" if training else "val")
-        dataset = BasePictures(self.source, ids, self.labels, make(self.transforms), self.seed, split)
+        dataset = BaseImages(self.source, ids, self.labels, make(self.transforms), self.seed, split)
         trainer = self.trainer
         rank, world = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
         size = options.batch_size if training else options.test_batch_size * world
@@ -133,7 +133,7 @@ class BaseDataModule(LightningDataModule):
             batch_size=size // world,
             sampler=EpisodeIndexSampler(len(ids), size, rank, world, training),
             num_workers=options.workers,
-            collate_fn=collate_pictures,
+            collate_fn=collate_images,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=options.workers > 0,
             worker_init_fn=_single_thread if options.workers else None,

@@ -1,4 +1,4 @@
-"""Ordinary batches for the base learner: pictures with labels of all base classes."""
+"""Ordinary batches for the base learner: images with labels of all base classes."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _ORDER = 3  # purpose of the random stream, see fss.data.episodes.stateless
 
 
 @dataclass
-class LabelledPicture:
-    """One picture before collation.
+class LabelledImage:
+    """One image before collation.
 
     Attributes:
         image: normalised RGB, (3, H, W).
@@ -39,8 +39,8 @@ class LabelledPicture:
 
 
 @dataclass
-class LabelledPictures:
-    """A batch of B pictures.
+class LabelledImages:
+    """A batch of B images.
 
     Attributes:
         images: normalised RGB, (B, 3, H, W), float32.
@@ -53,23 +53,23 @@ class LabelledPictures:
     index: Tensor
 
     def __len__(self) -> int:
-        """Return the number of pictures B."""
+        """Return the number of images B."""
         return int(self.images.shape[0])
 
-    def pin_memory(self) -> LabelledPictures:
+    def pin_memory(self) -> LabelledImages:
         """Return a copy in page-locked memory (called by the data loader)."""
-        return LabelledPictures(self.images.pin_memory(), self.labels.pin_memory(), self.index.pin_memory())
+        return LabelledImages(self.images.pin_memory(), self.labels.pin_memory(), self.index.pin_memory())
 
 
-class BasePictures(Dataset[LabelledPicture]):
-    """Pictures of one list, none left out, addressed by (epoch, i): a pure function of both and the seed.
+class BaseImages(Dataset[LabelledImage]):
+    """Images of one list, none left out, addressed by (epoch, i): a pure function of both and the seed.
 
     Training goes through a permutation per epoch. The crop is redrawn while it holds too little of the first base
     class: the releases' rule looks for label 1, whatever that stands for.
 
     Args:
-        source: pictures and masks.
-        ids: pictures in list order.
+        source: images and masks.
+        ids: images in list order.
         labels: which classes count.
         transform: pipeline.
         seed: of order and augmentation.
@@ -89,35 +89,35 @@ class BasePictures(Dataset[LabelledPicture]):
         self.seed, self.split = seed, split
 
     def __len__(self) -> int:
-        """Return the number of pictures."""
+        """Return the number of images."""
         return len(self.ids)
 
-    def __getitem__(self, key: tuple[int, int] | int) -> LabelledPicture:
-        """Return one picture.
+    def __getitem__(self, key: tuple[int, int] | int) -> LabelledImage:
+        """Return one image.
 
         Args:
             key: (epoch, i), or i alone for epoch 0.
 
         Raises:
-            DataError: if the picture or its mask is missing or damaged, or their sizes differ.
+            DataError: if the image or its mask is missing or damaged, or their sizes differ.
         """
         epoch, i = (0, key) if isinstance(key, int) else key
         row = int(_order(len(self.ids), self.seed, epoch)[i]) if self.split == "train" else i
         image, mask = read_pair(self.source, self.ids[row])
         pixels, label = self.transform(image, self.labels(mask), augment_seed(self.seed, epoch, self.split, i, 0))
-        return LabelledPicture(pixels, label, i)
+        return LabelledImage(pixels, label, i)
 
 
-def collate_pictures(items: list[LabelledPicture]) -> LabelledPictures:
-    """Stack B pictures.
+def collate_images(items: list[LabelledImage]) -> LabelledImages:
+    """Stack B images.
 
     Args:
-        items: the pictures.
+        items: the images.
 
     Returns:
         The batch.
     """
-    return LabelledPictures(
+    return LabelledImages(
         torch.stack([p.image for p in items]),
         torch.stack([p.label for p in items]),
         torch.tensor([p.index for p in items]),

@@ -1,4 +1,4 @@
-"""Single objects with a class label: the pictures on which the demo's small backbone is pre-trained."""
+"""Single objects with a class label: the images on which the demo's small backbone is pre-trained."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def classification_loader(
 
     Args:
         root: holds ``train/NAME/*.jpg`` and ``val/NAME/*.jpg``.
-        split: which of them; training pictures are cropped and flipped at random.
-        batch_size: pictures per step.
+        split: which of them; training images are cropped and flipped at random.
+        batch_size: images per step.
         workers: loader processes.
-        seed: order of the training pictures.
+        seed: order of the training images.
 
     Returns:
-        The loader of (pictures (N, 3, H, W), labels (N)), and the class names.
+        The loader of (images (N, 3, H, W), labels (N)), and the class names.
 
     Raises:
-        DataError: if the folder is missing or holds no pictures, or fewer than a batch. Iterating raises it for a
-            damaged picture.
+        DataError: if the folder is missing or holds no images, or fewer than a batch. Iterating raises it for a
+            damaged image.
     """
     size = 64
     augment = [v2.RandomResizedCrop(size, scale=(0.5, 1.0), antialias=True), v2.RandomHorizontalFlip()]
@@ -46,19 +46,19 @@ def classification_loader(
         _NORMALISE,
     ]
     try:
-        pictures = ImageFolder(root / split, transform=v2.Compose(steps), loader=_read)
+        images = ImageFolder(root / split, transform=v2.Compose(steps), loader=_read)
     except (FileNotFoundError, OSError) as error:
         raise DataError(
-            f"There are no classes of pictures in {root / split}. The drawn data set brings them: "
+            f"There are no classes of images in {root / split}. The drawn data set brings them: "
             f"fss data shapes --root {root.parent}"
         ) from error
-    if split == "train" and len(pictures) < batch_size:
+    if split == "train" and len(images) < batch_size:
         raise DataError(
-            f"batch_size={batch_size} is larger than the {len(pictures)} pictures in {root / split}: give at most "
-            f"--batch-size {len(pictures)}, or draw more with: fss data shapes --root DIR --pretrain-per-class N"
+            f"batch_size={batch_size} is larger than the {len(images)} images in {root / split}: give at most "
+            f"--batch-size {len(images)}, or draw more with: fss data shapes --root DIR --pretrain-per-class N"
         )
     loader = DataLoader(
-        pictures,
+        images,
         batch_size,
         shuffle=split == "train",
         num_workers=workers,
@@ -66,11 +66,11 @@ def classification_loader(
         persistent_workers=workers > 0,
         generator=torch.Generator().manual_seed(seed),
     )
-    return loader, list(pictures.classes)
+    return loader, list(images.classes)
 
 
 def _read(path: str) -> Any:
     try:
         return default_loader(path)
     except (OSError, SyntaxError) as error:  # Pillow raises both for damaged files
-        raise DataError(f"The picture {path} is damaged or no picture ({error}). Draw or copy it again.") from error
+        raise DataError(f"The image {path} is damaged or no image ({error}). Draw or copy it again.") from error

@@ -36,7 +36,7 @@ class FewShotDataModule(LightningDataModule):
         shot: supports per episode.
         seed: seed of episodes and augmentation.
         transforms: sizes and ranges of the transforms.
-        index: which pictures take part.
+        index: which images take part.
         episodes: validation and test episodes.
         loader: batch sizes and workers.
 
@@ -168,7 +168,7 @@ class FewShotDataModule(LightningDataModule):
     def _order(self, draws: DrawSource, split: Split) -> list[int] | None:
         """Order episodes by class and query, unless only the first ones are asked for."""
         limit = getattr(self.trainer, f"limit_{split}_batches", 1.0)
-        if split == "train" or not self.loading.by_picture or limit != 1.0 or isinstance(limit, int):
+        if split == "train" or not self.loading.group_by_image or limit != 1.0 or isinstance(limit, int):
             return None
         drawn = [draws.draw(0, i) for i in range(len(draws))]
         return sorted(range(len(drawn)), key=lambda i: (drawn[i].class_id, drawn[i].query, i))

@@ -1,4 +1,4 @@
-"""The data set of episodes: joins draws, pictures and transforms, and collates into ``fss.types.Episode``."""
+"""The data set of episodes: joins draws, images and transforms, and collates into ``fss.types.Episode``."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class EpisodeItem:
     """One episode before collation.
 
     Attributes:
-        query: normalised picture, (3, H, W).
+        query: normalised image, (3, H, W).
         query_label: (H, W), uint8.
         support_images: (K, 3, H, W), last sampled first.
         support_labels: (K, H, W), uint8, in the same order.
-        draw: class and picture ids.
+        draw: class and image ids.
         class_index: position of the class in the ascending list of the split.
         index: number i of the episode.
         full_label: query label at original size, uint8; None in training.
@@ -65,8 +65,8 @@ class EpisodeDataset(Dataset[EpisodeItem]):
     """Episodes addressed by (epoch, i), as :class:`fss.data.epoch_sampler.EpisodeIndexSampler` hands them out.
 
     Args:
-        source: pictures and masks.
-        draws: which pictures make episode i.
+        source: images and masks.
+        draws: which images make episode i.
         transform: pipeline of query and supports.
         seed: seed of the random transforms.
         split: stream of the random transforms.
@@ -106,7 +106,7 @@ class EpisodeDataset(Dataset[EpisodeItem]):
             key: (epoch, i), or i alone for epoch 0, as Lightning's ``overfit_batches`` asks.
 
         Raises:
-            DataError: if a picture or mask is missing or damaged, or their sizes differ.
+            DataError: if an image or mask is missing or damaged, or their sizes differ.
         """
         epoch, i = (0, key) if isinstance(key, int) else key
         draw = self.draws.draw(epoch, i)
@@ -140,11 +140,11 @@ class EpisodeDataset(Dataset[EpisodeItem]):
 
 
 def read_pair(source: SegmentationSource, image_id: str) -> tuple[UInt8, UInt8]:
-    """Read a picture and its mask.
+    """Read an image and its mask.
 
     Args:
         source: the data set.
-        image_id: picture id.
+        image_id: image id.
 
     Returns:
         RGB (H, W, 3) and class indices (H, W), uint8.
@@ -155,7 +155,7 @@ def read_pair(source: SegmentationSource, image_id: str) -> tuple[UInt8, UInt8]:
     image, mask = source.image(image_id), source.mask(image_id)
     if image.shape[:2] != mask.shape:
         raise DataError(
-            f"The picture {source.image_path(image_id)} has {image.shape[0]} x {image.shape[1]} pixels, its mask "
+            f"The image {source.image_path(image_id)} has {image.shape[0]} x {image.shape[1]} pixels, its mask "
             f"{source.mask_path(image_id)} has {mask.shape[0]} x {mask.shape[1]}. They must be equal: unpack or "
             "prepare the data set again."
         )
@@ -210,5 +210,5 @@ def collate(items: list[EpisodeItem]) -> Episode:
 
 
 def _stacked(tensors: list[Tensor]) -> Tensor:
-    """Stack tensors; a single one is not copied, pictures are large."""
+    """Stack tensors; a single one is not copied, images are large."""
     return tensors[0][None] if len(tensors) == 1 else torch.stack(tensors)

@@ -1,4 +1,4 @@
-"""From a picture of 0..255 to the network's input: normalised, channels first, in one pass over the pixels."""
+"""From an image of 0..255 to the network's input: normalised, channels first, in one pass over the pixels."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _FACTOR = np.reciprocal(np.array(STD, dtype=np.float32) * np.float32(255))
 _TABLES = (np.arange(256, dtype=np.float32) - _MEAN[:, None]) * _FACTOR[:, None]  # (3, 256)
 
 
-def normalised(picture: npt.NDArray[Any]) -> Tensor:
-    """Normalise a picture.
+def normalised(image: npt.NDArray[Any]) -> Tensor:
+    """Normalise an image.
 
-    The values are those of albumentations' ``Normalize`` and ``ToTensorV2``, bit for bit; those two write the picture
+    The values are those of albumentations' ``Normalize`` and ``ToTensorV2``, bit for bit; those two write the image
     three times.
 
     Args:
-        picture: RGB of 0..255, (H, W, 3), uint8 or float32.
+        image: RGB of 0..255, (H, W, 3), uint8 or float32.
 
     Returns:
         (3, H, W), float32.
     """
-    out = np.empty((3, *picture.shape[:2]), dtype=np.float32)
-    for k, channel in enumerate(cv2.split(picture)):
-        if picture.dtype == np.uint8:
+    out = np.empty((3, *image.shape[:2]), dtype=np.float32)
+    for k, channel in enumerate(cv2.split(image)):
+        if image.dtype == np.uint8:
             cv2.LUT(channel, _TABLES[k], dst=out[k])
         else:
             np.subtract(channel, _MEAN[k], out=out[k])

@@ -17,7 +17,7 @@ class LoaderOptions:
         test_batch_size: validation and test episodes per step and device.
         workers: loader processes per device; 0 loads in the main process.
         progress: show bars while masks are read.
-        by_picture: validation and test episodes of one class come together, and among them those of one query, so
+        group_by_image: validation and test episodes of one class come together, and among them those of one query, so
             that a memory of feature maps can be small.
     """
 
@@ -25,7 +25,7 @@ class LoaderOptions:
     test_batch_size: int = 1
     workers: int = 2
     progress: bool = True
-    by_picture: bool = False
+    group_by_image: bool = False
 
     def __post_init__(self) -> None:
         """Check the values.

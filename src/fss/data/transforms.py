@@ -1,4 +1,4 @@
-"""Joint transforms of one picture and its label, as the release does them (protocol B), with albumentations.
+"""Joint transforms of one image and its label, as the release does them (protocol B), with albumentations.
 
 The stock transforms of albumentations differ from the release in ways that move results (resizing by a size ratio
 instead of the factor, rotation about another centre, other blur kernels, crops without the retry rule), so the
@@ -6,11 +6,11 @@ steps are our own ``DualTransform`` classes on OpenCV.
 
 Departures of the training pipeline from the release:
 
-* Pictures stay uint8 until the end, the release computes in float32. Every step rounds to whole grey levels, and
+* Images stay uint8 until the end, the release computes in float32. Every step rounds to whole grey levels, and
   OpenCV's 8-bit bilinear kernels use fixed-point weights: each of scale and rotation is off by at most 1 grey level
   plus the rounding (test: at most 1.01), the blur by 0.5.
 * The border colour of rotation and padding is the rounded mean (124, 116, 104), not (123.675, 116.28, 103.53).
-* Random numbers come from a generator seeded per picture by (seed, epoch, split, episode, slot), not from a global
+* Random numbers come from a generator seeded per image by (seed, epoch, split, episode, slot), not from a global
   one. All steps share that generator: ``Compose.set_random_seed`` would give every step the same numbers, so that
   flip, blur and rotation would happen together.
 
@@ -56,7 +56,7 @@ class RandomScale(A.DualTransform):  # type: ignore[misc]
         return {"factor": self.low + (self.high - self.low) * self.py_random.random()}
 
     def apply(self, img: Array, factor: float, **params: Any) -> Array:
-        """Scale the picture, bilinear, (H, W, 3) -> (H', W', 3)."""
+        """Scale the image, bilinear, (H, W, 3) -> (H', W', 3)."""
         return cv2.resize(img, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
 
     def apply_to_mask(self, mask: Array, factor: float, **params: Any) -> Array:
@@ -83,7 +83,7 @@ class RandomRotate(A.DualTransform):  # type: ignore[misc]
         return {"matrix": cv2.getRotationMatrix2D((w / 2, h / 2), angle, 1)}
 
     def apply(self, img: Array, matrix: Array, **params: Any) -> Array:
-        """Rotate the picture, bilinear, (H, W, 3)."""
+        """Rotate the image, bilinear, (H, W, 3)."""
         return _warp(img, matrix, cv2.INTER_LINEAR, MEAN_COLOUR)
 
     def apply_to_mask(self, mask: Array, matrix: Array, **params: Any) -> Array:
@@ -102,7 +102,7 @@ class BinomialBlur(A.ImageOnlyTransform):  # type: ignore[misc]
         super().__init__(p=p)
 
     def apply(self, img: Array, **params: Any) -> Array:
-        """Blur the picture, (H, W, 3)."""
+        """Blur the image, (H, W, 3)."""
         return cv2.GaussianBlur(img, (5, 5), 0)
 
 
@@ -117,7 +117,7 @@ class Flip(A.DualTransform):  # type: ignore[misc]
         super().__init__(p=p)
 
     def apply(self, img: Array, **params: Any) -> Array:
-        """Mirror picture or label."""
+        """Mirror image or label."""
         return cv2.flip(img, 1)
 
 
@@ -137,7 +137,7 @@ class PadRandomCrop(A.DualTransform):  # type: ignore[misc]
         self.size = size
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Draw the offset of the crop from the picture; it is negative where the crop reaches over the border."""
+        """Draw the offset of the crop from the image; it is negative where the crop reaches over the border."""
         h, w = params["shape"][:2]
         pad_h, pad_w = max(self.size - h, 0), max(self.size - w, 0)
         foreground = np.equal(data["mask"], 1).view(np.uint8)
@@ -151,7 +151,7 @@ class PadRandomCrop(A.DualTransform):  # type: ignore[misc]
         return {"top": top, "left": left}
 
     def apply(self, img: Array, top: int, left: int, **params: Any) -> Array:
-        """Crop the picture, outside is the mean colour, (H, W, 3) -> (S, S, 3)."""
+        """Crop the image, outside is the mean colour, (H, W, 3) -> (S, S, 3)."""
         return self._cut(img, top, left, MEAN_COLOUR)
 
     def apply_to_mask(self, mask: Array, top: int, left: int, **params: Any) -> Array:
@@ -179,7 +179,7 @@ class ResizeToCanvas(A.DualTransform):  # type: ignore[misc]
         self.size = size
 
     def apply(self, img: Array, **params: Any) -> Array:
-        """Resize the picture, bilinear, (H, W, 3) -> (S, S, 3), float32."""
+        """Resize the image, bilinear, (H, W, 3) -> (S, S, 3), float32."""
         return self._place(img.astype(np.float32), cv2.INTER_LINEAR, 0)
 
     def apply_to_mask(self, mask: Array, **params: Any) -> Array:
@@ -197,12 +197,12 @@ def resized_shape(height: int, width: int, size: int) -> tuple[int, int]:
     """Return height and width after the test resize (protocol B.2): 375 x 500 at 473 -> 352 x 472.
 
     Args:
-        height: rows of the picture.
+        height: rows of the image.
         width: columns.
         size: side S of the canvas.
 
     Returns:
-        Multiples of 8; at least 8, where the release would fail on pictures over 59 times as long as wide.
+        Multiples of 8; at least 8, where the release would fail on images over 59 times as long as wide.
     """
     ratio = size / max(height, width)
     sides = (size if side == max(height, width) else int(side * ratio) for side in (height, width))
@@ -211,7 +211,7 @@ def resized_shape(height: int, width: int, size: int) -> tuple[int, int]:
 
 
 class JointTransform:
-    """A pipeline for one picture and its label, random only through the seed of each call.
+    """A pipeline for one image and its label, random only through the seed of each call.
 
     Args:
         steps: geometric and photometric steps on uint8 arrays; normalisation and conversion follow.
@@ -221,7 +221,7 @@ class JointTransform:
         self._compose = A.Compose(steps, additional_targets={"more": "mask"})
 
     def __call__(self, image: UInt8, label: UInt8, seed: int) -> tuple[Tensor, Tensor]:
-        """Transform a picture and its label.
+        """Transform an image and its label.
 
         Args:
             image: RGB, (H, W, 3), uint8.
@@ -229,22 +229,22 @@ class JointTransform:
             seed: state of all random steps.
 
         Returns:
-            Normalised picture, (3, S, S), float32, and label, (S, S), uint8.
+            Normalised image, (3, S, S), float32, and label, (S, S), uint8.
         """
         out = self._run(seed, image=image, mask=label)
         return out["image"], out["mask"]
 
     def with_more(self, image: UInt8, label: UInt8, more: UInt8, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Transform a picture and two labels by one draw; the crop follows the first label.
+        """Transform an image and two labels by one draw; the crop follows the first label.
 
         Args:
             image: RGB, (H, W, 3), uint8.
             label: 0, 1, 255, (H, W), uint8.
-            more: another label of the same picture, (H, W), uint8.
+            more: another label of the same image, (H, W), uint8.
             seed: state of all random steps.
 
         Returns:
-            Normalised picture, (3, S, S), float32, and both labels, (S, S), uint8.
+            Normalised image, (3, S, S), float32, and both labels, (S, S), uint8.
         """
         out = self._run(seed, image=image, mask=label, more=more)
         return out["image"], out["mask"], out["more"]

@@ -14,7 +14,7 @@ from fss.errors import DataError
 _VOID = 255
 
 
-def read_own_picture(path: Path) -> UInt8:
+def read_own_image(path: Path) -> UInt8:
     """Read a photograph as a viewer shows it: turned as its EXIF note says.
 
     Args:
@@ -24,17 +24,17 @@ def read_own_picture(path: Path) -> UInt8:
         RGB, (H, W, 3), uint8.
 
     Raises:
-        DataError: if it is missing, damaged or no picture.
+        DataError: if it is missing, damaged or no image.
     """
     with _opened(path) as image:
         return np.array(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 def read_own_mask(path: Path, value: int | None = None) -> UInt8:
-    """Read which pixels of a support picture belong to the object.
+    """Read which pixels of a support image belong to the object.
 
     Black is background. Of several other values one must be named, except that 255 beside a single other value means
-    "ignore", as in VOC's masks. Palette pictures count as indices, colours as one value if they are grey.
+    "ignore", as in VOC's masks. Palette images count as indices, colours as one value if they are grey.
 
     Args:
         path: any format that Pillow reads.
@@ -64,7 +64,7 @@ def read_own_mask(path: Path, value: int | None = None) -> UInt8:
 
 
 def png(pixels: UInt8) -> bytes:
-    """Encode a picture.
+    """Encode an image.
 
     Args:
         pixels: RGB (H, W, 3) or grey (H, W).
@@ -82,9 +82,9 @@ def _opened(path: Path) -> Image.Image:
         image = Image.open(path)
         image.load()
     except FileNotFoundError as error:
-        raise DataError(f"There is no picture {path}. Check the name.") from error
+        raise DataError(f"There is no image {path}. Check the name.") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} is damaged or no picture ({error}). Give a JPEG or PNG file.") from error
+        raise DataError(f"{path} is damaged or no image ({error}). Give a JPEG or PNG file.") from error
     return image
 
 
@@ -96,7 +96,7 @@ def _one_channel(path: Path, image: Image.Image) -> UInt8:
     pixels = np.array(image.convert("RGB"))
     if (pixels != pixels[..., :1]).any():
         raise DataError(
-            f"The mask {path} has colours. Allowed are black and white, grey and palette pictures: black is "
+            f"The mask {path} has colours. Allowed are black and white, grey and palette images: black is "
             "background, any other value the object."
         )
     return pixels[..., 0]

@@ -17,7 +17,7 @@ PUBLISHED: dict[str, dict[str, int]] = {
     "coco 2014": {"train": 82_081, "val": 40_137},
     "coco 2017": {"train": 117_266, "val": 4_952},
 }
-"""Pictures of the published lists; the drawn data set may have any number."""
+"""Images of the published lists; the drawn data set may have any number."""
 
 DEFAULT_DATA = "pascal"
 DEFAULT_WEIGHTS = ("resnet50", "torchvision")
@@ -86,30 +86,30 @@ def _voc(name: str, root: Path, split: str) -> Finding:
     masks = len(ids & _stems(root / "SegmentationClassAug", ".png"))
     facts = {"listed": len(ids), "photographs": photographs, "masks": masks}
     if min(photographs, masks) < len(ids):
-        text = f"of {len(ids):,} listed pictures {photographs:,} photographs and {masks:,} masks are there"
+        text = f"of {len(ids):,} listed images {photographs:,} photographs and {masks:,} masks are there"
         return Finding(title, "missing", text, command, blocks, facts)
-    return _compared(title, f"{len(ids):,} pictures with masks", len(ids), PUBLISHED.get(name, {}).get(split), facts)
+    return _compared(title, f"{len(ids):,} images with masks", len(ids), PUBLISHED.get(name, {}).get(split), facts)
 
 
 def _coco(root: Path, split: str, year: object) -> Finding:
     title, command = f"coco {split}", _provide("coco", root)
     folder, instances = f"{split}{year}", root / "annotations" / f"instances_{split}{year}.json"
-    pictures = _stems(root / folder, ".jpg")
+    images = _stems(root / folder, ".jpg")
     masks = _stems(root / "annotations" / folder, ".png")
-    facts = {"photographs": len(pictures), "masks": len(masks), "instances": instances.is_file()}
-    if not pictures:
+    facts = {"photographs": len(images), "masks": len(masks), "instances": instances.is_file()}
+    if not images:
         return Finding(title, "missing", f"there is no photograph in {root / folder}", command, facts=facts)
     if not masks and not instances.is_file():
         text = f"there is neither {instances} nor a mask in {root / 'annotations' / folder}"
         return Finding(title, "missing", text, command, facts=facts)
-    if masks - pictures:
-        text = f"{len(masks - pictures):,} of {len(masks):,} masks have no photograph"
+    if masks - images:
+        text = f"{len(masks - images):,} of {len(masks):,} masks have no photograph"
         return Finding(title, "missing", text, command, facts=facts)
     if not masks:
-        text = f"{len(pictures):,} photographs; masks are drawn once, from {instances.name}"
+        text = f"{len(images):,} photographs; masks are drawn once, from {instances.name}"
         return Finding(title, "ok", text, facts=facts)
     published = PUBLISHED.get(f"coco {year}", {}).get(split)
-    return _compared(title, f"{len(masks):,} pictures with masks", len(masks), published, facts)
+    return _compared(title, f"{len(masks):,} images with masks", len(masks), published, facts)
 
 
 def _compared(title: str, text: str, count: int, published: int | None, facts: Mapping[str, Any]) -> Finding:

@@ -56,7 +56,7 @@ class BaseLearnerModule(pl.LightningModule):
         self.confusion = nn.ModuleDict({stage: Confusion(len(classes) + 1) for stage in ("val", "test")})
 
     def forward(self, images: Tensor) -> Tensor:
-        """Segment pictures.
+        """Segment images.
 
         Args:
             images: (B, 3, H, W).
@@ -99,7 +99,7 @@ class BaseLearnerModule(pl.LightningModule):
         self._count("val", batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the scores of the validation pictures."""
+        """Log the scores of the validation images."""
         self._finish("val")
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
@@ -136,12 +136,12 @@ class BaseLearnerModule(pl.LightningModule):
         }
 
     def result_episodes(self, data: Any) -> dict[str, Any]:
-        """Return the ``episodes`` of the result file: here pictures.
+        """Return the ``episodes`` of the result file: here images.
 
         Args:
             data: the data module.
         """
-        return {"count": data.test_pictures, "hash": data.test_episodes_hash, "sampler": "pictures"}
+        return {"count": data.test_images, "hash": data.test_episodes_hash, "sampler": "images"}
 
     def _groups(self) -> list[dict[str, Any]]:
         parts = [("encoder", list(self.model.backbone.parameters()))]

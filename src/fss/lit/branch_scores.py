@@ -11,7 +11,7 @@ from fss.nn.resize import up
 from fss.types import Episode, HeadOutput
 
 
-class FurtherScores(nn.Module):
+class BranchScores(nn.Module):
     """Accumulates the meta learner's scores and the base learner's mIoU over test episodes.
 
     Nothing is counted that an output or an episode does not hold, so every head can have it.
@@ -55,7 +55,7 @@ class FurtherScores(nn.Module):
 
         Returns:
             ``miou_m`` and ``fb_iou_m`` of the meta learner alone; ``miou_b`` of the base learner over the base classes
-            that the pictures hold.
+            that the images hold.
         """
         found: dict[str, float] = {}
         if self.counted["meta"]:

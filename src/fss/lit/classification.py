@@ -1,4 +1,4 @@
-"""Pre-train a backbone by classification: the part that ImageNet plays for real pictures."""
+"""Pre-train a backbone by classification: the part that ImageNet plays for real images."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Classifier(pl.LightningModule):
         """Return the loss of a batch.
 
         Args:
-            batch: pictures (N, 3, H, W) and labels (N).
+            batch: images (N, 3, H, W) and labels (N).
             batch_idx: unused.
 
         Returns:
@@ -69,7 +69,7 @@ class Classifier(pl.LightningModule):
         """Count hits.
 
         Args:
-            batch: pictures and labels.
+            batch: images and labels.
             batch_idx: unused.
         """
         self._hits.append((self(batch[0]).argmax(dim=1) == batch[1]).float())

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from fss.lit.branch_scores import FurtherScores
+from fss.lit.branch_scores import BranchScores
 from fss.lit.optim import Recipe, build_optimizer, freeze_untrained
 from fss.metrics.geometry import at_label_size
 from fss.metrics.iou import EpisodeIoU, Scores
@@ -58,7 +58,7 @@ class EpisodicModule(pl.LightningModule):
         self.scores = torch.nn.ModuleDict(
             {f"{s}_iou": EpisodeIoU(len(n), 1000 if s == "test" else 0) for s, n in self.class_names.items()}
         )
-        self.further = FurtherScores(len(test_classes), base_classes)
+        self.further = BranchScores(len(test_classes), base_classes)
         self.losses = torch.nn.ModuleDict({"val": EpisodeLoss(), "test": EpisodeLoss()})
 
     def forward(self, query: Tensor, support_images: Tensor, support_masks: Tensor) -> Tensor:

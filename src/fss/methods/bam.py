@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fss.errors import FssError
 from fss.methods.baseline import Baseline
-from fss.methods.separable import EpisodeParts, Parts
+from fss.methods.separable import EncodedEpisode, Encoding
 from fss.nn.gram import gram, gram_distance, style_distance
 from fss.nn.guidance import guidance
 from fss.nn.middle_features import middle_features
@@ -89,15 +89,15 @@ class BAM(Baseline):
         query = self.down_query(middle_features(features.query))
         return self._weighed((query, prototypes, priors), weights, psi, features.extras)
 
-    def of_query(self, maps: Mapping[int, Tensor]) -> Parts:
+    def encode_query(self, maps: Mapping[int, Tensor]) -> Encoding:
         """Return the baseline's parts and ``gram``, the style (C2, C2)."""
-        return {**super().of_query(maps), "gram": _style(maps)}
+        return {**super().encode_query(maps), "gram": _style(maps)}
 
-    def of_support(self, maps: Mapping[int, Tensor], labels: Tensor) -> Parts:
+    def encode_support(self, maps: Mapping[int, Tensor], labels: Tensor) -> Encoding:
         """Return the baseline's parts and ``gram``, the style (C2, C2)."""
-        return {**super().of_support(maps, labels), "gram": _style(maps)}
+        return {**super().encode_support(maps, labels), "gram": _style(maps)}
 
-    def answer(self, episode: EpisodeParts) -> HeadOutput:
+    def forward_encoded(self, episode: EncodedEpisode) -> HeadOutput:
         """Score one batch of episodes from their parts."""
         shots = zip(*episode.supports, strict=True)
         own = torch.stack([q["gram"] for q in episode.query])
@@ -166,7 +166,7 @@ class BAM(Baseline):
 
 
 def _style(maps: Mapping[int, Tensor]) -> Tensor:
-    """Return the Gram matrix of one picture at the resolution of stage 3, (C2, C2)."""
+    """Return the Gram matrix of one image at the resolution of stage 3, (C2, C2)."""
     return gram(up(maps[LOW], (maps[3].shape[-2], maps[3].shape[-1])))[0]
 
 

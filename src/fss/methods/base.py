@@ -16,12 +16,12 @@ from fss.types import IGNORE, EpisodeFeatures, FeatureSpec, HeadOutput, ParamGro
 class FewShotHead(nn.Module, ABC):
     """Turns feature maps of a query and its supports into scores of background and foreground.
 
-    The model owns pictures, backbone, gradients, norm mode and resizing; a head owns what happens between feature
+    The model owns images, backbone, gradients, norm mode and resizing; a head owns what happens between feature
     maps and two-channel logits. It never freezes anything and never sees the backbone.
 
     Attributes:
         spec: what the head asks of the backbone.
-        align_corners: how its logits are resized to the picture.
+        align_corners: how its logits are resized to the image.
         refinement_rounds: number of calls at test time, each fed the previous ``state`` (CANet).
         needs_grad_in_eval: the head optimises something at test time (CWT).
     """

@@ -17,7 +17,7 @@ LAST_STAGE = 4
 class BaseLearner(nn.Module):
     """Pyramid pooling and a classifier on stage 4: PSPNet (arXiv 1612.01105) without auxiliary head, as BAM trains it.
 
-    It is no few-shot head: it sees one picture and scores every base class and the background.
+    It is no few-shot head: it sees one image and scores every base class and the background.
     """
 
     name: ClassVar[str] = "base_learner"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fss.errors import FssError
-from fss.methods.separable import EpisodeParts, PartedHead, Parts
+from fss.methods.separable import EncodedEpisode, Encoding, SeparableHead
 from fss.nn.aspp import ASPP
 from fss.nn.dropout import SharedDropout2d
 from fss.nn.guidance import guidance, guidance_of, support_parts
@@ -18,7 +18,7 @@ from fss.nn.shot_mean import ShotAggregation, aggregate
 from fss.types import EpisodeFeatures, FeatureSpec, HeadOutput
 
 
-class Baseline(PartedHead):
+class Baseline(SeparableHead):
     """BAM's meta learner without base learner and gating (SVF paper, section 4.1; arXiv 2206.06122).
 
     The release sums prior and prototype over shots without dividing, which makes a head trained with one shot
@@ -81,19 +81,19 @@ class Baseline(PartedHead):
         prototypes, priors = guidance(features, self.down_supp)
         return self._aggregated(self.down_query(middle_features(features.query)), prototypes, priors)
 
-    def of_query(self, maps: Mapping[int, Tensor]) -> Parts:
+    def encode_query(self, maps: Mapping[int, Tensor]) -> Encoding:
         """Return reduced and high-level features: ``reduced`` (C, h, w) and ``high`` (C4, h, w)."""
         return {"reduced": self.down_query(middle_features(maps))[0], "high": maps[4][0]}
 
-    def of_support(self, maps: Mapping[int, Tensor], labels: Tensor) -> Parts:
+    def encode_support(self, maps: Mapping[int, Tensor], labels: Tensor) -> Encoding:
         """Return :func:`fss.nn.guidance.support_parts`."""
         return support_parts(maps, labels, self.down_supp)
 
-    def answer(self, episode: EpisodeParts) -> HeadOutput:
+    def forward_encoded(self, episode: EncodedEpisode) -> HeadOutput:
         """Score one batch of episodes from their parts."""
         return self._aggregated(*self._guided(episode))
 
-    def _guided(self, episode: EpisodeParts) -> tuple[Tensor, Tensor, Tensor]:
+    def _guided(self, episode: EncodedEpisode) -> tuple[Tensor, Tensor, Tensor]:
         """Return reduced queries (B, C, h, w), prototypes (B, K, C, 1, 1) and priors (B, K, 1, h, w)."""
         reduced = torch.stack([q["reduced"] for q in episode.query])
         high = [q["high"] for q in episode.query]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fss.errors import FssError
-from fss.methods.separable import EpisodeParts, PartedHead, Parts
+from fss.methods.separable import EncodedEpisode, Encoding, SeparableHead
 from fss.nn.conv_stacks import classifier, reduction, refinement
 from fss.nn.enrichment import FeatureEnrichment
 from fss.nn.guidance import guidance, guidance_of, support_parts
@@ -17,7 +17,7 @@ from fss.nn.middle_features import middle_features
 from fss.types import AuxLogits, EpisodeFeatures, FeatureSpec, HeadOutput
 
 
-class PFENet(PartedHead):
+class PFENet(SeparableHead):
     """PFENet of Tian et al. (TPAMI 2020, arXiv 2008.01449): prior mask, prototype and feature enrichment.
 
     Several supports are averaged, and no parameter depends on their number. The original and the SVF release share
@@ -75,15 +75,15 @@ class PFENet(PartedHead):
         query = self.down_query(middle_features(features.query))
         return self._enriched(query, *guidance(features, self.down_supp))
 
-    def of_query(self, maps: Mapping[int, Tensor]) -> Parts:
+    def encode_query(self, maps: Mapping[int, Tensor]) -> Encoding:
         """Return reduced and high-level features: ``reduced`` (C, h, w) and ``high`` (C4, h, w)."""
         return {"reduced": self.down_query(middle_features(maps))[0], "high": maps[4][0]}
 
-    def of_support(self, maps: Mapping[int, Tensor], labels: Tensor) -> Parts:
+    def encode_support(self, maps: Mapping[int, Tensor], labels: Tensor) -> Encoding:
         """Return :func:`fss.nn.guidance.support_parts`."""
         return support_parts(maps, labels, self.down_supp)
 
-    def answer(self, episode: EpisodeParts) -> HeadOutput:
+    def forward_encoded(self, episode: EncodedEpisode) -> HeadOutput:
         """Score one batch of episodes from their parts."""
         query = torch.stack([q["reduced"] for q in episode.query])
         size = (query.shape[-2], query.shape[-1])

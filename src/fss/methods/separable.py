@@ -1,4 +1,4 @@
-"""Heads whose answer is made of what each picture and each masked support gives alone."""
+"""Heads that encode each query and each masked support by itself, so that a test encodes each of them once."""
 
 from __future__ import annotations
 
@@ -11,57 +11,57 @@ from torch import Tensor
 from fss.methods.base import FewShotHead
 from fss.types import HeadOutput
 
-Parts = Mapping[str, Tensor]
-"""Tensors by name, without an axis of episodes; each must own its memory."""
+Encoding = Mapping[str, Tensor]
+"""What a head makes of one image: tensors by name, without an axis of episodes; each must own its memory."""
 
 
 @dataclass(frozen=True)
-class EpisodeParts:
-    """A batch of B episodes as parts.
+class EncodedEpisode:
+    """A batch of B episodes as encodings.
 
     Attributes:
         query: of every query, B.
         supports: of every support, B rows of K, in the order in which the episode stacks them.
-        extras: declared further tensors, by name, (B, ...).
+        extras: declared other tensors, by name, (B, ...).
     """
 
-    query: Sequence[Parts]
-    supports: Sequence[Sequence[Parts]]
+    query: Sequence[Encoding]
+    supports: Sequence[Sequence[Encoding]]
     extras: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-class PartedHead(FewShotHead):
-    """A head that can answer from parts, so that a test makes each of them once and need not keep feature maps.
+class SeparableHead(FewShotHead):
+    """A head that can score encodings, so that a test makes each of them once and need not keep feature maps.
 
-    ``answer`` of the parts must equal ``forward`` of the feature maps in evaluation mode, up to rounding. Taps,
-    voting and rounds of refinement are not served.
+    ``forward_encoded`` of the encodings must equal ``forward`` of the feature maps in evaluation mode, up to rounding.
+    Taps, voting and rounds of refinement are not served.
     """
 
     @abstractmethod
-    def of_query(self, maps: Mapping[int, Tensor]) -> Parts:
+    def encode_query(self, maps: Mapping[int, Tensor]) -> Encoding:
         """Return what a query gives, whatever the supports are.
 
         Args:
-            maps: the declared stages of one picture, stage -> (1, C, h, w).
+            maps: the declared stages of one image, stage -> (1, C, h, w).
         """
 
     @abstractmethod
-    def of_support(self, maps: Mapping[int, Tensor], labels: Tensor) -> Parts:
+    def encode_support(self, maps: Mapping[int, Tensor], labels: Tensor) -> Encoding:
         """Return what a support gives, whatever the query is.
 
         Args:
-            maps: the declared stages of one picture, stage -> (1, C, h, w). Stages behind the mask of
+            maps: the declared stages of one image, stage -> (1, C, h, w). Stages behind the mask of
                 ``masked_before_stage4`` are right where the resized mask is above zero; what they hold elsewhere must
                 not count.
             labels: values 0, 1, 255, (1, H, W).
         """
 
     @abstractmethod
-    def answer(self, episode: EpisodeParts) -> HeadOutput:
+    def forward_encoded(self, episode: EncodedEpisode) -> HeadOutput:
         """Score one batch of episodes.
 
         Args:
-            episode: its parts.
+            episode: its encodings.
 
         Returns:
             What :meth:`forward` returns.

@@ -1,4 +1,4 @@
-"""Foreground energy: how much of a map's activation falls on the object, beyond the object's share of the picture."""
+"""Foreground energy: how much of a map's activation falls on the object, beyond the object's share of the image."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def area_shares(labels: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
 
 
 def foreground_energy(maps: Tensor, labels: Tensor) -> Tensor:
-    """Compute the foreground energy of every map in every picture.
+    """Compute the foreground energy of every map in every image.
 
     e = sum over the object of a^2 / sum over all of a^2 - the object's share of the pixels, so that 0 means that the
     map does not care where the object is. It does not depend on the scale of the map.
@@ -35,7 +35,7 @@ def foreground_energy(maps: Tensor, labels: Tensor) -> Tensor:
         labels: 1 on the class, 0 elsewhere, 255 ignored, (N, H, W).
 
     Returns:
-        (N, R), float32 in (-1, 1); NaN where the map is zero everywhere or the picture shows nothing but object, no
+        (N, R), float32 in (-1, 1); NaN where the map is zero everywhere or the image shows nothing but object, no
         object, or ignored pixels.
     """
     inside, counted = area_shares(labels.to(maps.device), (maps.shape[-2], maps.shape[-1]))

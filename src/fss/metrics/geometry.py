@@ -1,4 +1,4 @@
-"""Score at the picture's own size: the released resize of square logits to a square label."""
+"""Score at the image's own size: the released resize of square logits to a square label."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def at_label_size(logits: Tensor, label: Tensor, align_corners: bool = True) -> 
     """Resize square logits to the square around the original label (protocol of PFENet and BAM).
 
     The label sits in the top-left corner of a square of side L = max(H, W) filled with 255; logits of the padded
-    S x S input are resized to L x L. The picture fills a multiple of 8 pixels of S, but the whole S maps to L, so a
+    S x S input are resized to L x L. The image fills a multiple of 8 pixels of S, but the whole S maps to L, so a
     shift of up to about one pixel remains; it is kept for parity.
 
     Args:

@@ -1,4 +1,4 @@
-"""IoU of many classes at once, from pixels accumulated over all pictures (protocol D.3 to D.5)."""
+"""IoU of many classes at once, from pixels accumulated over all images (protocol D.3 to D.5)."""
 
 from __future__ import annotations
 

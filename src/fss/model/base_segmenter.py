@@ -34,7 +34,7 @@ class ManyWaySegmenter(nn.Module):
         self.head = head
 
     def forward(self, image: Tensor) -> Tensor:
-        """Segment pictures.
+        """Segment images.
 
         Args:
             image: normalised RGB, (B, 3, H, W).
@@ -48,7 +48,7 @@ class ManyWaySegmenter(nn.Module):
         """Score at the resolution of stage 4, starting anywhere in the backbone.
 
         Args:
-            maps: input of stage ``first``: the picture (B, 3, H, W) for 0, else the output of the stage before.
+            maps: input of stage ``first``: the image (B, 3, H, W) for 0, else the output of the stage before.
             first: first stage to run; 5 runs none.
 
         Returns:

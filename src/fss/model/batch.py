@@ -1,4 +1,4 @@
-"""What a batch of episodes holds, every picture and mask once, and stages run over a picture."""
+"""What a batch of episodes holds, every image and mask once, and stages run over an image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fss.nn.resize import up
 from fss.types import Episode, EpisodeFeatures, FeatureSpec, StagedBackbone
 
 Support = tuple[str, str]
-"""Picture and class."""
+"""Image and class."""
 Input = Callable[[], Tensor]
 
 
@@ -24,22 +24,22 @@ class Run:
     Args:
         backbone: called stage by stage.
         spec: the head's declaration.
-        further: stages to keep besides.
+        others: stages to keep besides.
     """
 
-    def __init__(self, backbone: StagedBackbone, spec: FeatureSpec, further: set[int]) -> None:
+    def __init__(self, backbone: StagedBackbone, spec: FeatureSpec, others: set[int]) -> None:
         self.backbone, self.spec = backbone, spec
-        self.kept = further.union(spec.stages)
+        self.kept = others.union(spec.stages)
 
     def __call__(self, maps: Tensor, stages: range) -> list[Maps]:
         """Run stages.
 
         Args:
-            maps: pictures, or the output of the stage before the first one, (N, C, h, w).
+            maps: images, or the output of the stage before the first one, (N, C, h, w).
             stages: which.
 
         Returns:
-            What each picture leaves; each owns its memory.
+            What each image leaves; each owns its memory.
         """
         left: dict[int, Tensor] = {}
         taps: dict[int, list[Tensor]] = {}
@@ -56,7 +56,7 @@ class Run:
 
 
 class Batch:
-    """Names what a batch of episodes holds; every picture and mask once.
+    """Names what a batch of episodes holds; every image and mask once.
 
     Attributes:
         slots: the supports of every episode, as they are stacked.
@@ -64,43 +64,43 @@ class Batch:
         supports: distinct supports.
 
     Args:
-        episode: the batch; see :func:`fss.model.feature_cache.memorable`.
+        episode: the batch; see :func:`fss.model.feature_cache.cacheable`.
     """
 
     def __init__(self, episode: Episode) -> None:
         self.episode = episode
         classes = [str(c) for c in episode.class_id.tolist()]
-        # Ids are in sampling order, pictures are stacked last sampled first.
+        # Ids are in sampling order, images are stacked last sampled first.
         self.slots = [[(n, c) for n in reversed(ids)] for ids, c in zip(episode.support_ids, classes, strict=True)]
         self.queries = list(dict.fromkeys(episode.query_ids))
-        self.places = {s: (b, k) for b, row in enumerate(self.slots) for k, s in enumerate(row)}
-        self.supports: list[Support] = list(self.places)
+        self.positions = {s: (b, k) for b, row in enumerate(self.slots) for k, s in enumerate(row)}
+        self.supports: list[Support] = list(self.positions)
 
-    def picture(self, name: str) -> Input:
-        """Return what gives a picture (3, H, W).
+    def image(self, name: str) -> Input:
+        """Return what gives an image (3, H, W).
 
         Args:
             name: its id.
         """
         if name in self.queries:
             return lambda: self.episode.query[self.episode.query_ids.index(name)]
-        place = next(p for (n, _), p in self.places.items() if n == name)
-        return lambda: self.episode.support_images[place]
+        position = next(p for (n, _), p in self.positions.items() if n == name)
+        return lambda: self.episode.support_images[position]
 
     def labels(self, support: Support) -> Tensor:
         """Return the labels of a support, (H, W).
 
         Args:
-            support: picture and class.
+            support: image and class.
         """
-        return self.episode.support_labels[self.places[support]]
+        return self.episode.support_labels[self.positions[support]]
 
     def masked(self, support: Support, maps: Input) -> Input:
         """Return what gives maps (C, h, w) of a support, multiplied by its mask.
 
         Args:
-            support: picture and class.
-            maps: of the picture.
+            support: image and class.
+            maps: of the image.
         """
 
         def product() -> Tensor:
@@ -123,7 +123,7 @@ class Batch:
             spec: the head's declaration.
             query: of every query.
             support: of every support.
-            extras: further tensors, handed on.
+            extras: other tensors, handed on.
 
         Returns:
             What a head receives.

@@ -70,7 +70,7 @@ class BaseBranch(ManyWaySegmenter):
 
 
 class SharedPrefix:
-    """Counts the leading stages that two backbones have in common, and remembers the answer until one changes.
+    """Counts the leading stages that two backbones have in common, and keeps the answer until one changes.
 
     A stage is shared if nothing in it trains and its layers and values are equal in both backbones.
     """

@@ -1,4 +1,4 @@
-"""Parts of test episodes, of every picture and every masked support made once; see ``fss.methods.separable``."""
+"""Encoding of test episodes, of every image and every masked support made once; see ``fss.methods.separable``."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from fss.methods.separable import PartedHead, Parts
+from fss.methods.separable import Encoding, SeparableHead
 from fss.model.batch import Batch, Run, Support
 from fss.model.features import MASKED_STAGE
-from fss.model.local_stage import Inside
-from fss.model.map_cache import FeatureCache, Key, Maps
+from fss.model.local_stage import LocalStage
+from fss.model.map_cache import Key, MapCache, Maps
 from fss.nn.prototype import support_mask
 from fss.nn.resize import up
 from fss.types import Episode, StagedBackbone
 
 Compute = Callable[[Mapping[int, Tensor], Tensor], Tensor]
-"""Kept stages of a query, each (1, C, h, w), and the picture (1, 3, H, W) -> something else of it, (1, ...)."""
+"""Kept stages of a query, each (1, C, h, w), and the image (1, 3, H, W) -> something else of it, (1, ...)."""
 
 
-class RecallParts:
-    """Makes and remembers parts, picture by picture.
+class EncodingCache:
+    """Makes and keeps encodings, image by image.
 
-    A picture's maps up to the masking are remembered for its second role, as query or as support of another class;
+    An image's maps up to the masking are kept for its second role, as query or as support of another class;
     where both are done they are what goes first.
     """
 
-    def __init__(self, cache: FeatureCache, backbone: StagedBackbone, head: PartedHead) -> None:
-        """Start with what is remembered.
+    def __init__(self, cache: MapCache, backbone: StagedBackbone, head: SeparableHead) -> None:
+        """Start with what is cached.
 
         Args:
-            cache: the memory.
+            cache: where maps and encodings are kept.
             backbone: called stage by stage.
-            head: makes the parts.
+            head: makes the encodings.
         """
         self.cache, self.backbone, self.head = cache, backbone, head
         spec = head.spec
@@ -41,89 +41,89 @@ class RecallParts:
         self.late = spec.support_view == "masked_before_stage4" and self.last >= MASKED_STAGE
         self.hidden = spec.support_view == "masked_image"
         self.run = Run(backbone, spec, {MASKED_STAGE - 1} if self.late else set())
-        self._inside: Inside | None = None
+        self._masked_stage: LocalStage | None = None
         self._latest: tuple[str, Maps] | None = None
 
     def __call__(
         self, episode: Episode, compute: Compute | None = None
-    ) -> tuple[list[Parts], list[list[Parts]], Tensor | None]:
-        """Return the parts of a batch of episodes.
+    ) -> tuple[list[Encoding], list[list[Encoding]], Tensor | None]:
+        """Return the encodings of a batch of episodes.
 
         Args:
-            episode: the batch; see :func:`fss.model.feature_cache.memorable`.
-            compute: something else of every query that is to be remembered, or None.
+            episode: the batch; see :func:`fss.model.feature_cache.cacheable`.
+            compute: something else of every query that is kept likewise, or None.
 
         Returns:
-            The parts of queries and of supports, and what was computed besides, (B, ...).
+            The encodings of queries and of supports, and what was computed besides, (B, ...).
         """
         batch = Batch(episode)
-        queries, further = {}, {}
+        queries, extra = {}, {}
         for name in batch.queries:
             queries[name] = self._query(batch, name)
             if compute is not None:
-                further[name] = self._further(batch, name, compute)
+                extra[name] = self._extra(batch, name, compute)
         supports = {s: self._support(batch, s) for s in batch.supports}
-        stacked = torch.stack([further[n] for n in episode.query_ids]) if further else None
+        stacked = torch.stack([extra[n] for n in episode.query_ids]) if extra else None
         return [queries[n] for n in episode.query_ids], [[supports[s] for s in row] for row in batch.slots], stacked
 
-    def _query(self, batch: Batch, name: str) -> Parts:
-        def make() -> Parts:
+    def _query(self, batch: Batch, name: str) -> Encoding:
+        def make() -> Encoding:
             maps = self._whole(batch, name)
             if self.late:
                 maps = maps.joined(self._run(maps.stages[MASKED_STAGE - 1], range(MASKED_STAGE, self.last + 1)))
-            return self.head.of_query(self._declared(maps))
+            return self.head.encode_query(self._declared(maps))
 
-        return self._remembered(("query", name), make)
+        return self._look_up(("query", name), make)
 
-    def _support(self, batch: Batch, support: Support) -> Parts:
-        def make() -> Parts:
+    def _support(self, batch: Batch, support: Support) -> Encoding:
+        def make() -> Encoding:
             maps = self._masked(batch, support)
-            return self.head.of_support(self._declared(maps), batch.labels(support)[None])
+            return self.head.encode_support(self._declared(maps), batch.labels(support)[None])
 
-        return self._remembered(("masked", *support), make)
+        return self._look_up(("masked", *support), make)
 
     def _masked(self, batch: Batch, support: Support) -> Maps:
         """Return the maps of a support as the head declared its view."""
         if self.hidden:
-            return self._run(batch.masked(support, batch.picture(support[0]))(), range(self.last + 1))
+            return self._run(batch.masked(support, batch.image(support[0]))(), range(self.last + 1))
         maps = self._whole(batch, support[0])
         if not self.late:
             return maps
         before = maps.stages[MASKED_STAGE - 1]
         masked = batch.masked(support, lambda: before)()[None]
-        if self._inside is None:
-            self._inside = Inside(self.backbone.stage(MASKED_STAGE), masked)
+        if self._masked_stage is None:
+            self._masked_stage = LocalStage(self.backbone.stage(MASKED_STAGE), masked)
         mask = up(support_mask(batch.labels(support), before.dtype)[None], (before.shape[-2], before.shape[-1]))
-        return maps.joined(Maps({MASKED_STAGE: self._inside(masked, mask[0, 0])[0]}))
+        return maps.joined(Maps({MASKED_STAGE: self._masked_stage(masked, mask[0, 0])[0]}))
 
     def _whole(self, batch: Batch, name: str) -> Maps:
-        """Return the maps of a whole picture; the latest ones are at hand whatever the limit."""
+        """Return the maps of a whole image; the latest ones are at hand whatever the limit."""
         if self._latest is not None and self._latest[0] == name:
             return self._latest[1]
         key = ("whole", name)
         maps = self.cache.get(key)
         if maps is None:
-            maps = self._run(batch.picture(name)(), range(MASKED_STAGE if self.late else self.last + 1))
+            maps = self._run(batch.image(name)(), range(MASKED_STAGE if self.late else self.last + 1))
             self.cache.put(key, maps)
         self._latest = (name, maps)
         return maps
 
-    def _further(self, batch: Batch, name: str, compute: Compute) -> Tensor:
-        def make() -> Parts:
+    def _extra(self, batch: Batch, name: str, compute: Compute) -> Tensor:
+        def make() -> Encoding:
             stages = {i: m[None] for i, m in self._whole(batch, name).stages.items()}
-            return {"further": compute(stages, batch.picture(name)()[None])[0].clone()}
+            return {"extra": compute(stages, batch.image(name)()[None])[0].clone()}
 
-        return self._remembered(("extra", name), make)["further"]
+        return self._look_up(("extra", name), make)["extra"]
 
-    def _remembered(self, key: Key, make: Callable[[], Parts]) -> Parts:
+    def _look_up(self, key: Key, make: Callable[[], Encoding]) -> Encoding:
         found = self.cache.get(key)
         if found is None:
-            found = Maps({}, parts=make())
+            found = Maps({}, encoding=make())
             self.cache.put(key, found)
-        return found.parts
+        return found.encoding
 
     def _run(self, maps: Tensor, stages: range) -> Maps:
-        """Run stages over one picture (C, h, w); with one, no bit depends on which others were missing."""
+        """Run stages over one image (C, h, w); with one, no bit depends on which others were missing."""
         return self.run(maps[None], stages)[0]
 
     def _declared(self, maps: Maps) -> dict[int, Tensor]:

@@ -1,4 +1,4 @@
-"""Features of test episodes with every picture and every masked support computed once; equal to ``extract``."""
+"""Features of test episodes with every image and every masked support computed once; equal to ``extract``."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from fss.methods.separable import PartedHead, Parts
+from fss.methods.separable import Encoding, SeparableHead
 from fss.model.batch import Batch, Input, Run
-from fss.model.encoding_cache import Compute, RecallParts
+from fss.model.encoding_cache import Compute, EncodingCache
 from fss.model.features import MASKED_STAGE
-from fss.model.map_cache import FeatureCache, Key, Maps
+from fss.model.map_cache import Key, MapCache, Maps
 from fss.types import Episode, EpisodeFeatures, FeatureSpec, StagedBackbone
 
-PICTURES = 1
-"""Pictures that go through the backbone together. With one, its maps do not depend on which others were missing, and so
+IMAGES_AT_ONCE = 1
+"""Images that go through the backbone together. With one, its maps do not depend on which others were missing, and so
 no bit depends on the limit, the batch size or the number of processes; on a CPU more are not faster."""
 
 _T = TypeVar("_T")
 
 
-def memorable(model: nn.Module, episode: Episode) -> bool:
-    """Tell whether the features of a picture depend on nothing but the picture, and whether it has a name.
+def cacheable(model: nn.Module, episode: Episode) -> bool:
+    """Tell whether the features of an image depend on nothing but the image, and whether it has a name.
 
     Args:
-        model: backbone and whatever else is to be remembered.
+        model: backbone and whatever else runs on the images.
         episode: the batch.
 
     Returns:
-        False while gradients are recorded, any module is in training mode, or pictures have no ids.
+        False while gradients are recorded, any module is in training mode, or images have no ids.
     """
     shots = episode.support_images.shape[1]
     named = len(episode.query_ids) == len(episode.support_ids) == len(episode)
@@ -38,11 +38,11 @@ def memorable(model: nn.Module, episode: Episode) -> bool:
     return named and not torch.is_grad_enabled() and not any(m.training for m in model.modules())
 
 
-class Recall:
-    """Remembers feature maps over the episodes of one pass; weights and transforms must not change meanwhile.
+class FeatureCache:
+    """Keeps feature maps over the episodes of one pass; weights and transforms must not change meanwhile.
 
-    What is remembered follows from the head's declaration: maps of whole pictures serve queries and supports alike,
-    maps behind a mask serve every support of this picture and class.
+    What is kept follows from the head's declaration: maps of whole images serve queries and supports alike,
+    maps behind a mask serve every support of this image and class.
 
     Attributes:
         cache: the maps.
@@ -52,20 +52,20 @@ class Recall:
         """Start with nothing.
 
         Args:
-            limit: bytes that may be remembered; what one batch of episodes needs is held besides.
+            limit: bytes that may be kept; what one batch of episodes needs is held besides.
             backbone: called stage by stage.
         """
         self.backbone = backbone
-        self.cache = FeatureCache(limit)
-        self._maker: RecallParts | None = None
+        self.cache = MapCache(limit)
+        self._encoder: EncodingCache | None = None
 
     def features(self, spec: FeatureSpec, episode: Episode, extras: Mapping[str, Tensor]) -> EpisodeFeatures:
-        """Compute or remember the features of a batch of episodes.
+        """Look up or compute the features of a batch of episodes.
 
         Args:
             spec: the head's declaration.
-            episode: the batch; see :func:`memorable`.
-            extras: further tensors, handed on.
+            episode: the batch; see :func:`cacheable`.
+            extras: other tensors, handed on.
 
         Returns:
             The declared stages and taps of query and supports.
@@ -76,11 +76,11 @@ class Recall:
         hidden = spec.support_view == "masked_image"
         run = Run(self.backbone, spec, {MASKED_STAGE - 1} if late else set())
         names = batch.queries if hidden else [*batch.queries, *(n for n, _ in batch.supports)]
-        inputs: dict[Key, Input] = {("whole", n): batch.picture(n) for n in names}
+        inputs: dict[Key, Input] = {("whole", n): batch.image(n) for n in names}
         whole = self._obtain(run, inputs, range(MASKED_STAGE if late else last + 1))
         query = {n: whole["whole", n] for n in batch.queries}
         if hidden:
-            inputs = {("masked", *s): batch.masked(s, batch.picture(s[0])) for s in batch.supports}
+            inputs = {("masked", *s): batch.masked(s, batch.image(s[0])) for s in batch.supports}
             masked = self._obtain(run, inputs, range(last + 1))
             support = {s: masked["masked", *s] for s in batch.supports}
         else:
@@ -95,45 +95,45 @@ class Recall:
             support = {s: maps.joined(found["masked", *s]) for s, maps in support.items()}
         return batch.assembled(spec, query, support, extras)
 
-    def parts(
-        self, head: PartedHead, episode: Episode, compute: Compute | None
-    ) -> tuple[list[Parts], list[list[Parts]], Tensor | None]:
-        """Make or remember the parts of a batch of episodes.
+    def encodings(
+        self, head: SeparableHead, episode: Episode, compute: Compute | None
+    ) -> tuple[list[Encoding], list[list[Encoding]], Tensor | None]:
+        """Look up or make the encodings of a batch of episodes.
 
         Args:
-            head: makes the parts.
-            episode: the batch; see :func:`memorable`.
-            compute: something else of every query that is to be remembered, or None.
+            head: makes the encodings.
+            episode: the batch; see :func:`cacheable`.
+            compute: something else of every query that is kept likewise, or None.
 
         Returns:
-            As :class:`fss.model.encoding_cache.RecallParts`.
+            As :class:`fss.model.encoding_cache.EncodingCache`.
         """
-        if self._maker is None:
-            self._maker = RecallParts(self.cache, self.backbone, head)
-        return self._maker(episode, compute)
+        if self._encoder is None:
+            self._encoder = EncodingCache(self.cache, self.backbone, head)
+        return self._encoder(episode, compute)
 
     def of_queries(self, episode: Episode, compute: Callable[[Tensor, list[int]], Tensor]) -> Tensor:
-        """Remember something else of every query: a base learner's logits.
+        """Look up or compute something else of every query: a base learner's logits.
 
         Args:
             episode: the batch.
-            compute: maps pictures (N, 3, H, W), and their places in the batch, to (N, ...).
+            compute: maps images (N, 3, H, W), and their rows in the batch, to (N, ...).
 
         Returns:
             What was computed for each query, (B, ...).
         """
-        places = {n: i for i, n in enumerate(episode.query_ids)}
-        found = {n: self.cache.get(("extra", n)) for n in places}
+        position = {n: i for i, n in enumerate(episode.query_ids)}
+        found = {n: self.cache.get(("extra", n)) for n in position}
         missing = [n for n, maps in found.items() if maps is None]
         for group in _groups(missing):
-            rows = [places[n] for n in group]
+            rows = [position[n] for n in group]
             for n, value in zip(group, compute(episode.query[rows], rows), strict=True):
                 found[n] = made = Maps({0: value.clone()})
                 self.cache.put(("extra", n), made)
         return torch.stack([maps.stages[0] for n in episode.query_ids if (maps := found[n]) is not None])
 
     def _obtain(self, run: Run, inputs: Mapping[Key, Input], stages: range) -> dict[Key, Maps]:
-        """Look maps up and compute those that are missing, several pictures at a time."""
+        """Look maps up and compute those that are missing, several images at a time."""
         found = {key: maps for key in inputs if (maps := self.cache.get(key)) is not None}
         for group in _groups([key for key in inputs if key not in found]):
             for key, maps in zip(group, run(torch.stack([inputs[k]() for k in group]), stages), strict=True):
@@ -147,4 +147,4 @@ def _stage(maps: Maps, index: int) -> Input:
 
 
 def _groups(items: list[_T]) -> list[list[_T]]:
-    return [items[i : i + PICTURES] for i in range(0, len(items), PICTURES)]
+    return [items[i : i + IMAGES_AT_ONCE] for i in range(0, len(items), IMAGES_AT_ONCE)]

@@ -28,7 +28,7 @@ def extract(
     """Compute the features of a batch of episodes.
 
     Query and supports go through a stage together while batch norm is in evaluation mode; with batch statistics
-    each picture slot is its own batch, as in PFENet's release. Stages without trainable layers before them record
+    each image slot is its own batch, as in PFENet's release. Stages without trainable layers before them record
     no graph, because nothing there requires a gradient.
 
     Args:
@@ -37,8 +37,8 @@ def extract(
         query: (B, 3, H, W).
         support_images: (B, K, 3, H, W).
         support_labels: values 0, 1, 255, (B, K, H, W).
-        extras: further tensors, handed on.
-        query_stages: further stages, kept of the query alone.
+        extras: other tensors, handed on.
+        query_stages: other stages, kept of the query alone.
 
     Returns:
         The declared stages and taps of query and supports.
@@ -49,7 +49,7 @@ def extract(
         parts[1:] = [x * m for x, m in zip(parts[1:], masks, strict=True)]
     together = backbone.norm_mode == "eval" or not backbone.training
     stages: dict[int, list[Tensor]] = {}
-    further: dict[int, Tensor] = {}
+    extra: dict[int, Tensor] = {}
     taps: dict[int, list[list[Tensor]]] = {}
     for index in range(max((*spec.stages, *spec.taps, *query_stages)) + 1):
         if index == MASKED_STAGE and spec.support_view == "masked_before_stage4":
@@ -59,11 +59,11 @@ def extract(
         if index in spec.stages:
             stages[index] = parts
         elif index in query_stages:
-            further[index] = parts[0]
+            extra[index] = parts[0]
         if index in spec.taps:
             taps[index] = tapped
     return EpisodeFeatures(
-        query={**further, **{i: p[0] for i, p in stages.items()}},
+        query={**extra, **{i: p[0] for i, p in stages.items()}},
         support={i: torch.stack(p[1:], dim=1) for i, p in stages.items()},
         support_labels=support_labels,
         query_taps={i: [p[0] for p in blocks] for i, blocks in taps.items()},
@@ -75,7 +75,7 @@ def extract(
 def run_stage(
     stage: nn.Module, parts: list[Tensor], together: bool, tap: bool
 ) -> tuple[list[Tensor], list[list[Tensor]]]:
-    """Run one stage over picture slots.
+    """Run one stage over image slots.
 
     Args:
         stage: of the backbone.

@@ -59,7 +59,7 @@ class Box:
         return maps[..., rows, self.left - origin.left : self.right - origin.left]
 
 
-class Inside:
+class LocalStage:
     """A stage of stride 1, block by block; every block runs on what the later ones need of it.
 
     An output position depends on inputs within the block's reach alone, so that it does not change if what lies
@@ -126,7 +126,7 @@ def _blocks(stage: nn.Module) -> Iterator[nn.Module]:
 def _measured(block: nn.Module, strip: Tensor) -> tuple[int, Tensor]:
     """Return how far an input is seen, at least LARGEST if it is everywhere, and a strip for the next block.
 
-    Hooks are left out: this is no picture.
+    Hooks are left out: this is no image.
     """
     length = max(strip.shape[-2:])
     spoilt = strip.clone()

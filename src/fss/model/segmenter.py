@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from fss.errors import FssError
 from fss.methods.base import FewShotHead
-from fss.methods.separable import EpisodeParts, PartedHead
+from fss.methods.separable import EncodedEpisode, SeparableHead
 from fss.model.companion import BaseBranch, SharedPrefix
-from fss.model.feature_cache import Recall, memorable
+from fss.model.feature_cache import FeatureCache, cacheable
 from fss.model.features import extract
 from fss.nn.resize import up
 from fss.types import Episode, EpisodeFeatures, HeadOutput, StagedBackbone
@@ -22,7 +22,7 @@ _OPTIONAL = frozenset({"previous_prediction", "base_index"})
 
 
 class FewShotSegmenter(nn.Module):
-    """Segments the class of the supports in a query picture.
+    """Segments the class of the supports in a query image.
 
     Attributes:
         backbone: a staged backbone, possibly with a fine-tune strategy injected.
@@ -50,19 +50,19 @@ class FewShotSegmenter(nn.Module):
         self.head = head
         self.companion = companion
         self._shared = SharedPrefix()
-        self._recall: Recall | None = None
+        self._cache: FeatureCache | None = None
 
-    def remember(self, limit: int | None, backbone: StagedBackbone | None = None) -> None:
-        """Remember feature maps by the ids of pictures from now on; for test episodes, whose pictures never change.
+    def cache_features(self, limit: int | None, backbone: StagedBackbone | None = None) -> None:
+        """Keep feature maps by the ids of images from now on; for test episodes, whose images never change.
 
         Weights must not change until it is called again: start every pass with it, and end it with None.
-        Where maps depend on more than a picture (gradients, a module in training mode), nothing is remembered.
+        Where maps depend on more than an image (gradients, a module in training mode), nothing is kept.
 
         Args:
-            limit: bytes of maps on the model's device; None forgets all of them and remembers no more.
+            limit: bytes of maps on the model's device; None forgets all of them and keeps no more.
             backbone: runs in the place of the model's, with equal outputs; None: the model's itself.
         """
-        self._recall = None if limit is None else Recall(limit, backbone or self.backbone)
+        self._cache = None if limit is None else FeatureCache(limit, backbone or self.backbone)
 
     def forward(self, query: Tensor, support_images: Tensor, support_masks: Tensor) -> Tensor:
         """Segment queries.
@@ -93,11 +93,11 @@ class FewShotSegmenter(nn.Module):
         """
         label = episode.query_label if self.head.spec.needs_query_label and self.training else None
         extras = {"class_index": episode.class_index, **episode.extras}
-        recall = self._recall
-        if recall is not None and not self.head.needs_grad_in_eval and memorable(self, episode):
-            if isinstance(self.head, PartedHead):
-                return self._parted(recall, self.head, episode, extras)
-            return self._answer(self._remembered(recall, episode, extras))
+        cache = self._cache
+        if cache is not None and not self.head.needs_grad_in_eval and cacheable(self, episode):
+            if isinstance(self.head, SeparableHead):
+                return self._run_encoded(cache, self.head, episode, extras)
+            return self._call_head(self._cached_features(cache, episode, extras))
         return self.head_output(
             episode.query, episode.support_images, episode.support_labels, query_label=label, extras=extras
         )
@@ -127,7 +127,7 @@ class FewShotSegmenter(nn.Module):
         """
         features = self._features(query, support_images, support_masks, extras or {})
         features.query_label = query_label
-        return self._answer(features)
+        return self._call_head(features)
 
     def _features(
         self, query: Tensor, support_images: Tensor, support_masks: Tensor, available: dict[str, Tensor]
@@ -144,40 +144,42 @@ class FewShotSegmenter(nn.Module):
         features.extras = {**features.extras, companion.provides: logits}
         return features
 
-    def _remembered(self, recall: Recall, episode: Episode, available: dict[str, Tensor]) -> EpisodeFeatures:
-        """Do the same with what is remembered; the companion starts from the last common stage that is at hand."""
+    def _cached_features(self, cache: FeatureCache, episode: Episode, available: dict[str, Tensor]) -> EpisodeFeatures:
+        """Do the same with the feature cache; the companion starts from the last common stage that is at hand."""
         spec, companion = self.head.spec, self.companion
-        features = recall.features(spec, episode, self._wanted(available))
+        features = cache.features(spec, episode, self._wanted(available))
         if companion is None or companion.provides not in spec.extras:
             return features
         shared = self._shared(self.backbone, companion.backbone)
         at_hand = max((i for i in features.query if i < shared), default=None)
 
-        def logits(pictures: Tensor, places: list[int]) -> Tensor:
+        def logits(images: Tensor, rows: list[int]) -> Tensor:
             if at_hand is None:
-                return companion.base_logits(pictures)
-            return companion.base_logits(features.query[at_hand][places], at_hand + 1)
+                return companion.base_logits(images)
+            return companion.base_logits(features.query[at_hand][rows], at_hand + 1)
 
-        features.extras = {**features.extras, companion.provides: recall.of_queries(episode, logits)}
+        features.extras = {**features.extras, companion.provides: cache.of_queries(episode, logits)}
         return features
 
-    def _parted(self, recall: Recall, head: PartedHead, episode: Episode, available: dict[str, Tensor]) -> HeadOutput:
-        """Answer from parts, which are narrower than feature maps and need not be made again."""
+    def _run_encoded(
+        self, cache: FeatureCache, head: SeparableHead, episode: Episode, available: dict[str, Tensor]
+    ) -> HeadOutput:
+        """Score encodings, which are narrower than feature maps and need not be made again."""
         companion, extras = self.companion, self._wanted(available)
         if companion is None or companion.provides not in head.spec.extras:
-            queries, supports, _ = recall.parts(head, episode, None)
-            return head.answer(EpisodeParts(queries, supports, extras))
+            queries, supports, _ = cache.encodings(head, episode, None)
+            return head.forward_encoded(EncodedEpisode(queries, supports, extras))
         shared = self._shared(self.backbone, companion.backbone)
 
-        def logits(stages: Mapping[int, Tensor], picture: Tensor) -> Tensor:
+        def logits(stages: Mapping[int, Tensor], image: Tensor) -> Tensor:
             at_hand = max((i for i in stages if i < shared), default=None)
             if at_hand is None:
-                return companion.base_logits(picture)
+                return companion.base_logits(image)
             return companion.base_logits(stages[at_hand], at_hand + 1)
 
-        queries, supports, base = recall.parts(head, episode, logits)
+        queries, supports, base = cache.encodings(head, episode, logits)
         assert base is not None
-        return head.answer(EpisodeParts(queries, supports, {**extras, companion.provides: base}))
+        return head.forward_encoded(EncodedEpisode(queries, supports, {**extras, companion.provides: base}))
 
     def _wanted(self, available: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the extras that the head declared and the episode brings."""
@@ -188,7 +190,7 @@ class FewShotSegmenter(nn.Module):
             raise FssError(f"{type(self.head).__name__} needs {sorted(missing)}, which this data does not provide")
         return {k: available[k] for k in spec.extras & available.keys()}
 
-    def _answer(self, features: EpisodeFeatures) -> HeadOutput:
+    def _call_head(self, features: EpisodeFeatures) -> HeadOutput:
         """Call the head by its shot rule."""
         if self.head.spec.shot_rule == "vote" and features.support_labels.shape[1] > 1:
             return self._vote(features)
@@ -226,4 +228,4 @@ def _check(query: Tensor, support_images: Tensor, support_masks: Tensor) -> None
         raise FssError(f"expected query (B,3,H,W), support images (B,K,3,H,W), support masks (B,K,H,W); got {given}")
     b, k = support_images.shape[:2]
     if k == 0 or b != query.shape[0] or support_masks.shape != (b, k, *support_images.shape[-2:]):
-        raise FssError(f"batch, shots or picture sizes differ, or there is no support; got {given}")
+        raise FssError(f"batch, shots or image sizes differ, or there is no support; got {given}")

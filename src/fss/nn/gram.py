@@ -1,4 +1,4 @@
-"""Difference in style between two pictures, by the Gram matrices of their features (BAM, arXiv 2203.07615)."""
+"""Difference in style between two images, by the Gram matrices of their features (BAM, arXiv 2203.07615)."""
 
 from __future__ import annotations
 

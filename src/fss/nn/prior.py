@@ -9,7 +9,7 @@ from fss.nn.resize import up
 
 EPS = 1e-7
 CHUNK = 1 << 22
-"""Similarities that exist at a time: 16 MB in float32, of 169 MB for a pair of pictures at 641^2."""
+"""Similarities that exist at a time: 16 MB in float32, of 169 MB for a pair of images at 641^2."""
 
 
 def prior_mask(query: Tensor, support: Tensor, mask: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ def prior_mask(query: Tensor, support: Tensor, mask: Tensor) -> Tensor:
         mask: full-resolution support mask in [0, 1], (N, 1, H, W).
 
     Returns:
-        prior: min-max scaled to [0, 1] per picture, (N, 1, h, w); zero everywhere for an empty mask.
+        prior: min-max scaled to [0, 1] per image, (N, 1, h, w); zero everywhere for an empty mask.
     """
     n, _, h, w = query.shape
     weights = up(mask, (support.shape[2], support.shape[3]))

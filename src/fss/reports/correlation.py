@@ -20,9 +20,9 @@ class Stratum:
 
     Attributes:
         group: strata of one group are pooled, e.g. one layer of several runs.
-        run: strata of one run share their pictures.
+        run: strata of one run share their images.
         change: of each component, by each of Q ways to measure it, (Q, R).
-        energy: of each component in each picture, (N, R); NaN where it is not defined.
+        energy: of each component in each image, (N, R); NaN where it is not defined.
     """
 
     group: str
@@ -83,7 +83,7 @@ def associate(
     """Correlate change and mean energy by rank within every stratum.
 
     Ranks are taken within a stratum, so that layers with large values or much energy do not make a correlation by
-    themselves. The bootstrap draws pictures, and components within every stratum, with replacement.
+    themselves. The bootstrap draws images, and components within every stratum, with replacement.
 
     Args:
         strata: what is ranked.
@@ -123,13 +123,13 @@ def _sums(
     strata: Sequence[Stratum], places: Sequence[Sequence[NDArray[np.intp]]], rng: np.random.Generator | None
 ) -> Numbers:
     """Return the sums of squares and products of the ranks of one resample, or of everything once, (strata, Q, 3)."""
-    pictures: dict[int, Numbers] = {}
+    images: dict[int, Numbers] = {}
     rows = []
     for one, ways in zip(strata, places, strict=True):
         shown, size = one.energy.shape
-        if one.run not in pictures:
-            pictures[one.run] = _draw(rng, shown)
-        energy = mean_energy(one.energy, pictures[one.run])
+        if one.run not in images:
+            images[one.run] = _draw(rng, shown)
+        energy = mean_energy(one.energy, images[one.run])
         weights = np.where(np.isnan(energy), 0, _draw(rng, size))
         if not weights.any():
             rows.append(np.zeros((len(ways), 3)))
@@ -141,14 +141,14 @@ def _sums(
 
 
 def mean_energy(energy: Numbers, weights: Numbers | None = None) -> Numbers:
-    """Average over pictures; those in which a component has no energy do not count for it.
+    """Average over images; those in which a component has no energy do not count for it.
 
     Args:
         energy: (N, R), with NaN.
-        weights: how often each picture counts, (N,); None: once.
+        weights: how often each image counts, (N,); None: once.
 
     Returns:
-        (R,); NaN for a component without any picture.
+        (R,); NaN for a component without any image.
     """
     known = ~np.isnan(energy)
     counts = np.ones(len(energy)) if weights is None else weights

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of tables: sortable, with the pictures and curves of every run."""
+"""One self-contained HTML page of tables: sortable, with the images and curves of every run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from fss.reports.comparison_table import NOT_RUN, fact, fact_columns, heading, notes, number
-from fss.reports.html_previews import curve, picture_strip
+from fss.reports.html_previews import curve, preview_strip
 from fss.reports.paper_tables import FOLDS
 from fss.reports.table_runs import Filled, Line, setting
 from fss.results import Result
@@ -38,7 +38,7 @@ class PageRun:
     title: str
     score: str
     facts: list[tuple[str, str]]
-    pictures: str | None
+    images: str | None
     curves: list[tuple[str, Markup]]
 
 
@@ -64,7 +64,7 @@ def html_page(filled: Sequence[Filled], title: str) -> str:
         title: of the page.
 
     Returns:
-        HTML with its styles, its script and all pictures.
+        HTML with its styles, its script and all images.
     """
     environment = Environment(
         loader=FileSystemLoader(_FOLDER),
@@ -123,4 +123,4 @@ def _run(line: Line, run: Result) -> PageRun:
     drawn = [(name, curve(run.folder, column)) for name, column in _CURVES]
     curves = [(name, Markup(svg)) for name, svg in drawn if svg is not None]  # numbers and our own words alone
     score = run.scores.fb_iou if line.metric == "fb_iou" else run.scores.miou
-    return PageRun(title, f"{score:.2f}", facts, picture_strip(run.folder), curves)
+    return PageRun(title, f"{score:.2f}", facts, preview_strip(run.folder), curves)

@@ -1,4 +1,4 @@
-"""Small pictures and curves of a run, to be put into a page as text."""
+"""Small previews and curves of a run, to be put into a page as text."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import numpy as np
 from matplotlib.image import imsave
 from numpy.typing import NDArray
 
-from fss.reports.preview_grid import Pictures, load_pictures, tinted
+from fss.reports.preview_grid import Previews, load_previews, tinted
 from fss.results import ReportError
 
 _WIDTH, _HEIGHT = 260, 90
 _SIDE = 120
-"""Least pixels of a tile's longer side; larger pictures are thinned out, smaller ones are enlarged."""
+"""Least pixels of a tile's longer side; larger previews are thinned out, smaller ones are enlarged."""
 
 
-def picture_strip(folder: Path, episodes: int = 3) -> str | None:
+def preview_strip(folder: Path, episodes: int = 3) -> str | None:
     """Show a run's first test episodes: support, truth, prediction.
 
     Args:
@@ -28,13 +28,13 @@ def picture_strip(folder: Path, episodes: int = 3) -> str | None:
         episodes: rows.
 
     Returns:
-        A JPEG as a data URL, or None where the run kept no readable pictures.
+        A JPEG as a data URL, or None where the run kept no readable previews.
     """
     try:
-        pictures = load_pictures(folder)
+        previews = load_previews(folder)
     except ReportError:
         return None
-    rows = [_row(pictures, episode) for episode in range(min(episodes, len(pictures.index)))]
+    rows = [_row(previews, episode) for episode in range(min(episodes, len(previews.index)))]
     out = io.BytesIO()
     imsave(out, np.concatenate(rows), format="jpg", pil_kwargs={"quality": 80})
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
@@ -63,13 +63,13 @@ def curve(folder: Path, column: str) -> str | None:
     )
 
 
-def _row(pictures: Pictures, episode: int) -> NDArray[np.uint8]:
+def _row(previews: Previews, episode: int) -> NDArray[np.uint8]:
     """Return support, query with truth, and query with prediction side by side, (h, 3 w, 3)."""
-    query, truth = pictures.query[episode], pictures.truth[episode]
+    query, truth = previews.query[episode], previews.truth[episode]
     tiles = [
-        tinted(pictures.support[episode], pictures.support_mask[episode], pictures.support_mask[episode]),
+        tinted(previews.support[episode], previews.support_mask[episode], previews.support_mask[episode]),
         tinted(query, truth, truth),
-        tinted(query, truth, pictures.prediction[episode]),
+        tinted(query, truth, previews.prediction[episode]),
     ]
     longer = max(query.shape[:2])
     step, times = max(1, longer // _SIDE), max(1, round(_SIDE / longer))

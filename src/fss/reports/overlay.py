@@ -12,11 +12,11 @@ COLOUR = "#E69F00"
 _DPI = 100
 
 
-def overlay(picture: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def overlay(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Tint the object, darken the rest, and draw its outline.
 
     Args:
-        picture: RGB, (H, W, 3).
+        image: RGB, (H, W, 3).
         mask: 1 on the object, (H, W).
 
     Returns:
@@ -24,7 +24,7 @@ def overlay(picture: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.u
     """
     found = (mask == 1)[..., None]
     colour = 255 * np.array(to_rgb(COLOUR))
-    tinted = np.where(found, 0.6 * picture + 0.4 * colour, 0.6 * picture).astype(np.uint8)
+    tinted = np.where(found, 0.6 * image + 0.4 * colour, 0.6 * image).astype(np.uint8)
     if not found.any() or found.all():
         return tinted
     height, width = mask.shape

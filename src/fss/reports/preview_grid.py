@@ -1,4 +1,4 @@
-"""The picture grid: the same episodes as several runs solved them."""
+"""The image grid: the same episodes as several runs solved them."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _BLUE, _ORANGE, _GREEN, _PINK, _GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7
 
 _VOID = 255
 _TILE = 1.45
-"""Width of one picture in inches."""
+"""Width of one image in inches."""
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Episodes that a run stored in ``pictures.npz``.
+class Previews:
+    """Episodes that a run stored in ``previews.npz``.
 
     Attributes:
         index: number of each episode, (N,).
@@ -51,24 +51,24 @@ class Pictures:
     class_name: NDArray[np.str_]
 
 
-def load_pictures(folder: Path) -> Pictures:
+def load_previews(folder: Path) -> Previews:
     """Read the episodes of a run, by ascending number.
 
     Args:
-        folder: run folder with ``pictures.npz``.
+        folder: run folder with ``previews.npz``.
 
     Returns:
-        pictures: the stored arrays.
+        previews: the stored arrays.
 
     Raises:
         ReportError: the file is missing, damaged, empty, or an array lacks or has the wrong shape.
     """
-    path = Path(folder) / "pictures.npz"
+    path = Path(folder) / "previews.npz"
     try:
         with np.load(path, allow_pickle=False) as stored:
-            arrays: dict[str, NDArray[Any]] = {f.name: stored[f.name] for f in fields(Pictures)}
+            arrays: dict[str, NDArray[Any]] = {f.name: stored[f.name] for f in fields(Previews)}
     except FileNotFoundError as error:
-        raise ReportError(f"{path} is missing; run the test again with pictures switched on") from error
+        raise ReportError(f"{path} is missing; run the test again with previews switched on") from error
     except KeyError as error:
         raise ReportError(f"{path}: {error.args[0]}") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
@@ -79,10 +79,10 @@ def load_pictures(folder: Path) -> Pictures:
         expected = {"query": (*shape, 3), "support": (*shape, 3)}.get(name, shape if array.ndim == 3 else shape[:1])
         if array.shape != expected or not len(array):
             raise ReportError(f"{path}: {name} has shape {array.shape}, expected {expected} and at least one episode")
-    return Pictures(**{name: array[order] for name, array in arrays.items()})
+    return Previews(**{name: array[order] for name, array in arrays.items()})
 
 
-def picture_grid(run_folders: Mapping[str, Path], out: Path, episodes: int = 6) -> None:
+def preview_grid(run_folders: Mapping[str, Path], out: Path, episodes: int = 6) -> None:
     """Draw support, query, truth and the prediction of each run, one episode per row.
 
     Args:
@@ -93,7 +93,7 @@ def picture_grid(run_folders: Mapping[str, Path], out: Path, episodes: int = 6) 
     Raises:
         ReportError: there is no run, a file is damaged, or the runs hold different episodes.
     """
-    runs = {title: load_pictures(folder) for title, folder in run_folders.items()}
+    runs = {title: load_previews(folder) for title, folder in run_folders.items()}
     if not runs or episodes < 1:
         raise ReportError(f"{len(runs)} runs and {episodes} episodes: nothing to draw; give at least one of each")
     first = next(iter(runs.values()))
@@ -109,11 +109,11 @@ def picture_grid(run_folders: Mapping[str, Path], out: Path, episodes: int = 6) 
         figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
 
 
-def tinted(picture: NDArray[np.uint8], truth: NDArray[np.uint8], found: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Mark on a picture what is correct, too much and missed, in the colours of the grid.
+def tinted(image: NDArray[np.uint8], truth: NDArray[np.uint8], found: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Mark on an image what is correct, too much and missed, in the colours of the grid.
 
     Args:
-        picture: RGB, (H, W, 3).
+        image: RGB, (H, W, 3).
         truth: 1 on the class, 255 ignored, (H, W).
         found: 1 on what is shown, (H, W); the truth itself is shown green.
 
@@ -121,13 +121,13 @@ def tinted(picture: NDArray[np.uint8], truth: NDArray[np.uint8], found: NDArray[
         RGB, (H, W, 3).
     """
     if found is truth:
-        return _mixed(picture, {_GREEN: truth == 1, _GREY: truth == _VOID})
+        return _mixed(image, {_GREEN: truth == 1, _GREY: truth == _VOID})
     hit = found == 1
-    return _mixed(picture, {_BLUE: hit & (truth == 1), _ORANGE: hit & (truth == 0), _PINK: ~hit & (truth == 1)})
+    return _mixed(image, {_BLUE: hit & (truth == 1), _ORANGE: hit & (truth == 0), _PINK: ~hit & (truth == 1)})
 
 
-def _check_same(title: str, one: Pictures, other_title: str, other: Pictures) -> None:
-    """Raise unless two runs stored the same episodes, pictures and truth included."""
+def _check_same(title: str, one: Previews, other_title: str, other: Previews) -> None:
+    """Raise unless two runs stored the same episodes, previews and truth included."""
     if one.index.tolist() != other.index.tolist():
         difference = sorted(set(one.index.tolist()) ^ set(other.index.tolist()))[:8]
         raise ReportError(f"runs {title!r} and {other_title!r} stored different episodes (e.g. {difference})")
@@ -172,7 +172,7 @@ def _canvas(rows: int, columns: int, aspect: float) -> tuple[Figure, NDArray[Any
     return figure, axes
 
 
-def _draw_row(axes: NDArray[Any], runs: Mapping[str, Pictures], episode: int) -> None:
+def _draw_row(axes: NDArray[Any], runs: Mapping[str, Previews], episode: int) -> None:
     """Draw one episode into a row of axes, (3 + runs,)."""
     first = next(iter(runs.values()))
     query, truth, wanted = first.query[episode], first.truth[episode], first.support_mask[episode] == 1
@@ -191,21 +191,21 @@ def _draw_row(axes: NDArray[Any], runs: Mapping[str, Pictures], episode: int) ->
 
 def _show(
     ax: Axes,
-    picture: NDArray[np.uint8],
+    image: NDArray[np.uint8],
     tints: Mapping[str, NDArray[np.bool_]],
     outlined: NDArray[np.bool_],
     line: str,
 ) -> None:
-    """Show a dulled picture (H, W, 3), masks (H, W) tinted, and one of them outlined in white and ``line``."""
-    ax.imshow(_mixed(picture, tints), interpolation="nearest")
+    """Show a dulled image (H, W, 3), masks (H, W) tinted, and one of them outlined in white and ``line``."""
+    ax.imshow(_mixed(image, tints), interpolation="nearest")
     if outlined.any() and not outlined.all():
         for colour, width in (("white", 1.5), (line, 0.7)):
             ax.contour(outlined.astype(float), levels=[0.5], colors=colour, linewidths=width)
 
 
-def _mixed(picture: NDArray[np.uint8], tints: Mapping[str, NDArray[np.bool_]]) -> NDArray[np.uint8]:
-    """Return a dulled picture (H, W, 3) with masks (H, W) tinted."""
-    mixed = np.asarray(picture * 0.5 + picture.mean(axis=2, keepdims=True) * 0.5, dtype=np.float64)
+def _mixed(image: NDArray[np.uint8], tints: Mapping[str, NDArray[np.bool_]]) -> NDArray[np.uint8]:
+    """Return a dulled image (H, W, 3) with masks (H, W) tinted."""
+    mixed = np.asarray(image * 0.5 + image.mean(axis=2, keepdims=True) * 0.5, dtype=np.float64)
     for colour, mask in tints.items():
         mixed[mask] = 0.35 * mixed[mask] + 0.65 * _rgb(colour)
     return mixed.astype(np.uint8)

@@ -12,7 +12,7 @@ from fss.reports.option_differences import differing
 from fss.results import ReportError, Result
 
 _ROW_OF_ITS_OWN = ("data", "method", "backbone", "fold", "shot", "recipe", "test")
-"""Parts of the key that split rows; a column is shown for those that differ among the results."""
+"""Encoding of the key that split rows; a column is shown for those that differ among the results."""
 
 _OPTIONS = "options"
 """Column that tells runs apart which are alike in all of these."""

@@ -188,7 +188,7 @@ def _by_seed(fitting: Sequence[Result], where: str) -> tuple[dict[int, Result], 
 
 
 def _near_misses(empty: Sequence[Line], others: Sequence[Result], needed: set[str]) -> list[str]:
-    """Name runs of a row without any that are not shown because of the recipe, pictures or number of episodes."""
+    """Name runs of a row without any that are not shown because of the recipe, images or number of episodes."""
     found = []
     for line in empty:
         for run in others:
@@ -232,7 +232,7 @@ def _comparable(run: Result) -> Iterable[tuple[str, str, str]]:
     for name, option in (("batch sizes", "recipe.batch_size"), ("rates", "recipe.optimizer.lr")):
         yield name, recipe, str(setting(config, option))
     yield "schedules", recipe, str(setting(config, "recipe.schedule._target_"))
-    for name, option in (("sizes of pictures", "data.size"), ("epochs", "data.epochs")):
+    for name, option in (("sizes of images", "data.size"), ("epochs", "data.epochs")):
         yield name, "", str(setting(config, option))
     for name in ("limit_train_batches", "limit_test_batches"):
         yield name, "", str(setting(config, f"trainer.{name}"))

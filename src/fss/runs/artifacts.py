@@ -9,21 +9,21 @@ import pytorch_lightning as pl
 from fss.checkpoints.tuned import save_tuned
 from fss.lit.callbacks.finetuning import BackboneFinetune
 from fss.lit.episodic import EpisodicModule
-from fss.reports.preview_grid import picture_grid
+from fss.reports.preview_grid import preview_grid
 
 
 class Extras(pl.Callback):
-    """Writes the tuned values and draws the pictures when the test ends.
+    """Writes the tuned values and draws the previews when the test ends.
 
     Args:
         folder: of the run.
         name: heading of the prediction column.
-        pictures: episodes to draw.
+        previews: episodes to draw.
         finetune: knows what trained.
     """
 
-    def __init__(self, folder: Path, name: str, pictures: int, finetune: BackboneFinetune) -> None:
-        self.folder, self.name, self.pictures, self.finetune = folder, name, pictures, finetune
+    def __init__(self, folder: Path, name: str, previews: int, finetune: BackboneFinetune) -> None:
+        self.folder, self.name, self.previews, self.finetune = folder, name, previews, finetune
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write and draw, in one process."""
@@ -33,5 +33,5 @@ class Extras(pl.Callback):
         report = self.finetune.report
         if pl_module.card and report is not None and report.trainable:  # a test of a checkpoint has no card
             save_tuned(self.folder / "tuned.pt", pl_module.model.backbone, pl_module.card)
-        if self.pictures and (self.folder / "pictures.npz").is_file():
-            picture_grid({self.name: self.folder}, self.folder / "pictures.png", episodes=self.pictures)
+        if self.previews and (self.folder / "previews.npz").is_file():
+            preview_grid({self.name: self.folder}, self.folder / "previews.png", episodes=self.previews)

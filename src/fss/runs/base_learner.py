@@ -45,7 +45,7 @@ def train_base_learner(job: Job, source: SegmentationSource) -> float:
         source: the data set.
 
     Returns:
-        mIoU over the base classes of the validation pictures, in percent.
+        mIoU over the base classes of the validation images, in percent.
     """
     config = job.config
     hush()

@@ -12,8 +12,8 @@ from fss.data.sources.base import SegmentationSource
 from fss.instantiate import Node, partial
 from fss.lit.optim import Recipe
 
-TEST_CACHE_MB = 4096
-"""Default of ``test_cache_mb``."""
+FEATURE_CACHE_MB = 4096
+"""Default of ``feature_cache_mb``."""
 
 
 def build_recipe(node: Node) -> Recipe:
@@ -76,18 +76,21 @@ def build_base_data(config: Node, source: SegmentationSource) -> BaseDataModule:
     )
 
 
-def remembered(config: Node) -> int:
-    """Return the limit of feature maps remembered while testing, in MiB; checkpoints from before the option lack it.
+def feature_cache_mb(config: Node) -> int:
+    """Return the limit of the feature cache of tests, in MiB; checkpoints from before the option lack it.
 
     Args:
         config: the whole configuration.
     """
-    return int(config.get("test_cache_mb", TEST_CACHE_MB))
+    return int(config.get("feature_cache_mb", FEATURE_CACHE_MB))
 
 
 def _loading(config: Node) -> LoaderOptions:
     return LoaderOptions(
-        config["recipe"]["batch_size"], config["test_batch_size"], config["workers"], by_picture=remembered(config) > 0
+        config["recipe"]["batch_size"],
+        config["test_batch_size"],
+        config["workers"],
+        group_by_image=feature_cache_mb(config) > 0,
     )
 
 

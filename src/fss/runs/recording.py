@@ -32,7 +32,7 @@ def recording_callbacks(job: Job) -> list[pl.Callback]:
 
     folder = RecordingFolder(job.folder / FOLDER, _about(job.config))
     node = job.config["recording"]
-    looked = ComponentOptions(node["pictures"], node["maps"], tuple(node["layers"]))
+    looked = ComponentOptions(node["images"], node["maps"], tuple(node["layers"]))
     return [
         CurveRecorder(folder),
         SpectrumRecorder(folder, node["every"]),

@@ -132,9 +132,9 @@ def merged(asked: dict[str, Any], trained: dict[str, Any]) -> dict[str, Any]:
     config = {
         **trained,
         "trainer": {**trained["trainer"], **_hardware(asked["trainer"])},
-        "pictures": asked["pictures"],
+        "images": asked["previews"],
     }
-    config.update({k: asked[k] for k in ("workers", "test_batch_size", "test_cache_mb") if asked[k] is not None})
+    config.update({k: asked[k] for k in ("workers", "test_batch_size", "feature_cache_mb") if asked[k] is not None})
     config["data"] = dict(asked.get("data") or trained["data"])
     if asked["fold"] is not None and asked["fold"] != trained["fold"] and not asked["cross_fold"]:
         raise FssError(
@@ -210,7 +210,7 @@ def _check_task(asked: dict[str, Any]) -> None:
     number("tau", asked["tau"], 0.0, 1.0)
     if asked["task"] == "generalised" and (asked["episodes"] is not None or asked["sampler"] is not None):
         raise FssError(
-            "task=generalised draws its episodes by a rule of its own, over all validation pictures: leave "
+            "task=generalised draws its episodes by a rule of its own, over all validation images: leave "
             "episodes and sampler out."
         )
 
@@ -275,17 +275,17 @@ def _generalised(
 ) -> tuple[GeneralisedModule, pl.Trainer]:
     from fss.data.sources.folds import name_classes
     from fss.lit.callbacks.cost import CostMeter
-    from fss.lit.callbacks.feature_caching import RecallFeatures
+    from fss.lit.callbacks.feature_caching import FeatureCaching
     from fss.lit.callbacks.finetuning import BackboneFinetune
     from fss.lit.callbacks.result import ResultWriter
     from fss.lit.generalised import GeneralisedModule
-    from fss.runs.build import remembered
+    from fss.runs.build import feature_cache_mb
     from fss.runs.trainer import assemble
 
     base = name_classes(data.streams.classes.base, data.source.class_names)
     novel = data.novel_classes
     module = GeneralisedModule(model, list(base.values()), list(novel.values()), job.config["tau"], job.config["merge"])
     finetune, cost = BackboneFinetune(strategy), CostMeter()
-    recall = RecallFeatures(remembered(job.config))
-    callbacks = [finetune, cost, recall, ResultWriter(job.folder, known, finetune, cost)]
+    caching = FeatureCaching(feature_cache_mb(job.config))
+    callbacks = [finetune, cost, caching, ResultWriter(job.folder, known, finetune, cost)]
     return module, assemble(job, False, callbacks, enable_checkpointing=False)

@@ -64,24 +64,24 @@ def build_trainer(
     from fss.backbones.weights import IMAGENET_MEAN, IMAGENET_STD
     from fss.lit.callbacks.cost import CostMeter
     from fss.lit.callbacks.episodes import EpisodeRecorder
-    from fss.lit.callbacks.feature_caching import RecallFeatures
-    from fss.lit.callbacks.previews import PictureRecorder
+    from fss.lit.callbacks.feature_caching import FeatureCaching
+    from fss.lit.callbacks.previews import PreviewRecorder
     from fss.lit.callbacks.result import ResultWriter
     from fss.lit.callbacks.seeding import StepSeed
     from fss.runs.artifacts import Extras
-    from fss.runs.build import remembered
+    from fss.runs.build import feature_cache_mb
 
     config = job.config
     cost = CostMeter()
-    pictures = PictureRecorder(job.folder, config["pictures"], IMAGENET_MEAN, IMAGENET_STD)
+    images = PreviewRecorder(job.folder, config["previews"], IMAGENET_MEAN, IMAGENET_STD)
     callbacks = [
         finetune,
         StepSeed(config["seed"]),
         cost,
-        RecallFeatures(remembered(config)),
-        pictures,
+        FeatureCaching(feature_cache_mb(config)),
+        images,
         EpisodeRecorder(job.folder),
-        Extras(job.folder, config["finetune"]["name"], config["pictures"], finetune),
+        Extras(job.folder, config["finetune"]["name"], config["previews"], finetune),
         *(recording_callbacks(job) if more else ()),  # a test alone records nothing
         ResultWriter(job.folder, known, finetune, cost),
         *more,

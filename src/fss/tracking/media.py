@@ -1,4 +1,4 @@
-"""The files of a finished run as W&B's pictures, tables and artifacts."""
+"""The files of a finished run as W&B's images, tables and artifacts."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _SAMPLES = 1000
 _IGNORED = {255: "ignored"}
 
 
-def pictures(path: Path) -> dict[str, list[wandb.Image]]:
+def images(path: Path) -> dict[str, list[wandb.Image]]:
     """Show the kept test episodes, with masks that W&B can switch on and off and colour by class.
 
     Args:
-        path: ``pictures.npz`` of the run.
+        path: ``previews.npz`` of the run.
 
     Returns:
         ``test/episodes``: queries with truth and prediction; ``test/supports``: the first support of each.

@@ -1,4 +1,4 @@
-"""What W&B gets besides scalars: spectra while training, pictures, tables and artifacts of the test."""
+"""What W&B gets besides scalars: spectra while training, images, tables and artifacts of the test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fss.config.base_learner import NAME, checkpoint_of
 from fss.finetune.layers.factored import FactoredLayer
 from fss.finetune.layers.surgery import LAST_STAGE
 from fss.results import Result, load_result
-from fss.tracking.media import base_identity, base_learner, class_table, pictures, tuned_values
+from fss.tracking.media import base_identity, base_learner, class_table, images, tuned_values
 from fss.tracking.wandb_logger import EPOCH, STEP, GuardedWandbLogger
 
 Spectra = dict[int, dict[str, NDArray[np.float64]]]
@@ -67,7 +67,7 @@ class WandbRecorder(pl.Callback):
         tables = self._tables(result, spectra(pl_module))
         # What needs no answer comes first: tables and artifacts fail where W&B has gone in the meantime.
         self.logger.attempt("writing the summary", lambda run: run.summary.update(self._facts(result)))
-        self.logger.attempt("recording pictures", lambda run: run.log({**_pictures(result), **step}))
+        self.logger.attempt("recording images", lambda run: run.log({**_images(result), **step}))
         self.logger.attempt("recording tables", lambda run: run.log({**tables, **step}))
         self.logger.attempt("recording artifacts", lambda run: self._artifacts(run, result))
 
@@ -162,9 +162,9 @@ def spectrum_table(before: Spectra, after: Spectra) -> wandb.Table:
     return wandb.Table(columns=LAYER_COLUMNS, data=rows)
 
 
-def _pictures(result: Result) -> dict[str, Any]:
-    kept = result.folder / "pictures.npz"
-    return pictures(kept) if result.files.get("pictures") and kept.is_file() else {}
+def _images(result: Result) -> dict[str, Any]:
+    kept = result.folder / "previews.npz"
+    return images(kept) if result.files.get("previews") and kept.is_file() else {}
 
 
 def _trains(layer: FactoredLayer) -> bool:

@@ -1,4 +1,4 @@
-"""Generalised episodes: every picture is a query, and its class follows the released rule."""
+"""Generalised episodes: every image is a query, and its class follows the released rule."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def drawn(row: int, seeds: int = 60, shot: int = 1) -> set[int]:
     return {GeneralisedEpisodes(TABLE, CLASSES, shot, seed, 20).draw(0, row).class_id for seed in range(seeds)}
 
 
-def test_the_class_follows_from_the_picture() -> None:
+def test_the_class_follows_from_the_image() -> None:
     assert [drawn(row) for row in range(6)] == [{3, 4}, {3}, {3, 4}, {3, 4}, {3, 4}, {4}]
 
 
@@ -39,6 +39,6 @@ def test_supports_hold_the_class_and_differ_from_the_query() -> None:
             assert draw == draws.draw(seed + 1, i)
 
 
-def test_too_few_pictures() -> None:
+def test_too_few_images() -> None:
     with pytest.raises(DataError, match=r"novel classes \[3\].*lower shot"):
         GeneralisedEpisodes(TABLE, CLASSES, 2, 0, 10)

@@ -54,7 +54,7 @@ def pascal(pascal_dir, pascal_masks):
 
 @pytest.fixture
 def index():
-    """Twenty pictures of classes 3 and 7: the even ones hold 3, those from 5 on hold 7."""
+    """Twenty images of classes 3 and 7: the even ones hold 3, those from 5 on hold 7."""
     names = tuple(f"p{k}" for k in range(20))
     present = np.array([[k % 2 == 0 or k < 5, k >= 5] for k in range(20)])
     per_class = {3: tuple(n for n, p in zip(names, present, strict=True) if p[0]), 7: names[5:]}

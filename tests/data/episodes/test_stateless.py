@@ -13,7 +13,7 @@ from fss.errors import DataError
 
 @pytest.fixture
 def index() -> ClassIndex:
-    """60 pictures; picture k holds class 3 if k is even and class 7 if k divides by 3, class 7 too small below 30."""
+    """60 images; image k holds class 3 if k is even and class 7 if k divides by 3, class 7 too small below 30."""
     images = tuple(f"p{k}" for k in range(60) if k % 2 == 0 or k % 3 == 0)
     numbers = [int(i[1:]) for i in images]
     present = np.array([[k % 2 == 0, k % 3 == 0] for k in numbers])

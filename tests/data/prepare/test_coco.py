@@ -78,7 +78,7 @@ def drawn(split, stem, rule):
     return mask
 
 
-def test_lists_pictures_and_masks(prepared):
+def test_lists_images_and_masks(prepared):
     rule = prepared.name
     source = CocoSource(prepared, mask_rule=rule, progress=False)
     for split, first in (("train", 1000), ("val", 5000)):
@@ -119,9 +119,9 @@ def test_manifest_and_facts(prepared):
         "name": "coco",
         "year": 2014,
         "mask_rule": rule,
-        "train_pictures": 12,
+        "train_images": 12,
         "train_list": list_hash(source.ids("train")),
-        "val_pictures": 12,
+        "val_images": 12,
         "val_list": manifest["lists"]["val"],
         "manifest": "unverified",
     }
@@ -148,7 +148,7 @@ def test_masks_without_a_manifest_are_of_unknown_rule(first_polygons, tmp_path):
     source = CocoSource(root, progress=False, mask_rule="first_polygon")
     source.prepare("val")
     assert source.facts()["mask_rule"] == "first_polygon"  # rasterised just now
-    assert (source.facts()["val_pictures"], source.facts().get("train_pictures")) == (5, None)
+    assert (source.facts()["val_images"], source.facts().get("train_images")) == (5, None)
     (root / "annotations" / "instances_train2014.json").unlink()
     assert "train_list" not in source.facts()
     source.mask_path("COCO_val2014_000000000501").parent.rename(root / "annotations" / "val2014")
@@ -239,7 +239,7 @@ def test_unpacked_folders_even_within_the_root(archives, tmp_path):
         (lambda c: c["annotations"][0].update(segmentation=[[1, 2, 3]]), "cannot be drawn"),
         (lambda c: c["annotations"][0].update(segmentation="x"), "neither polygons nor run lengths"),
         (lambda c: c["annotations"][0].update(category_id=12), "12"),
-        (lambda c: c["annotations"].clear(), "names no annotated picture"),
+        (lambda c: c["annotations"].clear(), "names no annotated image"),
     ],
 )
 def test_damaged_instances(archives, tmp_path, edit, words):

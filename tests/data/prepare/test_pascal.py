@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.data.fabricate import write_voc
-from tests.data.fabricate_archives import IDS, Pictures, palette_png, write_sbd_archive, write_voc_archive
+from tests.data.fabricate_archives import IDS, Images, palette_png, write_sbd_archive, write_voc_archive
 from tests.data.trees import tree_hash
 from typer.testing import CliRunner
 
@@ -72,7 +72,7 @@ def command(*args):
     return CliRunner().invoke(app, ["data", "prepare", *map(str, args)])
 
 
-def test_lists_pictures_and_masks(prepared):
+def test_lists_images_and_masks(prepared):
     source = PascalSource(prepared)
     for split in ("train", "val"):
         source.check(split)
@@ -81,7 +81,7 @@ def test_lists_pictures_and_masks(prepared):
     listed = {*IDS.expected_train, *IDS.expected_val}
     assert {p.stem for p in (prepared / "JPEGImages").iterdir()} == listed
     assert {p.stem for p in (prepared / "SegmentationClassAug").iterdir()} == listed
-    made = Pictures()
+    made = Images()
     for image_id in listed:
         own = image_id in (*IDS.seg_train, *IDS.seg_val)
         expected = made.voc_mask(image_id) if own else made.sbd_mask(image_id)
@@ -102,10 +102,10 @@ def test_manifest_and_facts(prepared):
     assert (manifest["data"], manifest["complete"], manifest["source"]) == ("pascal", True, "unverified")
     assert [a["name"] for a in manifest["archives"]] == [VOC.name, SBD.name]
     assert manifest["counts"]["train"] == 44
-    assert any("44 pictures instead of 5953" in d for d in manifest["differences"])
+    assert any("44 images instead of 5953" in d for d in manifest["differences"])
     facts = PascalSource(prepared).facts()
     assert facts["train_list"] == list_hash(IDS.expected_train) == manifest["lists"]["train"]
-    assert (facts["val_pictures"], facts["manifest"], facts["lists"]) == (40, "unverified", "other")
+    assert (facts["val_images"], facts["manifest"], facts["lists"]) == (40, "unverified", "other")
 
 
 def test_a_root_without_manifest_can_be_used(tmp_path):
@@ -125,7 +125,7 @@ def test_a_finished_root_is_left_alone(prepared, tmp_path):
     before = {p: p.stat().st_mtime_ns for p in prepared.rglob("*")}
     done = command("pascal", "--root", prepared, "--archives", tmp_path / "gone")
     assert done.exit_code == 0, done.output
-    assert "44 training and 40 validation pictures" in done.output
+    assert "44 training and 40 validation images" in done.output
     assert "prepared already" in done.output
     assert {p: p.stat().st_mtime_ns for p in prepared.rglob("*")} == before
 
@@ -150,9 +150,9 @@ def test_unpacked_folders_give_the_same(unpacked, prepared, tmp_path):
 def test_the_unpacked_folder_itself_may_be_the_root(unpacked, prepared, tmp_path):
     linked_copy(unpacked, tmp_path)
     root = tmp_path / VOC.prefix
-    pictures = tree_hash(root / "JPEGImages")
+    images = tree_hash(root / "JPEGImages")
     prepare(root, tmp_path)
-    assert tree_hash(root / "JPEGImages") == pictures
+    assert tree_hash(root / "JPEGImages") == images
     assert tree_hash(root / "SegmentationClassAug") == tree_hash(prepared / "SegmentationClassAug")
     PascalSource(root).check("train")
 
@@ -169,7 +169,7 @@ def official(monkeypatch, archives):
 
 def test_verified_archives_must_give_the_released_lists(archives, tmp_path, monkeypatch):
     official(monkeypatch, archives)
-    with pytest.raises(DataError, match=r"released lists.*train: 44 pictures instead of 5953.*--unverified"):
+    with pytest.raises(DataError, match=r"released lists.*train: 44 images instead of 5953.*--unverified"):
         prepare(tmp_path / "root", archives, unverified=False)
     assert not (tmp_path / "root").exists()
     lists = pascal_lists.derive_lists(IDS.seg_train, IDS.seg_val, IDS.main_val, IDS.sbd)
@@ -284,8 +284,8 @@ def change(folder, name, data):
         (f"{SBD.prefix}/cls/{IDS.sbd_only[0]}.mat", b"junk", "no MATLAB 5 file"),
         (f"{VOC.prefix}/SegmentationClass/{IDS.seg_val[1]}.png", b"junk", "no readable PNG"),
         (f"{VOC.prefix}/JPEGImages/{IDS.seg_val[1]}.jpg", b"junk", "no JPEG"),
-        (f"{VOC.prefix}/JPEGImages/{IDS.seg_val[1]}.jpg", Pictures().jpeg("1")[:-30], "the JPEG ends early"),
-        (f"{VOC.prefix}/ImageSets/Segmentation/val.txt", b"../../x\n", "no picture id"),
+        (f"{VOC.prefix}/JPEGImages/{IDS.seg_val[1]}.jpg", Images().jpeg("1")[:-30], "the JPEG ends early"),
+        (f"{VOC.prefix}/ImageSets/Segmentation/val.txt", b"../../x\n", "no image id"),
         (f"{VOC.prefix}/ImageSets/Segmentation/val.txt", b"2009_1\n2009_1\n", "repeats an id"),
         (f"{SBD.prefix}/val.txt", b"2008_9999\n", "lacks 1 of"),
     ],
@@ -297,8 +297,8 @@ def test_damaged_content_is_named(unpacked, tmp_path, member, data, words):
         prepare(tmp_path / "root", tmp_path)
 
 
-def test_a_mask_of_another_size_than_its_picture(unpacked, tmp_path):
-    wrong = Pictures().voc_mask(IDS.seg_val[0])[:50]
+def test_a_mask_of_another_size_than_its_image(unpacked, tmp_path):
+    wrong = Images().voc_mask(IDS.seg_val[0])[:50]
     linked_copy(unpacked, tmp_path)
     change(tmp_path, f"{VOC.prefix}/SegmentationClass/{IDS.seg_val[0]}.png", palette_png(wrong))
     with pytest.raises(DataError, match=r"has \(128, 50\) pixels, its photograph \(128, 96\)"):

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy.io import savemat
-from tests.data.fabricate import picture, two_class_mask
+from tests.data.fabricate import make_image, two_class_mask
 from tests.data.fabricate_archives import encoded, palette_png, sbd_mat, voc_palette
 
 from fss.data.prepare import sbd_masks as sbd
-from fss.data.prepare.sbd_masks import BadMemberError, check_picture, sbd_mask, voc_mask
+from fss.data.prepare.sbd_masks import BadMemberError, check_image, sbd_mask, voc_mask
 
 
 def mat(content, **options):
@@ -40,8 +40,8 @@ def test_palette_and_grey_masks_give_their_indices():
 @pytest.mark.parametrize(
     ("png", "words"),
     [
-        (encoded(Image.fromarray(picture(0)), "PNG"), "mode is RGB"),
-        (encoded(Image.fromarray(picture(0)), "JPEG"), "no readable PNG"),
+        (encoded(Image.fromarray(make_image(0)), "PNG"), "mode is RGB"),
+        (encoded(Image.fromarray(make_image(0)), "JPEG"), "no readable PNG"),
         (palette_png(np.full((4, 4), 21, np.uint8)), "the value 21; allowed are 0 to 20 and 255"),
         (palette_png(two_class_mask(1, 2))[:-60], "no readable PNG"),
         (b"", "no readable PNG"),
@@ -66,9 +66,9 @@ def test_sbd_masks():
     [
         (sbd_mat(np.full((4, 4), 21, np.uint8)), "the value 21; allowed are 0 to 20"),
         (sbd_mat(np.full((4, 4), 255, np.uint8)), "the value 255"),
-        (sbd_mat(np.zeros((4, 4, 3), np.uint8)), "no picture of whole numbers"),
-        (sbd_mat(np.zeros((4, 4), np.float64)), "no picture of whole numbers"),
-        (sbd_mat(np.zeros((0, 0), np.uint8)), "no picture of whole numbers"),
+        (sbd_mat(np.zeros((4, 4, 3), np.uint8)), "no image of whole numbers"),
+        (sbd_mat(np.zeros((4, 4), np.float64)), "no image of whole numbers"),
+        (sbd_mat(np.zeros((0, 0), np.uint8)), "no image of whole numbers"),
         (mat({"other": 1}), "no SBD file"),
         (mat({"GTcls": np.zeros((4, 4))}), "no SBD file"),
         (sbd_mat(np.zeros((40, 40), np.uint8))[:-40], "no SBD file|damaged"),
@@ -90,14 +90,14 @@ def test_a_bomb_is_refused_before_it_is_unpacked(monkeypatch):
         sbd_mask(bytes(bomb))
 
 
-def test_pictures(monkeypatch):
-    jpeg = encoded(Image.fromarray(picture(0)), "JPEG")
-    assert check_picture(jpeg) == ((96, 128), True)
-    assert check_picture(jpeg[:-20]) == ((96, 128), False)
+def test_images(monkeypatch):
+    jpeg = encoded(Image.fromarray(make_image(0)), "JPEG")
+    assert check_image(jpeg) == ((96, 128), True)
+    assert check_image(jpeg[:-20]) == ((96, 128), False)
     with pytest.raises(BadMemberError, match="no JPEG"):
-        check_picture(encoded(Image.fromarray(picture(0)), "PNG"))
+        check_image(encoded(Image.fromarray(make_image(0)), "PNG"))
     monkeypatch.setattr(sbd, "MOST_PIXELS", 1000)
     with pytest.raises(BadMemberError, match="128 x 96 pixels; allowed are 1,000"):
-        check_picture(jpeg)
+        check_image(jpeg)
     with pytest.raises(BadMemberError, match="128 x 96"):
         voc_mask(palette_png(two_class_mask(1, 2)))

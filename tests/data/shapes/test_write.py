@@ -47,11 +47,11 @@ def test_layout(written: Path) -> None:
     assert len(ids["val"]) == 4
     assert not set(ids["train"]) & set(ids["val"])
     for i in ids["train"] + ids["val"]:
-        picture = cv2.imread(str(written / f"JPEGImages/{i}.jpg"))
+        image = cv2.imread(str(written / f"JPEGImages/{i}.jpg"))
         mask = cv2.imread(str(written / f"SegmentationClassAug/{i}.png"), cv2.IMREAD_UNCHANGED)
         assert mask.ndim == 2
         assert mask.dtype == np.uint8
-        assert mask.shape == picture.shape[:2]
+        assert mask.shape == image.shape[:2]
     assert (written / "classes.txt").read_text().split() == [class_name(c) for c in CLASSES]
     for split in ("train", "val"):
         folders = sorted(p.name for p in (written / "classification" / split).iterdir())
@@ -60,11 +60,11 @@ def test_layout(written: Path) -> None:
 
 
 def test_files_hold_what_was_drawn(written: Path) -> None:
-    picture, label = draw_scene(3, "val", 2)
+    image, label = draw_scene(3, "val", 2)
     mask = cv2.imread(str(written / "SegmentationClassAug/val_00002.png"), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(mask, label)
     stored = cv2.imread(str(written / "JPEGImages/val_00002.jpg"))[..., ::-1]
-    assert np.abs(stored.astype(float) - picture).mean() < 12
+    assert np.abs(stored.astype(float) - image).mean() < 12
 
 
 def test_bytes_depend_on_the_seed_and_not_on_the_workers(written: Path, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_bytes_depend_on_the_seed_and_not_on_the_workers(written: Path, tmp_path
     assert all(mine[k] != other[k] for k in mine if k.endswith(".jpg"))
 
 
-def test_a_picture_does_not_depend_on_the_size_of_the_data_set(written: Path, tmp_path: Path) -> None:
+def test_a_image_does_not_depend_on_the_size_of_the_data_set(written: Path, tmp_path: Path) -> None:
     write_shapes(tmp_path / "s", 3, train=2, val=1, pretrain_per_class=1, workers=1)
     mine, big = contents(tmp_path / "s"), contents(written)
     assert all(big[k] == v for k, v in mine.items() if k.endswith((".jpg", ".png")))
@@ -209,12 +209,12 @@ def test_classes_are_balanced_and_large_enough(scenes: list[tuple[np.ndarray, np
 
 def test_masks_are_valid(scenes: list[tuple[np.ndarray, np.ndarray]]) -> None:
     assert VOID == IGNORE
-    for picture, label in scenes[:80]:
+    for image, label in scenes[:80]:
         height, width = label.shape
         assert 88 <= height <= 112
         assert 112 <= width <= 144
-        assert picture.shape == (height, width, 3)
-        assert picture.dtype == label.dtype == np.uint8
+        assert image.shape == (height, width, 3)
+        assert image.dtype == label.dtype == np.uint8
         assert set(np.unique(label)) <= {*range(21), VOID}
         assert len(set(np.unique(label)) - {0, VOID}) >= 1
         for a, b in ((label[1:], label[:-1]), (label[:, 1:], label[:, :-1])):
@@ -226,8 +226,8 @@ def test_masks_are_valid(scenes: list[tuple[np.ndarray, np.ndarray]]) -> None:
 
 def test_the_object_lies_where_the_mask_says(scenes: list[tuple[np.ndarray, np.ndarray]]) -> None:
     contrast = []
-    for picture, label in scenes:
-        values = picture.astype(float)
+    for image, label in scenes:
+        values = image.astype(float)
         contrast.append(np.abs(values[(label > 0) & (label < 21)].mean(0) - values[label == 0].mean(0)).max())
     assert np.median(contrast) > 25
 
@@ -265,9 +265,9 @@ def test_surfaces_mix_both_colours(name: str) -> None:
 
 
 def test_single_objects() -> None:
-    picture = draw_single(0, "train", 5, 0)
-    assert picture.shape == (64, 64, 3)
-    assert picture.dtype == np.uint8
-    np.testing.assert_array_equal(picture, draw_single(0, "train", 5, 0))
+    image = draw_single(0, "train", 5, 0)
+    assert image.shape == (64, 64, 3)
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image, draw_single(0, "train", 5, 0))
     others = [draw_single(1, "train", 5, 0), draw_single(0, "val", 5, 0), draw_single(0, "train", 5, 1)]
-    assert all((other != picture).any() for other in others)
+    assert all((other != image).any() for other in others)

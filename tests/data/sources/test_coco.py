@@ -27,7 +27,7 @@ def _edit(root, split, change):
     path.write_text(json.dumps(content))
 
 
-def test_lists_ascend_and_leave_out_pictures_without_annotations(root):
+def test_lists_ascend_and_leave_out_images_without_annotations(root):
     source = CocoSource(root, progress=False)
     assert source.ids("val") == [f"COCO_val2014_{500 + k:012d}" for k in range(1, 6)]
     assert source.image(source.ids("train")[0]).shape == (*SIZE, 3)
@@ -77,7 +77,7 @@ def test_first_polygons_of_real_instances(coco128):
             cv2.fillPoly(expected, [corners], order[annotation["category_id"]])
         assert np.array_equal(source.mask(image_id), expected)
         different += not np.array_equal(full.mask(image_id), expected)
-    assert different > 20, "truncated corners move outlines in nearly every picture"
+    assert different > 20, "truncated corners move outlines in nearly every image"
 
 
 def test_run_lengths_are_understood(root):

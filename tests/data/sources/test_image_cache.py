@@ -1,4 +1,4 @@
-"""Pictures kept in memory: the same values, never more bytes than allowed, nothing sent to other processes."""
+"""Images kept in memory: the same values, never more bytes than allowed, nothing sent to other processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fss.config.source import build_source
 from fss.data.episode_dataset import EpisodeDataset
 from fss.data.episodes.stateless import Draw
 from fss.data.options import TransformOptions
-from fss.data.sources.image_cache import PictureCache
+from fss.data.sources.image_cache import ImageCache
 from fss.data.sources.voc import VocSource
 from fss.data.transforms import train_transform
 from fss.errors import DataError
@@ -26,7 +26,7 @@ def array(size: int) -> np.ndarray:
 
 
 def test_the_limit_holds_and_the_oldest_goes_first() -> None:
-    cache, reads = PictureCache(100), []
+    cache, reads = ImageCache(100), []
 
     def get(name: str, size: int) -> np.ndarray:
         return cache.get("image", name, lambda: reads.append(name) or array(size))
@@ -44,20 +44,20 @@ def test_the_limit_holds_and_the_oldest_goes_first() -> None:
         get("a", 40)[0, 0] = 1
 
 
-def test_a_picture_and_its_mask_are_told_apart() -> None:
-    cache = PictureCache(100)
+def test_a_image_and_its_mask_are_told_apart() -> None:
+    cache = ImageCache(100)
     assert cache.get("image", "a", lambda: array(3)).size == 3
     assert cache.get("mask", "a", lambda: array(4)).size == 4
     assert cache.get("image", "a", lambda: array(5)).size == 3
 
 
 def test_another_process_gets_none_of_it() -> None:
-    cache = PictureCache(1 << 20)
+    cache = ImageCache(1 << 20)
     cache.get("image", "a", lambda: array(100_000))
     sent = pickle.dumps(cache)
     assert len(sent) < 1000
     again = pickle.loads(sent)
-    assert (len(again), again.size, again.limit) == (0, 0, 1 << 20)
+    assert (len(again), again.size, again._kept.maxsize) == (0, 0, 1 << 20)
 
 
 class Draws:
@@ -82,12 +82,12 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("limit", [0, 20_000, 1 << 20])  # none, one picture, all
+@pytest.mark.parametrize("limit", [0, 20_000, 1 << 20])  # none, one image, all
 def test_episodes_are_the_same(root: Path, limit: int) -> None:
     transform = train_transform(TransformOptions(size=65))
     plain = EpisodeDataset(VocSource(root), Draws(), transform, 0, "train", (1,))
     source = VocSource(root)
-    source.remember(limit)
+    source.keep_images(limit)
     assert (source.cache is None) == (limit == 0)
     kept = EpisodeDataset(source, Draws(), transform, 0, "train", (1,))
     for epoch in (0, 1):
@@ -100,14 +100,14 @@ def test_episodes_are_the_same(root: Path, limit: int) -> None:
 
 
 def test_the_option_reaches_the_reader_and_spares_it_the_files(root: Path) -> None:
-    node = {"source": {"_target_": "fss.data.sources.voc.VocSource", "root": str(root)}, "cache_mb": 1}
+    node = {"source": {"_target_": "fss.data.sources.voc.VocSource", "root": str(root)}, "image_cache_mb": 1}
     source = build_source(node)
     assert isinstance(source, VocSource)
     first = source.image("0").copy()
     source.image_path("0").unlink()
     assert np.array_equal(source.image("0"), first)
     source.image_path("1").write_bytes(b"nothing")
-    for _ in range(2):  # an error is not remembered as a picture
+    for _ in range(2):  # an error is not kept as an image
         with pytest.raises(DataError, match="damaged"):
             source.image("1")
     assert build_source({"source": node["source"]}).cache is None  # type: ignore[attr-defined]

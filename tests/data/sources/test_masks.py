@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 from PIL import Image
-from tests.data.fabricate import picture, save_mask, two_class_mask
+from tests.data.fabricate import make_image, save_mask, two_class_mask
 
-from fss.data.sources.masks import mask_histogram, read_mask, read_picture
+from fss.data.sources.masks import mask_histogram, read_image, read_mask
 from fss.errors import DataError
 
 
@@ -43,16 +43,16 @@ def test_truncated_and_missing_masks_are_named(tmp_path):
             read(tmp_path / "absent.png")
 
 
-def test_picture_is_rgb_and_damage_is_named(tmp_path):
+def test_image_is_rgb_and_damage_is_named(tmp_path):
     red = np.zeros((20, 30, 3), np.uint8)
     red[..., 0] = 250
     Image.fromarray(red).save(tmp_path / "a.jpg", quality=95)
-    assert np.abs(read_picture(tmp_path / "a.jpg").astype(int) - red).max() < 12
-    Image.fromarray(picture(0, (200, 200))).save(tmp_path / "b.jpg")
+    assert np.abs(read_image(tmp_path / "a.jpg").astype(int) - red).max() < 12
+    Image.fromarray(make_image(0, (200, 200))).save(tmp_path / "b.jpg")
     data = (tmp_path / "b.jpg").read_bytes()
-    for content in (b"", b"no picture", data[: len(data) // 2]):
+    for content in (b"", b"no image", data[: len(data) // 2]):
         (tmp_path / "b.jpg").write_bytes(content)
         with pytest.raises(DataError, match=r"b\.jpg"):
-            read_picture(tmp_path / "b.jpg")
+            read_image(tmp_path / "b.jpg")
     with pytest.raises(DataError, match=r"c\.jpg"):
-        read_picture(tmp_path / "c.jpg")
+        read_image(tmp_path / "c.jpg")

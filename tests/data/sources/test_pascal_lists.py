@@ -15,7 +15,7 @@ def released(pascal_dir):
 
 @pytest.fixture(scope="module")
 def image_sets(released):
-    """Image sets from which the released lists follow: which pictures of SBD are in VOC's training set is not known
+    """Image sets from which the released lists follow: which images of SBD are in VOC's training set is not known
     from the lists, only how many, so that any 1,134 will do."""
     train, val = released["train"], released["val"]
     sbd, voc_only = train[: RELEASED_COUNTS["sbd"]], train[RELEASED_COUNTS["sbd"] :]

@@ -63,7 +63,7 @@ def read_all(index: ClassIndex, answer: Connection) -> None:
     gc.disable()
     before = private_bytes()
     length = sum(len(i) for i in index.images)
-    length += sum(len(i) for pictures in index.per_class.values() for i in pictures)
+    length += sum(len(i) for images in index.per_class.values() for i in images)
     answer.send((private_bytes() - before, length))
 
 

@@ -8,7 +8,7 @@ from fss.data.sources.shapes import ShapesSource
 from fss.errors import DataError
 
 
-def test_reads_pictures_masks_and_classes(voc):
+def test_reads_images_masks_and_classes(voc):
     assert isinstance(voc, SegmentationSource)
     assert len(voc.ids("train")) == 80
     assert voc.ids("val")[0] == "val_0000"

@@ -228,7 +228,7 @@ def test_channels_last() -> None:
     assert all(far(p, q) < TIGHT for p, q in zip([*a, *ga], [*b, *gb], strict=True))
 
 
-def test_gradients_keep_the_layout_of_the_pictures() -> None:
+def test_gradients_keep_the_layout_of_the_images() -> None:
     """A single gradient in the other layout makes every operation before it convert."""
     geometry = ConvGeometry((2, 2), (2, 2), (2, 2), groups=2)
     values = Values(torch.randn(8, 3), torch.rand(6), torch.randn(6, 5, 3, 3), torch.rand(8), torch.rand(8))

@@ -37,7 +37,7 @@ def conv(request: pytest.FixtureRequest) -> nn.Conv2d:
     return nn.Conv2d(**CASES[request.param], dtype=torch.float64)
 
 
-def picture(conv: nn.Conv2d) -> Tensor:
+def make_image(conv: nn.Conv2d) -> Tensor:
     return torch.randn(2, conv.in_channels, 13, 11, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
@@ -66,14 +66,14 @@ def released(conv: nn.Conv2d, x: Tensor, rank: int | None = None) -> tuple[Tenso
 
 def test_output_equals_the_plain_convolution(conv: nn.Conv2d) -> None:
     layer = SVFConv2d.from_conv(conv)
-    x = picture(conv)
+    x = make_image(conv)
     with torch.no_grad():
         assert float((layer(x) - conv(x)).abs().max()) < EXACT
 
 
 def test_output_and_gradient_equal_the_release(conv: nn.Conv2d) -> None:
     layer = SVFConv2d.from_conv(conv)
-    x = picture(conv)
+    x = make_image(conv)
     out = layer(x)
     expected, gradient = released(conv, x)
     assert float((out.detach() - expected).abs().max()) < EXACT
@@ -87,7 +87,7 @@ def test_truncated_rank_equals_the_release() -> None:
     conv = nn.Conv2d(**CASES["stem"], dtype=torch.float64)
     layer = SVFConv2d.from_conv(conv, rank_rounding=4)
     assert (layer.S.shape, layer.U.shape, layer.V.shape) == ((24,), (64, 24), (24, 3, 3, 3))
-    x = picture(conv)
+    x = make_image(conv)
     expected, gradient = released(conv, x, rank=24)
     out = layer(x)
     assert float((out.detach() - expected).abs().max()) < EXACT
@@ -102,7 +102,7 @@ def test_merge_after_training(conv: nn.Conv2d) -> None:
         layer.S.mul_(torch.linspace(0.5, 2.0, layer.S.numel(), dtype=torch.float64))
         layer.U.add_(0.01)
     merged = layer.merge()
-    x = picture(conv)
+    x = make_image(conv)
     with torch.no_grad():
         assert float((merged(x) - layer(x)).abs().max()) < 1e-11
         assert float((merged(x) - conv(x)).abs().max()) > 1e-3

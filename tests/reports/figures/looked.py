@@ -12,8 +12,8 @@ LAYERS = {"layer3.5.conv2": 3, "layer3.5.conv3": 1}
 SIDE, RANK = 24, 8
 
 
-def pictures(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures (M, SIDE, SIDE, 3) and masks: a square object, and a margin below."""
+def images(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images (M, SIDE, SIDE, 3) and masks: a square object, and a margin below."""
     rng = np.random.default_rng(0)
     masks = np.zeros((count, SIDE, SIDE), np.uint8)
     for number in range(count):
@@ -29,17 +29,17 @@ def write_components(folder: Path, maps: int = 5, layers: dict[str, int] | None 
     rng = np.random.default_rng(1)
     before = np.linspace(4, 1, RANK)
     change = np.array([0.1, -0.2, -0.9, 0.05, 0.0, 0.3, 0.7, -0.1])
-    picture, mask = pictures(maps)
+    image, mask = images(maps)
     arrays: dict[str, Any] = {
         "layers": np.array(list(chosen)),
         "kernels": np.array(list(chosen.values())),
         "shown": np.array(list(chosen)),
         "episode": np.arange(10),
         "class_name": np.array([f"class_{i % 2}" for i in range(10)]),
-        "picture": picture,
+        "image": image,
         "mask": mask,
-        "picture_episode": np.arange(maps) * 2,
-        "picture_class": np.array([f"class_{i % 2}" for i in range(maps)]),
+        "image_episode": np.arange(maps) * 2,
+        "image_class": np.array([f"class_{i % 2}" for i in range(maps)]),
     }
     for name in chosen:
         arrays[f"before:{name}"] = before
@@ -56,15 +56,15 @@ def write_gallery(folder: Path, classes: int = 3, each: int = 2, **changes: Any)
     """``each`` worst episodes of every class, IoU 0.01 * class + 0.1 * turn, and best ones with one minus that."""
     run = record(folder, SVF)
     rows = [(end, c, t) for end in ("worst", "best") for c in range(classes) for t in range(each)]
-    picture, mask = pictures(len(rows))
+    image, mask = images(len(rows))
     low = np.array([0.01 * c + 0.1 * t for _, c, t in rows])
     arrays: dict[str, Any] = {
         "end": np.array([end for end, *_ in rows]),
         "index": np.arange(len(rows)),
         "class_name": np.array([f"class_{c}" for _, c, _ in rows]),
         "iou": np.where([end == "worst" for end, *_ in rows], low, 1 - low),
-        "query": picture,
-        "support": picture[::-1],
+        "query": image,
+        "support": image[::-1],
         "support_mask": mask,
         "truth": mask,
         "prediction": np.roll(mask == 1, 3, axis=2).astype(np.uint8),

@@ -31,7 +31,7 @@ def test_shows_the_components_that_fell_and_grew_most(name: str, layer: str, tmp
     change = np.array(drawn.data["s_after"]) - np.array(drawn.data["s_before"])
     assert np.allclose(change, [-0.9, 0.7] * 4)
     assert np.allclose(drawn.data["foreground_energy"], [-0.09, 0.07] * 4)
-    assert "component 2 (fell most: S changed by -0.9, foreground energy -0.090 over 10 pictures)" in drawn.caption
+    assert "component 2 (fell most: S changed by -0.9, foreground energy -0.090 over 10 images)" in drawn.caption
     axes = drawn.figure.axes
     assert len(axes) == 4 * 5
     assert [ax.get_title(loc="right") for ax in axes[:5] if ax.get_title(loc="right")] == [
@@ -56,7 +56,7 @@ def test_map_is_that_of_the_component_and_light_follows_it(tmp_path: Path) -> No
     assert lit[:3, :3].mean() > 5 * lit[12:, 12:].mean()
 
 
-def test_fewer_pictures_than_rows(tmp_path: Path) -> None:
+def test_fewer_images_than_rows(tmp_path: Path) -> None:
     write_components(tmp_path / "run", maps=2)
     assert len(draw(tmp_path).figure.axes) == 2 * 5
 
@@ -95,7 +95,7 @@ def test_shape_leaves_out_the_margin() -> None:
     mask[5:] = 255
     assert shape(mask) == 0.5
     mask[:] = 255
-    assert shape(mask) == 1, "a picture without any known pixel is shown whole"
+    assert shape(mask) == 1, "an image without any known pixel is shown whole"
 
 
 def test_what_fell_is_not_said_to_have_grown() -> None:

@@ -60,10 +60,10 @@ def labels() -> torch.Tensor:
 def energies() -> np.ndarray:
     """Energies of the constructed network, measured as the recorder does."""
     net, seen, truth = Known(), {}, labels()
-    pictures = torch.stack([truth == 1, truth != 1, truth == 9], dim=1).float()
+    images = torch.stack([truth == 1, truth != 1, truth == 9], dim=1).float()
     layers = tuned_convolutions(net)
     assert list(layers) == [NAME]
-    look_inside(net, pictures, layers, lambda n, x: seen.update({n: component_maps(layers[n], x)}))
+    look_inside(net, images, layers, lambda n, x: seen.update({n: component_maps(layers[n], x)}))
     return foreground_energy(seen[NAME], truth).numpy().astype(float)
 
 
@@ -115,7 +115,7 @@ def test_figure_says_what_the_recording_holds(tmp_path: Path) -> None:
     assert drawn.data["layer_rho"] == pytest.approx([1] * 16)
     assert "16 components of baseline, svf" in drawn.caption
     assert "+1.00 [+1.00, +1.00] over all layers" in drawn.caption
-    assert "over 10 novel test pictures" in drawn.caption
+    assert "over 10 novel test images" in drawn.caption
     assert [label.get_text() for label in drawn.figure.axes[1].get_yticklabels()] == [
         "all layers", "layer3.5.conv3", "layer3.5.conv2",
     ]  # fmt: skip

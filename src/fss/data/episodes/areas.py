@@ -1,4 +1,4 @@
-"""Table of pixel areas, picture x class, built from masks in parallel and cached by content."""
+"""Table of pixel areas, image x class, built from masks in parallel and cached by content."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _CHUNK = 32  # masks per task of a thread
 
 @dataclass(frozen=True)
 class AreaTable:
-    """How many pixels of each class every picture of a list holds.
+    """How many pixels of each class every image of a list holds.
 
     Attributes:
-        ids: picture ids in list order, length N.
+        ids: image ids in list order, length N.
         class_ids: class ids of the columns, ascending, length M.
         areas: pixels, (N, M), int64.
     """
@@ -54,7 +54,7 @@ def area_table(source: SegmentationSource, split: ListSplit, progress: bool = Tr
 
     Args:
         source: the data set.
-        split: which picture list.
+        split: which image list.
         progress: show a bar while masks are read.
 
     Raises:

@@ -17,10 +17,10 @@ _GENERALISED = 4  # purpose of the random stream, see fss.data.episodes.stateles
 
 
 class GeneralisedEpisodes:
-    """Every picture of the validation list is a query, in list order, whatever it shows.
+    """Every image of the validation list is a query, in list order, whatever it shows.
 
-    A picture without any base class gets one of its own novel classes; every other one, and a picture of background
-    alone, gets any novel class of the fold, which may be absent. Supports are distinct pictures of that class other
+    An image without any base class gets one of its own novel classes; every other one, and an image of background
+    alone, gets any novel class of the fold, which may be absent. Supports are distinct images of that class other
     than the query, however small it is in them.
 
     Attributes:
@@ -35,7 +35,7 @@ class GeneralisedEpisodes:
         length: number of episodes; the list is gone through again where it is shorter.
 
     Raises:
-        DataError: if a number is not allowed, or a class has too few pictures.
+        DataError: if a number is not allowed, or a class has too few images.
     """
 
     sampler: ClassVar[str] = "generalised"
@@ -51,10 +51,10 @@ class GeneralisedEpisodes:
         self._per_class = {
             c: tuple(table.ids[row] for row in np.flatnonzero(self._novel[:, k])) for k, c in enumerate(self.class_ids)
         }
-        small = [c for c, pictures in self._per_class.items() if len(pictures) < shot + 1]
+        small = [c for c, images in self._per_class.items() if len(images) < shot + 1]
         if small:
             raise DataError(
-                f"The novel classes {small} are in fewer than shot + 1 = {shot + 1} validation pictures. Complete the "
+                f"The novel classes {small} are in fewer than shot + 1 = {shot + 1} validation images. Complete the "
                 "data set, or lower shot."
             )
 
@@ -76,11 +76,11 @@ class GeneralisedEpisodes:
         if not self._has_base[row] and self._novel[row].any():
             candidates = [self.class_ids[k] for k in np.flatnonzero(self._novel[row])]
         class_id = candidates[stream.below(len(candidates))]
-        pictures = self._per_class[class_id]
-        check_enough(pictures, query, self.shot)
+        images = self._per_class[class_id]
+        check_enough(images, query, self.shot)
         chosen: dict[str, None] = {}
         while len(chosen) < self.shot:
-            picture = pictures[stream.below(len(pictures))]
-            if picture != query:
-                chosen[picture] = None
+            image = images[stream.below(len(images))]
+            if image != query:
+                chosen[image] = None
         return Draw(class_id, query, tuple(chosen))

@@ -1,4 +1,4 @@
-"""Which pictures are queries and which may support each class, from the table of areas (protocol A.1)."""
+"""Which images are queries and which may support each class, from the table of areas (protocol A.1)."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ClassIndex:
-    """The query pictures of a split and the pictures of each of its classes, in list order.
+    """The query images of a split and the images of each of its classes, in list order.
 
     Its lists are arrays (:class:`fss.data.sources.shared_ids.Names`), so that loader processes share one copy.
 
     Attributes:
         class_ids: ids of the classes episodes are drawn for, ascending.
-        images: ids of the query pictures, N of them.
-        per_class: class id -> pictures in which its area is large enough, the candidates for supports.
-        present: whether a class has any pixel in a query picture, (N, len(class_ids)), bool.
+        images: ids of the query images, N of them.
+        per_class: class id -> images in which its area is large enough, the candidates for supports.
+        present: whether a class has any pixel in a query image, (N, len(class_ids)), bool.
     """
 
     class_ids: tuple[int, ...]
@@ -44,13 +44,13 @@ def class_index(
 ) -> ClassIndex:
     """Apply the released rules to a table of areas.
 
-    A picture is a query if at least one relevant class is large enough in it and no forbidden class has a single
+    An image is a query if at least one relevant class is large enough in it and no forbidden class has a single
     pixel. It enters the list of each class that is large enough. Other classes do not matter.
 
     Args:
-        table: areas of one picture list.
+        table: areas of one image list.
         relevant: classes episodes are drawn for.
-        forbidden: classes whose presence removes a picture.
+        forbidden: classes whose presence removes an image.
         min_area: least area of a class.
     """
     classes = tuple(sorted(relevant))
@@ -68,12 +68,12 @@ def class_index(
 
 
 def without_small_classes(index: ClassIndex, shot: int, rule: SmallClasses, names: dict[int, str]) -> ClassIndex:
-    """Make sure that every class has a query and ``shot`` other pictures as supports.
+    """Make sure that every class has a query and ``shot`` other images as supports.
 
     Args:
         index: index of a split.
         shot: supports per episode.
-        rule: ``error``, or ``drop`` to leave such classes out, with a warning, and the pictures that held no
+        rule: ``error``, or ``drop`` to leave such classes out, with a warning, and the images that held no
             other class.
         names: class names, for the messages.
 
@@ -87,7 +87,7 @@ def without_small_classes(index: ClassIndex, shot: int, rule: SmallClasses, name
     if not small:
         return index
     listed = ", ".join(f"{names[c]} ({len(index.per_class[c])})" for c in small)
-    problem = f"{len(small)} of {len(index.class_ids)} classes have fewer than shot + 1 = {shot + 1} pictures: {listed}"
+    problem = f"{len(small)} of {len(index.class_ids)} classes have fewer than shot + 1 = {shot + 1} images: {listed}"
     if rule == "error":
         raise DataError(
             f"{problem}. Complete the data set, lower shot, lower data.min_area, or leave these classes out with "

@@ -136,7 +136,7 @@ def checked_replay(path: Path, source: SegmentationSource, classes: FoldClasses,
         shot: supports per test episode.
 
     Raises:
-        DataError: if data set, fold, shot, classes or pictures do not fit.
+        DataError: if data set, fold, shot, classes or images do not fit.
     """
     loaded = EpisodeList.load(path)
     for what, theirs, ours in (
@@ -152,7 +152,7 @@ def checked_replay(path: Path, source: SegmentationSource, classes: FoldClasses,
     known = set(source.ids("val"))
     unknown = sorted({i for e in loaded.episodes for i in (e.query, *e.supports)} - known)
     if unknown:
-        raise _not_a_list(path, f"{len(unknown)} pictures are not in the validation list, first {unknown[0]}")
+        raise _not_a_list(path, f"{len(unknown)} images are not in the validation list, first {unknown[0]}")
     return loaded
 
 

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from fss.errors import DataError
 
 MIN_AREA = 2 * 32 * 32
-"""Least pixel area of a class that makes a picture count for it (protocol A.1)."""
+"""Least pixel area of a class that makes an image count for it (protocol A.1)."""
 NovelImages = Literal["drop", "keep"]
 SmallClasses = Literal["error", "drop"]
 Selection = Literal["novel", "base"]
@@ -20,13 +20,13 @@ Task = Literal["episodes", "generalised"]
 
 @dataclass(frozen=True)
 class IndexOptions:
-    """Which pictures take part.
+    """Which images take part.
 
     Attributes:
-        novel_images: ``drop``: training pictures with any pixel of a novel class are left out (the "dagger
+        novel_images: ``drop``: training images with any pixel of a novel class are left out (the "dagger
             trick" of BAM and SVF); ``keep``: they stay, novel pixels count as background (PFENet).
-        min_area: least pixel area of a class that makes a picture count for it.
-        small_classes: a class with fewer than shot + 1 pictures is an ``error``, or is left out (``drop``).
+        min_area: least pixel area of a class that makes an image count for it.
+        small_classes: a class with fewer than shot + 1 images is an ``error``, or is left out (``drop``).
     """
 
     novel_images: NovelImages = "drop"
@@ -50,7 +50,7 @@ class EpisodeOptions:
 
     Attributes:
         selection: what validation runs on. ``novel``: the test episodes themselves, the convention of the field;
-            ``base``: base classes on the validation list, without pictures that hold novel pixels.
+            ``base``: base classes on the validation list, without images that hold novel pixels.
         test_episodes: number of test episodes; the queries go through the list again and again.
         val_episodes: number of validation episodes, under ``novel`` the first ones of the test; None: as many as
             in the test.
@@ -63,7 +63,7 @@ class EpisodeOptions:
             base classes, which the releases do not have, are stateless always.
         base_labels: every query brings the labels of all base classes too.
         task: what is tested: ``episodes``, one novel class against the rest, or ``generalised``, base classes and a
-            novel one at once, on all pictures of the list.
+            novel one at once, on all images of the list.
     """
 
     selection: Selection = "novel"

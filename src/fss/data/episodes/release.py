@@ -64,15 +64,15 @@ class ReleaseEpisodes:
             length: number of episodes.
 
         Raises:
-            DataError: if shot or length is below 1, the seed is negative, there is no query picture, or a class
-                has too few pictures for the shot.
+            DataError: if shot or length is below 1, the seed is negative, there is no query image, or a class
+                has too few images for the shot.
         """
         check_least("shot", shot, 1)
         check_least("seed", seed, 0)
         check_least("test_episodes", length, 1)
         if not index.images:
             raise DataError(
-                "No picture of the validation list holds a large enough class. Check the list, or lower data.min_area."
+                "No image of the validation list holds a large enough class. Check the list, or lower data.min_area."
             )
         self.class_ids = index.class_ids
         self.episodes = tuple(_draws(index, shot, seed, length))
@@ -105,13 +105,13 @@ def _draws(index: ClassIndex, shot: int, seed: int, length: int) -> Iterator[Dra
 def _draw(random: Random, index: ClassIndex, row: int, shot: int) -> Draw:
     candidates = np.flatnonzero(index.present[row])
     class_id = index.class_ids[int(candidates[random.randint(1, len(candidates)) - 1])]
-    query, pictures = index.images[row], index.per_class[class_id]
-    check_enough(pictures, query, shot)
+    query, images = index.images[row], index.per_class[class_id]
+    check_enough(images, query, shot)
     supports: list[str] = []
     for _ in range(shot):
-        random.randint(1, len(pictures))  # the release draws one support that it never looks at
-        picture = query
-        while picture == query or picture in supports:
-            picture = pictures[random.randint(1, len(pictures)) - 1]
-        supports.append(picture)
+        random.randint(1, len(images))  # the release draws one support that it never looks at
+        image = query
+        while image == query or image in supports:
+            image = images[random.randint(1, len(images)) - 1]
+        supports.append(image)
     return Draw(class_id, query, tuple(supports))

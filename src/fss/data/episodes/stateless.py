@@ -23,12 +23,12 @@ _ORDER, _DRAW, _AUGMENT = 0, 1, 2  # purposes of a random stream, so that none s
 
 @dataclass(frozen=True)
 class Draw:
-    """The pictures of one episode.
+    """The images of one episode.
 
     Attributes:
         class_id: id of the class.
-        query: picture id.
-        supports: picture ids in sampling order.
+        query: image id.
+        supports: image ids in sampling order.
     """
 
     class_id: int
@@ -96,7 +96,7 @@ class RandomStream:
 
 
 def augment_seed(seed: int, epoch: int, split: Split, i: int, slot: int) -> int:
-    """Return the seed of the random transform of one picture.
+    """Return the seed of the random transform of one image.
 
     Args:
         seed: seed of the run.
@@ -129,10 +129,10 @@ class StatelessEpisodes:
         shot: supports per episode.
         seed: seed of the stream, >= 0.
         split: which stream; streams of different splits are independent.
-        length: number of episodes per epoch; None: one per query picture.
+        length: number of episodes per epoch; None: one per query image.
 
     Raises:
-        DataError: if shot or length is below 1, the seed is negative, or there is no query picture.
+        DataError: if shot or length is below 1, the seed is negative, or there is no query image.
     """
 
     index: ClassIndex
@@ -151,7 +151,7 @@ class StatelessEpisodes:
             check_least(f"{self.split}_episodes", self.length, 1)
         if not self.index.images:
             raise DataError(
-                f"No picture of the {self.split} split holds a large enough class. Check the lists, or lower "
+                f"No image of the {self.split} split holds a large enough class. Check the lists, or lower "
                 "data.min_area."
             )
 
@@ -172,7 +172,7 @@ class StatelessEpisodes:
             i: number of the episode, 0..len-1.
 
         Raises:
-            DataError: if the class drawn has too few pictures for the shot.
+            DataError: if the class drawn has too few images for the shot.
         """
         index, training = self.index, self.split == "train"
         epoch = epoch if training else 0
@@ -186,29 +186,29 @@ class StatelessEpisodes:
         return Draw(class_id, query, supports)
 
 
-def check_enough(pictures: Sequence[str], query: str, count: int) -> None:
+def check_enough(images: Sequence[str], query: str, count: int) -> None:
     """Check that an episode can have its supports, so that no draw goes on for ever.
 
     Args:
-        pictures: pictures of its class.
+        images: images of its class.
         query: the query, no support itself.
         count: supports needed.
 
     Raises:
         DataError: if there are too few.
     """
-    if len(pictures) < count or (len(pictures) == count and query in pictures):
+    if len(images) < count or (len(images) == count and query in images):
         raise DataError(
-            f"shot={count} needs {count} supports besides the query {query}, its class has {len(pictures)} pictures. "
+            f"shot={count} needs {count} supports besides the query {query}, its class has {len(images)} images. "
             "Lower shot, or leave small classes out with data.small_classes=drop."
         )
 
 
-def _distinct(stream: RandomStream, pictures: Sequence[str], query: str, count: int) -> tuple[str, ...]:
-    check_enough(pictures, query, count)
+def _distinct(stream: RandomStream, images: Sequence[str], query: str, count: int) -> tuple[str, ...]:
+    check_enough(images, query, count)
     chosen: dict[str, None] = {}
     while len(chosen) < count:
-        picture = pictures[stream.below(len(pictures))]
-        if picture != query:
-            chosen[picture] = None
+        image = images[stream.below(len(images))]
+        if image != query:
+            chosen[image] = None
     return tuple(chosen)

@@ -28,7 +28,7 @@ class EpisodeStreams:
         fold: 0..3.
         shot: supports per training episode.
         seed: seed of the training episodes.
-        index: which pictures take part.
+        index: which images take part.
         episodes: validation and test episodes.
         progress: show bars while masks are read.
 
@@ -61,7 +61,7 @@ class EpisodeStreams:
 
     @cached_property
     def base_val_index(self) -> ClassIndex:
-        """Base classes on the validation list, without pictures that hold novel pixels."""
+        """Base classes on the validation list, without images that hold novel pixels."""
         return self.index("val", self.classes.base, self.classes.novel, self.shot)
 
     @cached_property
@@ -99,7 +99,7 @@ class EpisodeStreams:
     def test(self) -> DrawSource:
         """Test episodes."""
         if self.episodes.task == "generalised":
-            self.source.check("val", pictures=False)
+            self.source.check("val", images=False)
             self.source.prepare("val")
             table = area_table(self.source, "val", self.progress)
             options = self.episodes
@@ -118,7 +118,7 @@ class EpisodeStreams:
         if self.episodes.replay is None:
             return None
         path = Path(self.episodes.replay).expanduser()
-        self.source.check("val", pictures=False)
+        self.source.check("val", images=False)
         self.source.prepare("val")
         return checked_replay(path, self.source, self.classes, self.test_shot)
 
@@ -140,7 +140,7 @@ class EpisodeStreams:
         Args:
             split: which list.
             relevant: classes to draw episodes for.
-            forbidden: classes whose presence removes a picture.
+            forbidden: classes whose presence removes an image.
             shot: supports that must be available.
 
         Raises:
@@ -150,17 +150,17 @@ class EpisodeStreams:
         return without_small_classes(index, shot, self.options.small_classes, self.source.class_names)
 
     def raw_index(self, split: ListSplit, relevant: tuple[int, ...], forbidden: tuple[int, ...]) -> ClassIndex:
-        """Return the index of a list, classes with few pictures included.
+        """Return the index of a list, classes with few images included.
 
         Args:
             split: which list.
             relevant: classes to draw episodes for.
-            forbidden: classes whose presence removes a picture.
+            forbidden: classes whose presence removes an image.
 
         Raises:
             DataError: if the data set is missing or damaged.
         """
-        self.source.check(split, pictures=False)
+        self.source.check(split, images=False)
         self.source.prepare(split)
         table = area_table(self.source, split, self.progress)
         return class_index(table, relevant, forbidden, self.options.min_area)

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from fss.data.prepare.archive_members import read_all
 from fss.data.prepare.archives import COCO, Place
-from fss.data.prepare.extraction import store_pictures
+from fss.data.prepare.extraction import store_images
 from fss.data.prepare.request import Request, begin, find_places, finish, locked, sweep
 from fss.data.sources.base import ListSplit
 from fss.data.sources.coco_masks import MaskRule, MaskTask, draw_masks, read_tasks
@@ -19,14 +19,14 @@ from fss.errors import DataError
 log = logging.getLogger(__name__)
 
 COUNTS = {2014: {"train": 82_081, "val": 40_137}, 2017: {"train": 117_266, "val": 4_952}}
-"""Annotated pictures of the official archives."""
+"""Annotated images of the official archives."""
 
 _INSTANCES_BYTES = 1 << 31
 _STEM = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 
 def prepare_coco(request: Request) -> Manifest:
-    """Write the annotated pictures, the instances files and index masks of COCO-20i.
+    """Write the annotated images, the instances files and index masks of COCO-20i.
 
     Args:
         request: root, archives, how strict to be, and the options ``year`` and ``mask_rule``.
@@ -59,7 +59,7 @@ def prepare_coco(request: Request) -> Manifest:
             facts["without_polygon"] += sum(task.without_polygon for task in tasks)
             folders |= {f"{split}{year}": len(tasks), f"annotations/{split}{year}": len(tasks)}
         if facts["counts"] != COUNTS[year]:
-            log.warning("%s annotated pictures instead of %s of COCO %d", facts["counts"], COUNTS[year], year)
+            log.warning("%s annotated images instead of %s of COCO %d", facts["counts"], COUNTS[year], year)
         sweep(request.root / "annotations")
         return finish(request.root, state, facts, folders)
 
@@ -75,7 +75,7 @@ def _copy_instances(request: Request, place: Place, year: int) -> None:
 
 
 def _convert(request: Request, place: Place, split: ListSplit, year: int, rule: MaskRule) -> list[MaskTask]:
-    """Copy the annotated pictures of a split and draw their masks."""
+    """Copy the annotated images of a split and draw their masks."""
     root, name = request.root, f"{split}{year}"
     masks = root / "annotations" / name
     sweep(root / name)
@@ -85,12 +85,12 @@ def _convert(request: Request, place: Place, split: ListSplit, year: int, rule: 
     strange = next((s for s in stems if not _STEM.fullmatch(s)), None)
     if strange is not None or len(set(stems)) < len(stems) or not stems:
         raise DataError(
-            f"instances_{name}.json names no annotated picture, one twice, or a strange one ({str(strange)[:80]!r}): "
+            f"instances_{name}.json names no annotated image, one twice, or a strange one ({str(strange)[:80]!r}): "
             f"it is not COCO's. Get it again with: {place.again}"
         )
-    damaged = store_pictures(place, {f"{s}.jpg": root / name / f"{s}.jpg" for s in stems}, request.pace)
+    damaged = store_images(place, {f"{s}.jpg": root / name / f"{s}.jpg" for s in stems}, request.pace)
     if damaged:
-        log.warning("%d pictures of %s end early, first %s", len(damaged), place.archive.name, damaged[0])
+        log.warning("%d images of %s end early, first %s", len(damaged), place.archive.name, damaged[0])
     pace = request.pace
     draw_masks(tasks, f"Masks of {name}", pace.progress, pace.workers)
     return tasks

@@ -15,11 +15,11 @@ from rich.progress import track
 
 from fss.data.prepare.archive_members import Content, content_bytes, read_members
 from fss.data.prepare.archives import Place
-from fss.data.prepare.sbd_masks import BadMemberError, check_picture, check_size, sbd_mask, voc_mask
+from fss.data.prepare.sbd_masks import BadMemberError, check_image, check_size, sbd_mask, voc_mask
 from fss.data.sources.derived_files import write_atomic
 from fss.data.sources.process_pool import processes, spread
 
-_PICTURE_BYTES = 1 << 25
+_IMAGE_BYTES = 1 << 25
 _MASK_BYTES = 1 << 24
 
 Outcome = TypeVar("Outcome")
@@ -41,10 +41,10 @@ class _Job:
     name: str
     content: Content
     target: Path
-    picture: Path | None = None
+    image: Path | None = None
 
 
-def store_pictures(place: Place, targets: Mapping[str, Path], pace: Pace) -> list[str]:
+def store_images(place: Place, targets: Mapping[str, Path], pace: Pace) -> list[str]:
     """Copy photographs out of an archive; those already there are kept.
 
     Args:
@@ -59,25 +59,25 @@ def store_pictures(place: Place, targets: Mapping[str, Path], pace: Pace) -> lis
         DataError: if the archive is damaged, lacks one, or the disk is full.
     """
     todo = {name: target for name, target in targets.items() if not target.is_file()}
-    jobs = (_Job(place, n, c, todo[n]) for n, c in read_members(place, todo, _PICTURE_BYTES))
-    done = _run(_store_picture, jobs, f"Pictures from {place.archive.name}", len(todo), pace)
+    jobs = (_Job(place, n, c, todo[n]) for n, c in read_members(place, todo, _IMAGE_BYTES))
+    done = _run(_store_image, jobs, f"Images from {place.archive.name}", len(todo), pace)
     return [name for name in done if name is not None]
 
 
-def store_masks(place: Place, targets: Mapping[str, Path], pictures: Mapping[str, Path], pace: Pace) -> None:
+def store_masks(place: Place, targets: Mapping[str, Path], images: Mapping[str, Path], pace: Pace) -> None:
     """Write masks of VOC (.png) or SBD (.mat) as 8-bit grey PNGs of class indices; those already there are kept.
 
     Args:
         place: the archive or unpacked folder.
         targets: member -> file.
-        pictures: member -> its photograph, whose size the mask must have.
+        images: member -> its photograph, whose size the mask must have.
         pace: processes and bars.
 
     Raises:
         DataError: if the archive is damaged, lacks one, or the disk is full.
     """
     todo = {name: target for name, target in targets.items() if not target.is_file()}
-    jobs = (_Job(place, n, c, todo[n], pictures[n]) for n, c in read_members(place, todo, _MASK_BYTES))
+    jobs = (_Job(place, n, c, todo[n], images[n]) for n, c in read_members(place, todo, _MASK_BYTES))
     for _ in _run(_store_mask, jobs, f"Masks from {place.archive.name}", len(todo), pace):
         pass
 
@@ -89,10 +89,10 @@ def _run(
     return iter(track(done, title, count, console=Console(stderr=True), disable=not (pace.progress and count)))
 
 
-def _store_picture(job: _Job) -> str | None:
+def _store_image(job: _Job) -> str | None:
     data = content_bytes(job.content)
     try:
-        _, whole = check_picture(data)
+        _, whole = check_image(data)
     except BadMemberError as error:
         raise job.place.damaged(f"{job.name}: {error}") from error
     if not whole and not job.place.verified:
@@ -113,13 +113,13 @@ def _linked(source: Path, target: Path) -> bool:
 
 
 def _store_mask(job: _Job) -> None:
-    assert job.picture is not None
+    assert job.image is not None
     data = content_bytes(job.content)
     try:
         indices = sbd_mask(data) if job.name.endswith(".mat") else voc_mask(data)
-        with Image.open(job.picture) as picture:
-            check_size(picture)
-            size = picture.size
+        with Image.open(job.image) as image:
+            check_size(image)
+            size = image.size
         if indices.shape != size[::-1]:
             raise BadMemberError(f"it has {indices.shape[::-1]} pixels, its photograph {size}")
     except (BadMemberError, OSError) as error:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from fss.data.prepare.archive_members import read_all
 from fss.data.prepare.archives import SBD, VOC, Place
-from fss.data.prepare.extraction import store_masks, store_pictures
+from fss.data.prepare.extraction import store_images, store_masks
 from fss.data.prepare.request import Request, begin, find_places, finish, locked, sweep
 from fss.data.sources.derived_files import write_atomic
 from fss.data.sources.manifest import Manifest, finished
@@ -23,13 +23,13 @@ _LIST_BYTES = 1 << 22
 _SETS = ("ImageSets/Segmentation/train.txt", "ImageSets/Segmentation/val.txt", "ImageSets/Main/val.txt")
 _SBD_SETS = ("train.txt", "val.txt")
 _ID = re.compile(r"[A-Za-z0-9_]{1,64}")
-_PICTURES, _MASKS, _LISTS = "JPEGImages", "SegmentationClassAug", "ImageSets/FewShot"
+_IMAGES, _MASKS, _LISTS = "JPEGImages", "SegmentationClassAug", "ImageSets/FewShot"
 
 
 def prepare_pascal(request: Request) -> Manifest:
-    """Write the pictures, index masks and lists of PASCAL-5i.
+    """Write the images, index masks and lists of PASCAL-5i.
 
-    VOC's own mask is taken for every picture of its segmentation task, SBD's for the rest.
+    VOC's own mask is taken for every image of its segmentation task, SBD's for the rest.
 
     Args:
         request: root, archives and how strict to be.
@@ -48,14 +48,14 @@ def prepare_pascal(request: Request) -> Manifest:
         with Console(stderr=True, quiet=not request.pace.progress).status("Reading the image sets"):
             lists = _lists(voc, sbd)
         wrong = _compare(lists, request)
-        state = begin(request, (voc, sbd), not wrong, (_MASKS, _LISTS), {_PICTURES: voc})
+        state = begin(request, (voc, sbd), not wrong, (_MASKS, _LISTS), {_IMAGES: voc})
         _convert(request, lists, voc, sbd)
         for split in ("train", "val"):
             ids = getattr(lists, split)
             write_atomic(request.root / _LISTS / f"{split}.txt", "".join(f"{i}\n" for i in ids))
         count = len({*lists.train, *lists.val})
         facts = {"counts": lists.counts(), "lists": lists.hashes(), "differences": wrong}
-        return finish(request.root, state, facts, {_PICTURES: count, _MASKS: count, _LISTS: 2})
+        return finish(request.root, state, facts, {_IMAGES: count, _MASKS: count, _LISTS: 2})
 
 
 def _lists(voc: Place, sbd: Place) -> PascalLists:
@@ -71,7 +71,7 @@ def _ids(place: Place, name: str, data: bytes) -> list[str]:
     ids = [line.split()[0] for line in data.decode("ascii", "replace").splitlines() if line.strip()]
     strange = next((i for i in ids if not _ID.fullmatch(i)), None)
     if strange is not None or not ids or len(set(ids)) < len(ids):
-        why = "is empty or repeats an id" if strange is None else f"holds {strange[:80]!r}, which is no picture id"
+        why = "is empty or repeats an id" if strange is None else f"holds {strange[:80]!r}, which is no image id"
         raise place.damaged(f"{name} {why}")
     return ids
 
@@ -91,19 +91,19 @@ def _compare(lists: PascalLists, request: Request) -> list[str]:
 
 
 def _convert(request: Request, lists: PascalLists, voc: Place, sbd: Place) -> None:
-    """Write pictures first, as a mask must have the size of its picture, then masks."""
+    """Write images first, as a mask must have the size of its image, then masks."""
     root = request.root
-    for folder in (_PICTURES, _MASKS, _LISTS):
+    for folder in (_IMAGES, _MASKS, _LISTS):
         sweep(root / folder)
     ids = sorted({*lists.train, *lists.val})
-    pictures = {i: root / _PICTURES / f"{i}.jpg" for i in ids}
-    damaged = store_pictures(voc, {f"JPEGImages/{i}.jpg": path for i, path in pictures.items()}, request.pace)
+    images = {i: root / _IMAGES / f"{i}.jpg" for i in ids}
+    damaged = store_images(voc, {f"JPEGImages/{i}.jpg": path for i, path in images.items()}, request.pace)
     own = {*lists.voc_train, *lists.val}
     for place, name, chosen in (
         (voc, "SegmentationClass/{}.png", [i for i in ids if i in own]),
         (sbd, "cls/{}.mat", [i for i in ids if i not in own]),
     ):
         targets = {name.format(i): root / _MASKS / f"{i}.png" for i in chosen}
-        store_masks(place, targets, {name.format(i): pictures[i] for i in chosen}, request.pace)
+        store_masks(place, targets, {name.format(i): images[i] for i in chosen}, request.pace)
     if damaged:
-        log.warning("%d pictures of the official archive end early, first %s", len(damaged), Path(damaged[0]).stem)
+        log.warning("%d images of the official archive end early, first %s", len(damaged), Path(damaged[0]).stem)

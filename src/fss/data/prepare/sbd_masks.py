@@ -1,4 +1,4 @@
-"""Masks of VOC 2012 and SBD as index pictures; nothing of a file is executed, and its size is bounded first."""
+"""Masks of VOC 2012 and SBD as index images; nothing of a file is executed, and its size is bounded first."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def sbd_mask(data: bytes) -> UInt8:
     except Exception as error:  # scipy raises whatever the damage leads to
         raise BadMemberError(f"it is no SBD file with GTcls.Segmentation ({type(error).__name__}: {error})") from error
     if not isinstance(found, np.ndarray) or found.ndim != 2 or not found.size or found.dtype.kind not in "ui":
-        raise BadMemberError("GTcls.Segmentation is no picture of whole numbers")
+        raise BadMemberError("GTcls.Segmentation is no image of whole numbers")
     return _checked(found, CLASSES, void=False)
 
 
@@ -69,7 +69,7 @@ def voc_mask(data: bytes) -> UInt8:
         raise BadMemberError(f"it is no readable PNG ({error})") from error
 
 
-def check_picture(data: bytes) -> tuple[tuple[int, int], bool]:
+def check_image(data: bytes) -> tuple[tuple[int, int], bool]:
     """Look at a photograph without decoding it.
 
     Args:
@@ -87,12 +87,12 @@ def check_picture(data: bytes) -> tuple[tuple[int, int], bool]:
             check_size(image)
             width, height = image.size
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BadMemberError(f"it is no JPEG picture ({error})") from error
+        raise BadMemberError(f"it is no JPEG image ({error})") from error
     return (height, width), b"\xff\xd9" in data[len(data) // 2 :]
 
 
 def check_size(image: Image.Image) -> None:
-    """Refuse a picture that would fill the memory.
+    """Refuse an image that would fill the memory.
 
     Args:
         image: opened, not yet decoded.

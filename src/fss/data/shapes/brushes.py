@@ -1,4 +1,4 @@
-"""Brushes of the embedded data set: objects, backgrounds, clutter and camera faults on a float picture.
+"""Brushes of the embedded data set: objects, backgrounds, clutter and camera faults on a float image.
 
 Everything is drawn in the 0..255 range on (H, W, 3) float32 RGB canvases and depends on nothing but the arguments and
 the state of ``rng``.
@@ -208,10 +208,10 @@ def degrade(canvas: Canvas, rng: np.random.Generator, strength: float = 1.0) -> 
     Args:
         canvas: (H, W, 3).
         rng: source.
-        strength: 0 leaves the picture as it is, 1 is a poor camera.
+        strength: 0 leaves the image as it is, 1 is a poor camera.
 
     Returns:
-        picture: (H, W, 3), uint8.
+        image: (H, W, 3), uint8.
     """
     if rng.random() < 0.5 * strength:
         canvas = np.asarray(cv2.GaussianBlur(canvas, (5, 5), rng.uniform(0.4, 0.9)), dtype=np.float32)

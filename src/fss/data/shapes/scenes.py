@@ -1,7 +1,7 @@
-"""Pictures of the embedded data set: the classes, scenes with masks, and single objects with a label.
+"""Images of the embedded data set: the classes, scenes with masks, and single objects with a label.
 
 A class is a pair of shape and texture; each shape and each texture occurs in several classes, so neither alone tells
-the class. Every picture is a pure function of (seed, split, number).
+the class. Every image is a pure function of (seed, split, number).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def class_name(pair: tuple[str, str]) -> str:
 
 
 def draw_scene(seed: int, split: SceneSplit, number: int) -> tuple[Mask, Mask]:
-    """Draw picture ``number`` of a split: 2 to 4 objects in clutter.
+    """Draw image ``number`` of a split: 2 to 4 objects in clutter.
 
     Args:
         seed: seed of the data set.
@@ -62,7 +62,7 @@ def draw_scene(seed: int, split: SceneSplit, number: int) -> tuple[Mask, Mask]:
         number: position in the split.
 
     Returns:
-        picture: RGB, (H, W, 3), uint8.
+        image: RGB, (H, W, 3), uint8.
         label: class ids 1 to 20, 0 background, 255 the outline of the objects, (H, W), uint8.
     """
     rng = np.random.default_rng([seed, _STREAMS[split], number])
@@ -82,16 +82,16 @@ def draw_scene(seed: int, split: SceneSplit, number: int) -> tuple[Mask, Mask]:
 
 
 def draw_single(seed: int, split: SceneSplit, index: int, number: int) -> Mask:
-    """Draw picture ``number`` of pre-training class ``index``: one object on a clean background.
+    """Draw image ``number`` of pre-training class ``index``: one object on a clean background.
 
     Args:
         seed: seed of the data set.
         split: train or val.
         index: position in :data:`OTHER_CLASSES`.
-        number: position among the pictures of the class.
+        number: position among the images of the class.
 
     Returns:
-        picture: RGB, (64, 64, 3), uint8.
+        image: RGB, (64, 64, 3), uint8.
     """
     rng = np.random.default_rng([seed, _STREAMS[f"single_{split}"], index, number])
     canvas = plain_background(_SINGLE_SIDE, _SINGLE_SIDE, rng)
@@ -104,7 +104,7 @@ def draw_single(seed: int, split: SceneSplit, index: int, number: int) -> Mask:
 
 
 def _choose_classes(seed: int, split: SceneSplit, number: int, rng: np.random.Generator) -> list[int]:
-    """Return the classes of the objects, back to front; the main one is stratified over 20 pictures."""
+    """Return the classes of the objects, back to front; the main one is stratified over 20 images."""
     turn = np.random.default_rng([seed, _STREAMS[split], number // 20, 20]).permutation(20)
     main = int(turn[number % 20])
     chosen = [main]

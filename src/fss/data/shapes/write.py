@@ -59,10 +59,10 @@ def write_shapes(
 
     Args:
         root: folder to create.
-        seed: every picture is a pure function of (seed, split, number).
+        seed: every image is a pure function of (seed, split, number).
         train: scenes for training.
         val: scenes for validation and test.
-        pretrain_per_class: pictures per class for pre-training; a fifth as many more for its validation.
+        pretrain_per_class: images per class for pre-training; a fifth as many more for its validation.
         workers: processes; by default one per core. The bytes do not depend on it. They are spawned, so a script
             without an ``if __name__ == "__main__"`` guard must pass 1.
 
@@ -172,7 +172,7 @@ def _call(job: Job) -> Files:
 
 
 def _jobs(manifest: dict[str, Any]) -> Iterator[Job]:
-    """Yield one call per picture."""
+    """Yield one call per image."""
     seed = manifest["seed"]
     for split in get_args(SceneSplit):
         for number in range(manifest[split]):
@@ -182,7 +182,7 @@ def _jobs(manifest: dict[str, Any]) -> Iterator[Job]:
 
 
 def _single_counts(manifest: dict[str, Any]) -> dict[str, int]:
-    """Return the pre-training pictures per class of each split."""
+    """Return the pre-training images per class of each split."""
     per_class = manifest["pretrain_per_class"]
     return {"train": per_class, "val": max(1, per_class // 5)}
 
@@ -193,22 +193,22 @@ def _scene_id(split: SceneSplit, number: int) -> str:
 
 def _encode_scene(seed: int, split: SceneSplit, number: int) -> Files:
     """Return the files of one scene, path below the root and content."""
-    picture, label = draw_scene(seed, split, number)
+    image, label = draw_scene(seed, split, number)
     name = _scene_id(split, number)
-    jpeg = _encode_jpeg(picture, low=70, key=(seed, number))
+    jpeg = _encode_jpeg(image, low=70, key=(seed, number))
     return [(f"JPEGImages/{name}.jpg", jpeg), (f"SegmentationClassAug/{name}.png", _encode(".png", label, []))]
 
 
 def _encode_single(seed: int, split: SceneSplit, index: int, number: int) -> Files:
-    """Return the file of one pre-training picture, path below the root and content."""
+    """Return the file of one pre-training image, path below the root and content."""
     jpeg = _encode_jpeg(draw_single(seed, split, index, number), low=90, key=(seed, number))
     return [(f"classification/{split}/{class_name(OTHER_CLASSES[index])}/{number:04d}.jpg", jpeg)]
 
 
-def _encode_jpeg(picture: drawing.Mask, low: int, key: tuple[int, int]) -> bytes:
-    """Encode an RGB picture (H, W, 3) with a quality between ``low`` and 95 that varies with ``key``."""
+def _encode_jpeg(image: drawing.Mask, low: int, key: tuple[int, int]) -> bytes:
+    """Encode an RGB image (H, W, 3) with a quality between ``low`` and 95 that varies with ``key``."""
     quality = low + int(np.random.default_rng([*key, 7]).integers(96 - low))
-    return _encode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return _encode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
 
 
 def _encode(suffix: str, pixels: drawing.Mask, options: list[int]) -> bytes:

@@ -1,4 +1,4 @@
-"""What the rest of the package knows of a data set: ids, pictures, masks and classes."""
+"""What the rest of the package knows of a data set: ids, images, masks and classes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Literal, Protocol, runtime_checkable
 
 from fss.data.sources.derived_files import missing_files_error
 from fss.data.sources.folds import FoldClasses
-from fss.data.sources.image_cache import PictureCache
-from fss.data.sources.masks import UInt8, read_mask, read_picture
+from fss.data.sources.image_cache import ImageCache
+from fss.data.sources.masks import UInt8, read_image, read_mask
 from fss.errors import DataError
 
 ListSplit = Literal["train", "val"]
-"""The two picture lists of a data set; the classes decide which episodes are drawn from them."""
+"""The two image lists of a data set; the classes decide which episodes are drawn from them."""
 
 Facts = dict[str, str | int]
 """What a result file says of the data behind it."""
@@ -47,12 +47,12 @@ class SegmentationSource(Protocol):
         """
         ...
 
-    def check(self, split: ListSplit, pictures: bool = True) -> None:
+    def check(self, split: ListSplit, images: bool = True) -> None:
         """Look for the folders and lists of a split, within a second.
 
         Args:
-            split: which picture list.
-            pictures: whether the photographs are needed too, not only masks.
+            split: which image list.
+            images: whether the photographs are needed too, not only masks.
 
         Raises:
             DataError: naming what is missing, the layout expected and the command that makes it.
@@ -64,7 +64,7 @@ class SegmentationSource(Protocol):
         ...
 
     def ids(self, split: ListSplit) -> list[str]:
-        """Return picture ids in list order.
+        """Return image ids in list order.
 
         Raises:
             DataError: if the list is missing, empty or holds an id twice.
@@ -100,18 +100,18 @@ class SegmentationSource(Protocol):
         ...
 
 
-class PictureFiles(ABC):
-    """Reads pictures and masks from wherever a data set says they lie."""
+class ImageFiles(ABC):
+    """Reads images and masks from wherever a data set says they lie."""
 
-    cache: PictureCache | None = None
+    cache: ImageCache | None = None
 
-    def remember(self, limit: int) -> None:
-        """Keep decoded pictures and masks in memory from now on; what is read stays the same.
+    def keep_images(self, limit: int) -> None:
+        """Keep decoded images and masks in memory from now on; what is read stays the same.
 
         Args:
             limit: bytes, in each loader process; 0 keeps none.
         """
-        self.cache = PictureCache(limit) if limit else None
+        self.cache = ImageCache(limit) if limit else None
 
     @abstractmethod
     def image_path(self, image_id: str) -> Path:
@@ -125,20 +125,20 @@ class PictureFiles(ABC):
         """Return a photograph, RGB, (H, W, 3), uint8.
 
         Args:
-            image_id: picture id.
+            image_id: image id.
 
         Raises:
             DataError: if it is missing or damaged.
         """
         if self.cache is None:
-            return read_picture(self.image_path(image_id))
-        return self.cache.get("image", image_id, lambda: read_picture(self.image_path(image_id)))
+            return read_image(self.image_path(image_id))
+        return self.cache.get("image", image_id, lambda: read_image(self.image_path(image_id)))
 
     def mask(self, image_id: str) -> UInt8:
         """Return class indices, (H, W), uint8, 255 ignored.
 
         Args:
-            image_id: picture id.
+            image_id: image id.
 
         Raises:
             DataError: if it is missing or damaged.
@@ -149,7 +149,7 @@ class PictureFiles(ABC):
 
 
 def read_id_list(path: Path) -> list[str]:
-    """Read picture ids from a text file.
+    """Read image ids from a text file.
 
     A line is an id, or the released form ``JPEGImages/ID.jpg SegmentationClassAug/ID.png`` (any folders in front
     are ignored). Empty lines are skipped.
@@ -158,18 +158,18 @@ def read_id_list(path: Path) -> list[str]:
         path: the list.
 
     Raises:
-        DataError: if the file is missing, not text, empty, or names a picture twice.
+        DataError: if the file is missing, not text, empty, or names an image twice.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"Cannot read the id list {path}: {getattr(error, 'strerror', None) or error}. Give a text file with one "
-            "picture id per line."
+            "image id per line."
         ) from error
     ids = [_line_id(line) for line in lines if line.strip()]
     if not ids:
-        raise DataError(f"The id list {path} is empty. Give a text file with one picture id per line.")
+        raise DataError(f"The id list {path} is empty. Give a text file with one image id per line.")
     if len(set(ids)) < len(ids):
         twice = Counter(ids).most_common(1)[0][0]
         raise DataError(f"The id list {path} names {twice} more than once. Remove the repeated lines.")
@@ -190,12 +190,12 @@ def existing_folder(folder: Path, why: str) -> None:
         raise DataError(f"There is no folder {folder}. {why}")
 
 
-def check_photographs(source: PictureFiles, ids: Sequence[str], folder: Path) -> None:
+def check_photographs(source: ImageFiles, ids: Sequence[str], folder: Path) -> None:
     """Check that the photographs of a list are there, so that a training does not stop at a missing one hours later.
 
     Args:
         source: knows where each one lies.
-        ids: picture ids.
+        ids: image ids.
         folder: where most of them lie; it is listed once, which is faster than asking for every file.
 
     Raises:
@@ -209,11 +209,11 @@ def check_photographs(source: PictureFiles, ids: Sequence[str], folder: Path) ->
 
 
 def mask_paths(source: SegmentationSource, ids: Sequence[str]) -> list[Path]:
-    """Return the mask files of some pictures.
+    """Return the mask files of some images.
 
     Args:
         source: the data set.
-        ids: picture ids.
+        ids: image ids.
     """
     return [source.mask_path(i) for i in ids]
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import get_args
 
-from fss.data.sources.base import Facts, ListSplit, PictureFiles, check_photographs, existing_folder, read_id_list
+from fss.data.sources.base import Facts, ImageFiles, ListSplit, check_photographs, existing_folder, read_id_list
 from fss.data.sources.coco_masks import MaskRule, check_rule, is_complete, rasterise, rule_version
 from fss.data.sources.derived_files import cache_dir, fingerprint
 from fss.data.sources.folds import COCO_CLASSES, CocoScheme, FoldClasses, coco_fold
@@ -24,7 +24,7 @@ _HELP = (
 )
 
 
-class CocoSource(PictureFiles):
+class CocoSource(ImageFiles):
     """COCO photographs with masks of contiguous class ids 1..80, ascending by COCO category id.
 
         ROOT/train2014/ID.jpg                           photographs, also val2014
@@ -32,8 +32,8 @@ class CocoSource(PictureFiles):
         ROOT/annotations/instances_train2014.json       else masks are rasterised from it, once, into the cache
         ROOT/fss.json                                   how the index masks were made, if ``fss data prepare`` did
 
-    Picture ids are file names without ending (``COCO_val2014_000000000042`` in the official files). The list of
-    a split is its pictures that have annotations, by ascending COCO id, unless a list is given.
+    Image ids are file names without ending (``COCO_val2014_000000000042`` in the official files). The list of
+    a split is its images that have annotations, by ascending COCO id, unless a list is given.
 
     Args:
         root: folder of the data set; it is only read.
@@ -102,7 +102,7 @@ class CocoSource(PictureFiles):
 
     @property
     def year(self) -> int:
-        """Year of the pictures."""
+        """Year of the images."""
         if self._year is not None:
             return self._year
         return _YEARS[0] if self.manifest is None else int(self.manifest.get("year", _YEARS[0]))
@@ -114,19 +114,19 @@ class CocoSource(PictureFiles):
             return self._rule
         return "full" if self.manifest is None else check_rule(str(self.manifest.get("mask_rule", "full")))
 
-    def check(self, split: ListSplit, pictures: bool = True) -> None:
+    def check(self, split: ListSplit, images: bool = True) -> None:
         """Look for the folders and lists of a split.
 
         Args:
-            split: which picture list.
-            pictures: whether the photographs are needed too.
+            split: which image list.
+            images: whether the photographs are needed too.
 
         Raises:
             DataError: naming what is missing and how to get it, or that the masks follow another rule.
         """
         listed = self.lists[split]
         if listed is not None and not listed.is_file():
-            raise DataError(f"There is no {split} list {listed}. Give a text file with one picture id per line.")
+            raise DataError(f"There is no {split} list {listed}. Give a text file with one image id per line.")
         if self.masks is not None:
             existing_folder(self.masks, "It should hold the index masks ID.png.")
         else:
@@ -135,7 +135,7 @@ class CocoSource(PictureFiles):
                 raise DataError(
                     f"There is neither {self._given_masks(split)} nor {self._instances(split)}. {self._help()}"
                 )
-        if pictures:
+        if images:
             existing_folder(self.root / self._name(split), self._help())
             if self._is_listed(split):
                 check_photographs(self, self.ids(split), self.root / self._name(split))
@@ -144,7 +144,7 @@ class CocoSource(PictureFiles):
         """Rasterise the masks of a split unless they are there.
 
         Args:
-            split: which picture list.
+            split: which image list.
 
         Raises:
             DataError: if the instances are missing or damaged, or the cache cannot be written.
@@ -155,10 +155,10 @@ class CocoSource(PictureFiles):
                 rasterise(self._instances(split), folder, self.progress, self.mask_rule)
 
     def ids(self, split: ListSplit) -> list[str]:
-        """Return picture ids in list order.
+        """Return image ids in list order.
 
         Args:
-            split: which picture list.
+            split: which image list.
 
         Raises:
             DataError: if there is no mask, or a given list is missing, empty or holds an id twice.
@@ -177,7 +177,7 @@ class CocoSource(PictureFiles):
         """Return the file of a photograph.
 
         Args:
-            image_id: picture id.
+            image_id: image id.
         """
         return self.root / self._name(self._split_of(image_id)) / f"{image_id}.jpg"
 
@@ -185,13 +185,13 @@ class CocoSource(PictureFiles):
         """Return the file of a mask.
 
         Args:
-            image_id: picture id.
+            image_id: image id.
         """
         folder = self.masks if self.masks is not None else self._mask_folder(self._split_of(image_id))
         return folder / f"{image_id}.png"
 
     def facts(self) -> Facts:
-        """Return what decides results besides the pictures: year, rule of the masks, lists."""
+        """Return what decides results besides the images: year, rule of the masks, lists."""
         given = self.masks is not None or self._has_masks("val")
         own = self.masks is None and self.manifest is not None
         facts: Facts = {"name": self.name, "year": self.year}
@@ -200,11 +200,11 @@ class CocoSource(PictureFiles):
         for split in splits:
             if self._is_listed(split):
                 ids = self.ids(split)
-                facts |= {f"{split}_pictures": len(ids), f"{split}_list": list_hash(ids)}
+                facts |= {f"{split}_images": len(ids), f"{split}_list": list_hash(ids)}
         return facts | manifest_facts(self.manifest if own else None)
 
     def _is_listed(self, split: ListSplit) -> bool:
-        """Tell whether the ids of a split are known without rasterising: a test alone needs no training pictures."""
+        """Tell whether the ids of a split are known without rasterising: a test alone needs no training images."""
         listed = self.lists[split]
         if listed is not None:
             return listed.is_file()
@@ -213,7 +213,7 @@ class CocoSource(PictureFiles):
         return self._instances(split).is_file() and is_complete(self._mask_folder(split))
 
     def _split_of(self, image_id: str) -> ListSplit:
-        """Tell the folder of a picture from its official name, else by looking for it."""
+        """Tell the folder of an image from its official name, else by looking for it."""
         splits: tuple[ListSplit, ...] = ("train", "val")
         for split in splits:
             if self._name(split) in image_id:

@@ -40,9 +40,9 @@ class MaskTask:
     """One mask to draw.
 
     Attributes:
-        target: the PNG; its stem is the picture's.
-        height: of the picture.
-        width: of the picture.
+        target: the PNG; its stem is the image's.
+        height: of the image.
+        width: of the image.
         rule: how instances become pixels.
         instances: class id and segmentation, in file order.
         without_polygon: instances left out because they have none (``first_polygon`` only).
@@ -100,16 +100,16 @@ def check_rule(rule: str) -> MaskRule:
 
 
 def rasterise(instances: Path, folder: Path, progress: bool = True, rule: MaskRule = "full") -> int:
-    """Write one 8-bit PNG of class ids per annotated picture.
+    """Write one 8-bit PNG of class ids per annotated image.
 
     Args:
         instances: COCO's ``instances_*.json``.
-        folder: where ``<picture>.png`` go; masks already there are kept, so an interrupted run continues.
+        folder: where ``<image>.png`` go; masks already there are kept, so an interrupted run continues.
         progress: show a bar.
         rule: how instances become pixels.
 
     Returns:
-        Number of masks. Pictures with crowd annotations only get an empty mask, those without any get none.
+        Number of masks. Images with crowd annotations only get an empty mask, those without any get none.
 
     Raises:
         DataError: if the file is missing, damaged or no instances file, or the folder cannot be written.
@@ -138,11 +138,11 @@ def read_tasks(instances: Path, folder: Path, rule: MaskRule) -> list[MaskTask]:
 
     Args:
         instances: COCO's ``instances_*.json``.
-        folder: where ``<picture>.png`` will go.
+        folder: where ``<image>.png`` will go.
         rule: how instances become pixels.
 
     Returns:
-        One task per annotated picture, by ascending COCO id.
+        One task per annotated image, by ascending COCO id.
 
     Raises:
         DataError: if the file is missing, too large, damaged or no instances file.
@@ -197,7 +197,7 @@ def _class_id(category: Any) -> int:
 def _task(image: Any, folder: Path, rule: MaskRule) -> MaskTask:
     height, width = int(image["height"]), int(image["width"])
     if height < 1 or width < 1 or height * width > _MOST_PIXELS:
-        raise ValueError(f"a picture of {width} x {height} pixels")
+        raise ValueError(f"an image of {width} x {height} pixels")
     return MaskTask(folder / f"{Path(str(image['file_name'])).stem}.png", height, width, rule)
 
 
@@ -227,7 +227,7 @@ def _corners(polygon: Any) -> Any:
     """Return the corners of a polygon x1, y1, x2, y2, ..., truncated to whole numbers, (N, 2), int32."""
     corners = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
     if not len(corners) or not (np.abs(corners) < _FARTHEST).all():
-        raise ValueError("a polygon without corners, or with one far outside the picture")
+        raise ValueError("a polygon without corners, or with one far outside the image")
     return corners.astype(np.int32)
 
 

@@ -84,7 +84,7 @@ def missing_files_error(missing: Sequence[Path], total: int, what: str) -> DataE
     """
     return DataError(
         f"{len(missing)} of {total} {what} are missing, first {missing[0]}. Complete the data set, or give an id "
-        "list that names only pictures that are there."
+        "list that names only images that are there."
     )
 
 

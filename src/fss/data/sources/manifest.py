@@ -110,7 +110,7 @@ def check_complete(root: Path) -> Manifest | None:
 
 
 def list_hash(ids: Iterable[str]) -> str:
-    """Return the SHA-256 of picture ids joined by newlines.
+    """Return the SHA-256 of image ids joined by newlines.
 
     Args:
         ids: in list order.

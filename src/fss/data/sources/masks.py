@@ -21,7 +21,7 @@ def read_mask(path: Path) -> UInt8:
     """Read a mask as class indices; palette and grey files give the same values.
 
     Args:
-        path: single-channel picture with 8 bits per pixel, or a palette of at most 8.
+        path: single-channel image with 8 bits per pixel, or a palette of at most 8.
 
     Returns:
         indices, (H, W), uint8; 255 marks ignored pixels.
@@ -54,7 +54,7 @@ def mask_histogram(path: Path) -> list[int]:
         raise _unreadable(path, error) from error
 
 
-def read_picture(path: Path) -> UInt8:
+def read_image(path: Path) -> UInt8:
     """Read a photograph.
 
     Args:
@@ -71,10 +71,10 @@ def read_picture(path: Path) -> UInt8:
     except OSError as error:
         raise _unreadable(path, error) from error
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    picture = cv2.imdecode(data, flags) if data.size else None
-    if picture is None or _truncated_jpeg(data):
-        raise DataError(f"The picture {path} is damaged or no picture. Unpack or copy it again.")
-    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+    image = cv2.imdecode(data, flags) if data.size else None
+    if image is None or _truncated_jpeg(data):
+        raise DataError(f"The image {path} is damaged or no image. Unpack or copy it again.")
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
 def _truncated_jpeg(data: UInt8) -> bool:
@@ -88,7 +88,7 @@ def _check_mode(image: Image.Image, path: Path) -> None:
     stored = tiles[0][3] if tiles else image.mode
     if image.mode not in ("P", "L") or stored in _SCALED:
         raise DataError(
-            f"The mask {path} has mode {image.mode} ({stored}); allowed are 8-bit grey and palette pictures that "
+            f"The mask {path} has mode {image.mode} ({stored}); allowed are 8-bit grey and palette images that "
             "hold class indices. Convert it, or point to the folder of index masks (SegmentationClassAug)."
         )
 

@@ -13,7 +13,7 @@ from fss.data.sources.voc import VocSource
 class PascalSource(VocSource):
     """VOC 2012 with ``SegmentationClassAug``; arguments and layout as :class:`VocSource`, no ``classes.txt`` needed.
 
-    The released lists hold 5,953 training and 1,449 validation pictures (protocol A.1).
+    The released lists hold 5,953 training and 1,449 validation images (protocol A.1).
     """
 
     name = "pascal"

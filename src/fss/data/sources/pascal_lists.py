@@ -1,4 +1,4 @@
-"""The picture lists of PASCAL-5i, derived from the image sets of VOC 2012 and SBD."""
+"""The image lists of PASCAL-5i, derived from the image sets of VOC 2012 and SBD."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ RELEASED_COUNTS = {"sbd": 5623, "voc_train": 1464, "merged": 7087, "train": 5953
 
 @dataclass(frozen=True)
 class PascalLists:
-    """Picture ids.
+    """Image ids.
 
     Attributes:
-        sbd: pictures with SBD masks that are neither in a validation set of VOC nor of its segmentation task.
-        voc_train: VOC's training pictures for segmentation, in VOC's order.
+        sbd: images with SBD masks that are neither in a validation set of VOC nor of its segmentation task.
+        voc_train: VOC's training images for segmentation, in VOC's order.
         train: the training list: ``sbd`` followed by ``voc_train``, without repetitions.
-        val: VOC's validation pictures for segmentation, in VOC's order.
+        val: VOC's validation images for segmentation, in VOC's order.
     """
 
     sbd: tuple[str, ...]
@@ -72,7 +72,7 @@ def differences(lists: PascalLists) -> list[str]:
         One phrase per difference; none if both lists are the released ones, order included.
     """
     counts, hashes = lists.counts(), lists.hashes()
-    wrong = [f"{n}: {counts[n]} pictures instead of {c}" for n, c in RELEASED_COUNTS.items() if counts[n] != c]
+    wrong = [f"{n}: {counts[n]} images instead of {c}" for n, c in RELEASED_COUNTS.items() if counts[n] != c]
     wrong += [
         f"{n} list: SHA-256 {hashes[n][:12]}.. instead of {h[:12]}.."
         for n, h in RELEASED_SHA256.items()

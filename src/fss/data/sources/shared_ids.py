@@ -1,4 +1,4 @@
-"""A list of picture ids that forked processes share."""
+"""A list of image ids that forked processes share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 
 class Names(Sequence[str]):
-    """Picture ids as one array of bytes, and the rows of it that belong to this list.
+    """Image ids as one array of bytes, and the rows of it that belong to this list.
 
     Whoever reads a Python string writes its reference count, so a loader process would end up with a copy of every id
     it has looked at; an array is only read.

@@ -6,18 +6,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from fss.data.sources.base import Facts, ListSplit, PictureFiles, check_photographs, existing_folder, read_id_list
+from fss.data.sources.base import Facts, ImageFiles, ListSplit, check_photographs, existing_folder, read_id_list
 from fss.data.sources.folds import FoldClasses, block_fold
 from fss.data.sources.manifest import Manifest, check_complete, list_hash, manifest_facts
 from fss.errors import DataError
 
 
-class VocSource(PictureFiles):
+class VocSource(ImageFiles):
     """A data set in the layout of PASCAL VOC.
 
         ROOT/JPEGImages/ID.jpg              photographs
         ROOT/SegmentationClassAug/ID.png    masks of class indices, 255 ignored
-        ROOT/ImageSets/FewShot/train.txt    picture ids, also val.txt
+        ROOT/ImageSets/FewShot/train.txt    image ids, also val.txt
         ROOT/classes.txt                    one class name per line, in the order of the ids 1, 2, ...
         ROOT/fss.json                       how it was made, if ``fss data prepare`` did
 
@@ -86,38 +86,38 @@ class VocSource(PictureFiles):
         """
         return block_fold(self.class_names, fold)
 
-    def check(self, split: ListSplit, pictures: bool = True) -> None:
+    def check(self, split: ListSplit, images: bool = True) -> None:
         """Look for the folders and the list of a split.
 
         Args:
-            split: which picture list.
-            pictures: whether the photographs are needed too.
+            split: which image list.
+            images: whether the photographs are needed too.
 
         Raises:
             DataError: naming what is missing and how to get it.
         """
         existing_folder(self.masks, self._help())
         _ = self.manifest
-        if pictures:
+        if images:
             existing_folder(self.images, self._help())
         if not self.lists[split].is_file():
             raise DataError(f"There is no {split} list {self.lists[split]}. {self._help()}")
         _ = self.class_names
-        if pictures:
+        if images:
             check_photographs(self, self.ids(split), self.images)
 
     def prepare(self, split: ListSplit) -> None:
         """Do nothing: the masks are part of the data set.
 
         Args:
-            split: which picture list.
+            split: which image list.
         """
 
     def ids(self, split: ListSplit) -> list[str]:
-        """Return picture ids in list order.
+        """Return image ids in list order.
 
         Args:
-            split: which picture list.
+            split: which image list.
 
         Raises:
             DataError: if the list is missing, empty or holds an id twice.
@@ -130,7 +130,7 @@ class VocSource(PictureFiles):
         for split, path in self.lists.items():
             if path.is_file():  # a test alone needs no training list
                 ids = self.ids(split)
-                facts |= {f"{split}_pictures": len(ids), f"{split}_list": list_hash(ids)}
+                facts |= {f"{split}_images": len(ids), f"{split}_list": list_hash(ids)}
         own = self.masks == self.root / "SegmentationClassAug"
         return facts | manifest_facts(self.manifest if own else None)
 
@@ -138,7 +138,7 @@ class VocSource(PictureFiles):
         """Return the file of a photograph.
 
         Args:
-            image_id: picture id.
+            image_id: image id.
         """
         return self.images / f"{image_id}.jpg"
 
@@ -146,7 +146,7 @@ class VocSource(PictureFiles):
         """Return the file of a mask.
 
         Args:
-            image_id: picture id.
+            image_id: image id.
         """
         return self.masks / f"{image_id}.png"
 

@@ -70,14 +70,14 @@ def component_maps(layer: SVFConv2d, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def look_inside(backbone: StagedBackbone, pictures: Tensor, layers: dict[str, SVFConv2d], see: See) -> None:
-    """Run pictures through a backbone and show what enters some of its convolutions.
+def look_inside(backbone: StagedBackbone, images: Tensor, layers: dict[str, SVFConv2d], see: See) -> None:
+    """Run images through a backbone and show what enters some of its convolutions.
 
     Blocks that run as chains run layer by layer while they are looked into. Nothing of the backbone changes.
 
     Args:
         backbone: in evaluation mode, or with frozen batch norm.
-        pictures: normalised RGB, (N, 3, H, W).
+        images: normalised RGB, (N, 3, H, W).
         layers: path in the backbone -> layer.
         see: called once per layer, in the order in which the layers run.
     """
@@ -85,7 +85,7 @@ def look_inside(backbone: StagedBackbone, pictures: Tensor, layers: dict[str, SV
     last = max((i for i in range(LAST_STAGE + 1) if _holds(backbone.stage(i), wanted)), default=-1)
     with _shown(layers, see):
         for index in range(last + 1):
-            pictures = backbone.stage(index)(pictures)
+            images = backbone.stage(index)(images)
 
 
 def _holds(stage: nn.Module, wanted: set[int]) -> bool:

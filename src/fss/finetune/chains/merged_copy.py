@@ -14,7 +14,7 @@ from fss.types import StagedBackbone
 
 
 def merged_copy(backbone: StagedBackbone) -> StagedBackbone | None:
-    """Copy a backbone with plain layers in the place of tuned ones, whose weights are composed once, not per picture.
+    """Copy a backbone with plain layers in the place of tuned ones, whose weights are composed once, not per image.
 
     Layers that no plain one equals, as adapters, are copied as they are. Outputs are equal up to rounding.
 

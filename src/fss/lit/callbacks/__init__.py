@@ -1,1 +1,1 @@
-"""Callbacks: fine-tuning, results, pictures, cost."""
+"""Callbacks: fine-tuning, results, images, cost."""

@@ -35,13 +35,13 @@ class ComponentOptions:
     """What is kept.
 
     Attributes:
-        pictures: test episodes over which energies are averaged.
+        images: test episodes over which energies are averaged.
         maps: of these, episodes of which maps are kept; every class once before any comes twice, episodes whose object
-            covers less than a twentieth of the picture last.
+            covers less than a twentieth of the image last.
         layers: convolutions of which maps are kept; empty: the last 3x3 and the last 1x1 of stage 3.
     """
 
-    pictures: int = 32
+    images: int = 32
     maps: int = 6
     layers: tuple[str, ...] = ()
 
@@ -53,7 +53,7 @@ class ComponentRecorder(pl.Callback):
     and ``after:NAME`` (R) and the foreground energies ``energy:NAME`` (episodes, R), see
     :func:`fss.metrics.foreground.foreground_energy`; of the convolutions in ``shown``, ``map:NAME`` (M, K, h, w) holds
     the absolute maps of the components ``index:NAME`` (K) that grew and fell most, absolutely and relative to their
-    value. ``picture`` and ``mask`` are the M pictures.
+    value. ``image`` and ``mask`` are the M images.
 
     Extra forward passes without gradient or random numbers: the run itself comes to the same result.
     """
@@ -97,7 +97,7 @@ class ComponentRecorder(pl.Callback):
             return
         self._layers = _tuned(pl_module)
         total = len(trainer.datamodule.streams.test)  # type: ignore[attr-defined]
-        spread = np.linspace(0, total - 1, min(self.options.pictures, total))
+        spread = np.linspace(0, total - 1, min(self.options.images, total))
         self._wanted = set(spread.round().astype(int).tolist())
         names = [n for n in self.options.layers if n in self._layers]
         self._kept = {
@@ -114,7 +114,7 @@ class ComponentRecorder(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the wanted pictures of a batch; they are looked at later, when the clock of the test has stopped."""
+        """Keep the wanted images of a batch; they are looked at later, when the clock of the test has stopped."""
         assert isinstance(pl_module, EpisodicModule)
         for i, index in enumerate(batch.index.tolist()):
             if self._layers and index in self._wanted:
@@ -134,8 +134,8 @@ class ComponentRecorder(pl.Callback):
         self._rows, self._layers = [], {}
 
     def _look(self, module: EpisodicModule, kept: dict[str, Any]) -> dict[str, Any]:
-        """Measure one picture."""
-        picture, label = kept["query"].to(module.device), kept["label"].to(module.device)
+        """Measure one image."""
+        image, label = kept["query"].to(module.device), kept["label"].to(module.device)
         row: dict[str, Any] = {"index": kept["index"], "class": kept["class"], "energy": {}, "map": {}}
 
         def see(name: str, x: Tensor) -> None:
@@ -144,8 +144,8 @@ class ComponentRecorder(pl.Callback):
             if name in self._kept:
                 row["map"][name] = _numbers(maps[0, torch.from_numpy(self._kept[name]).to(maps.device)].abs())
 
-        look_inside(module.model.backbone, picture, self._layers, see)
-        row["picture"], row["mask"] = self._pixels(picture[0]), label[0].cpu().numpy().astype(np.uint8)
+        look_inside(module.model.backbone, image, self._layers, see)
+        row["image"], row["mask"] = self._pixels(image[0]), label[0].cpu().numpy().astype(np.uint8)
         return row
 
     def _arrays(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -162,10 +162,10 @@ class ComponentRecorder(pl.Callback):
             arrays[f"after:{name}"] = _numbers(layer.values)
             arrays[f"energy:{name}"] = np.stack([row["energy"][name] for row in rows])
         chosen = [rows[i] for i in spread_over_classes(rows, self.options.maps)]
-        for key in ("picture", "mask"):
+        for key in ("image", "mask"):
             arrays[key] = np.array([row[key] for row in chosen])
-        arrays["picture_episode"] = np.array([row["index"] for row in chosen])
-        arrays["picture_class"] = np.array([row["class"] for row in chosen])
+        arrays["image_episode"] = np.array([row["index"] for row in chosen])
+        arrays["image_class"] = np.array([row["class"] for row in chosen])
         for name, index in self._kept.items():
             arrays[f"index:{name}"] = index
             arrays[f"map:{name}"] = np.array([row["map"][name] for row in chosen], np.float16)

@@ -30,7 +30,7 @@ class CostMeter(pl.Callback):
         self.saved_bytes = 0
         self.steps_per_epoch: int | None = None
         self.tested = 0
-        self._peaks = {"train": 0, "test": 0}  # bytes of the CUDA allocator; tests remember feature maps on purpose
+        self._peaks = {"train": 0, "test": 0}  # bytes of the CUDA allocator; tests cache feature maps on purpose
         self._phase = "test"  # whatever comes before training is not part of it
         self._laps: list[float] = []  # between ends of batches, waiting for data included
         self._lap: float | None = None
@@ -116,7 +116,7 @@ class CostMeter(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Count episodes, or the pictures of ordinary batches."""
+        """Count episodes, or the images of ordinary batches."""
         self.tested += len(batch)  # both kinds of batches know their length
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -18,7 +18,7 @@ COLUMNS = (
 
 
 class EpisodeRecorder(pl.Callback):
-    """Writes ``episodes.csv``: one row per test episode with its pictures and its pixel counts.
+    """Writes ``episodes.csv``: one row per test episode with its images and its pixel counts.
 
     All scores can be computed from it again, and two runs can be compared episode by episode.
 

@@ -1,4 +1,4 @@
-"""Let a model remember feature maps while it is validated or tested."""
+"""Let a model cache feature maps while it is validated or tested."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from fss.model.segmenter import FewShotSegmenter
 from fss.types import StagedBackbone
 
 
-class RecallFeatures(pl.Callback):
-    """Starts a fresh memory with every pass, because the weights have changed since the last one.
+class FeatureCaching(pl.Callback):
+    """Starts an empty feature cache with every pass, because the weights have changed since the last one.
 
-    Every process remembers for itself. As nothing trains meanwhile, pictures go through a copy of the backbone with
+    Every process has its own. As nothing trains meanwhile, images go through a copy of the backbone with
     plain layers in the place of tuned ones.
 
     Args:
@@ -25,29 +25,29 @@ class RecallFeatures(pl.Callback):
         self.limit = megabytes * 2**20 if megabytes else None
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start a memory."""
+        """Start an empty cache."""
         self._start(pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Free it."""
-        _model(pl_module).remember(None)
+        _model(pl_module).cache_features(None)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start a memory."""
+        """Start an empty cache."""
         self._start(pl_module)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Free it."""
-        _model(pl_module).remember(None)
+        _model(pl_module).cache_features(None)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Free it."""
-        _model(pl_module).remember(None)
+        _model(pl_module).cache_features(None)
 
     def _start(self, pl_module: pl.LightningModule) -> None:
         model = _model(pl_module)
         backbone = cast(StagedBackbone, model.backbone)
-        model.remember(self.limit, None if self.limit is None else merged_copy(backbone))
+        model.cache_features(self.limit, None if self.limit is None else merged_copy(backbone))
 
 
 def _model(module: pl.LightningModule) -> FewShotSegmenter:

@@ -1,4 +1,4 @@
-"""Keep the test episodes that went worst and best as pictures."""
+"""Keep the test episodes that went worst and best as images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class GalleryRecorder(pl.Callback):
     """Writes ``gallery.npz``: of every class, the test episodes of lowest and of highest foreground IoU.
 
     At no time more are kept than ``count`` worst and best of each class. Among episodes of equal IoU those come first
-    in which more pixels are wrong: an object of five pixels that was missed tells less than one that fills the picture.
+    in which more pixels are wrong: an object of five pixels that was missed tells less than one that fills the image.
     """
 
     def __init__(self, folder: RecordingFolder, count: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
@@ -67,7 +67,7 @@ class GalleryRecorder(pl.Callback):
                 if full or any(row["index"] == index for row in kept):  # samplers may repeat an episode
                     continue
                 kept.append({"order": order, "end": end, "index": index, "class_name": name, "iou": iou})
-                kept[-1] |= self._pictures(batch, i, mask)
+                kept[-1] |= self._images(batch, i, mask)
                 kept.sort(key=lambda row: row["order"])
                 del kept[self.count :]
 
@@ -83,7 +83,7 @@ class GalleryRecorder(pl.Callback):
         np.savez_compressed(content, **arrays)
         self.folder.write(NAME, content.getvalue())
 
-    def _pictures(self, batch: Episode, i: int, mask: Tensor) -> dict[str, Any]:
+    def _images(self, batch: Episode, i: int, mask: Tensor) -> dict[str, Any]:
         """Return the pixels of one episode, shrunk to what a figure shows."""
         return {
             "query": self._pixels(_shrunk(batch.query[i], "area")),

@@ -1,4 +1,4 @@
-"""What callbacks that keep pictures share: pixels of a normalised tensor, and rows of all processes."""
+"""What callbacks that keep images share: pixels of a normalised tensor, and rows of all processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Row = TypeVar("Row")
 
 
 class Denormalise:
-    """Turns normalised pictures back into pixels.
+    """Turns normalised images back into pixels.
 
     Args:
         mean: per channel, in [0, 1].

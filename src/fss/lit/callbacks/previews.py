@@ -1,4 +1,4 @@
-"""Keep a few test episodes as pictures."""
+"""Keep a few test episodes as previews."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from fss.lit.episodic import EpisodicModule
 from fss.types import Episode
 
 
-class PictureRecorder(pl.Callback):
-    """Stores evenly spread test episodes in ``pictures.npz``: query, first support, truth, prediction, IoU.
+class PreviewRecorder(pl.Callback):
+    """Stores evenly spread test episodes in ``previews.npz``: query, first support, truth, prediction, IoU.
 
     The same test stream gives the same episodes in every run, so runs can be shown side by side.
     """
@@ -24,14 +24,14 @@ class PictureRecorder(pl.Callback):
         """Choose how many.
 
         Args:
-            folder: receives ``pictures.npz``.
+            folder: receives ``previews.npz``.
             count: number of episodes to keep; 0 keeps none.
             mean: per channel, in [0, 1], to undo the normalisation.
             std: likewise.
         """
         self.folder = folder
         self.count = count
-        self._picture = Denormalise(mean, std)
+        self._image = Denormalise(mean, std)
         self._wanted: set[int] = set()
         self._rows: list[dict[str, Any]] = []
 
@@ -59,8 +59,8 @@ class PictureRecorder(pl.Callback):
             self._rows.append(
                 {
                     "index": index,
-                    "query": self._picture(batch.query[i]),
-                    "support": self._picture(batch.support_images[i, -1]),  # the first one sampled
+                    "query": self._image(batch.query[i]),
+                    "support": self._image(batch.support_images[i, -1]),  # the first one sampled
                     "support_mask": batch.support_labels[i, -1].cpu().numpy().astype(np.uint8),
                     "truth": batch.query_label[i].cpu().numpy().astype(np.uint8),
                     "prediction": outputs["masks"][i].cpu().numpy().astype(np.uint8),
@@ -74,6 +74,6 @@ class PictureRecorder(pl.Callback):
         rows = sorted(of_all_processes(self._rows), key=lambda r: int(r["index"]))
         if not rows or not trainer.is_global_zero:
             return
-        with atomic(self.folder / "pictures.npz") as file:
+        with atomic(self.folder / "previews.npz") as file:
             arrays: dict[str, Any] = {k: np.array([r[k] for r in rows]) for k in rows[0]}
             np.savez_compressed(file, **arrays)

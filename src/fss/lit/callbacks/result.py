@@ -16,7 +16,7 @@ from fss.types import TuneReport
 SCHEMA_VERSION = 1
 
 _FILES = {
-    "pictures": "pictures.npz",
+    "previews": "previews.npz",
     "episodes": "episodes.csv",
     "best": "checkpoints/best.ckpt",
     "last": "checkpoints/last.ckpt",

@@ -109,7 +109,7 @@ def _words(one: Mapping[str, Any]) -> str:
 def _row(ax: Axes, top: float, stages: Sequence[Mapping[str, Any]], head: int) -> None:
     """Draw the stages and the head in a row; stages kept as factors show them."""
     left, middle = 0.58, top - _HIGH / 2
-    ax.text(0.03, middle, "pictures,\nmask", va="center", fontsize=6)
+    ax.text(0.03, middle, "images,\nmask", va="center", fontsize=6)
     for stage in stages:
         _arrow(ax, left, middle)
         name = f"layer {stage['stage']}" if stage["stage"] else "stem"

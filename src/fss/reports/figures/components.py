@@ -1,4 +1,4 @@
-"""Figures 4 and 5: what the components that grew and fell most respond to, on real pictures."""
+"""Figures 4 and 5: what the components that grew and fell most respond to, on real images."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Components:
         return self.arrays[f"after:{layer}"].astype(np.float64)
 
     def energy(self, layer: str) -> Numbers:
-        """Foreground energy of each component in each picture, (N, R), with NaN."""
+        """Foreground energy of each component in each image, (N, R), with NaN."""
         return self.arrays[f"energy:{layer}"].astype(np.float64)
 
 
@@ -92,7 +92,7 @@ def _load(path: Path, run: Run) -> Components:
             sizes = {arrays[f"{kind}:{name}"].shape[-1] for kind in ("before", "after", "energy")}
             if len(sizes) > 1:
                 raise ValueError(f"arrays of {name} differ in length")
-        for name in ("kernels", "shown", "picture", "mask", "picture_episode", "picture_class", "episode"):
+        for name in ("kernels", "shown", "image", "mask", "image_episode", "image_class", "episode"):
             arrays[name]
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise ReportError(f"{path} is damaged ({error}). {AGAIN}") from error
@@ -103,7 +103,7 @@ def _draw(runs: Sequence[Run], kernel: int) -> Drawn:
     """Draw the extreme components of the last convolution of a kernel size whose maps were recorded."""
     for found in load_components(runs):
         layers = [n for n in found.arrays["shown"].tolist() if found.layers[n] == kernel]
-        if layers and len(found.arrays["picture"]):
+        if layers and len(found.arrays["image"]):
             return _figure(found, layers[-1])
     raise ReportError(
         f"no recording has maps of a {kernel}x{kernel} convolution. The last one of stage 3 is recorded where there is "
@@ -115,16 +115,16 @@ def _draw(runs: Sequence[Run], kernel: int) -> Drawn:
 def _figure(found: Components, layer: str) -> Drawn:
     change = found.after(layer) - found.before(layer)
     roles = extremes(change)
-    count = min(_ROWS, len(found.arrays["picture"]))
+    count = min(_ROWS, len(found.arrays["image"]))
     heights = [shape(mask) for mask in found.arrays["mask"][:count]]
     figure = canvas(columns=2, height=0.25 + sum(_TILE * height + 0.04 for height in heights))
     with style():
         axes = figure.subplots(count, 1 + 2 * len(roles), squeeze=False, height_ratios=heights)
         for row in range(count):
-            _picture(axes[row, 0], found, row)
+            _image(axes[row, 0], found, row)
             for number, component in enumerate(roles.values()):
                 _maps(axes[row, 1 + 2 * number : 3 + 2 * number], found, layer, component, row)
-        axes[0, 0].set_title("picture, object", fontsize=7)
+        axes[0, 0].set_title("image, object", fontsize=7)
         for number, (role, component) in enumerate(roles.items()):
             axes[0, 1 + 2 * number].set_title(f"{role}: no. {component}", fontsize=7, loc="left")
             axes[0, 2 + 2 * number].set_title(_values(found, layer, component), fontsize=7, loc="right")
@@ -153,22 +153,22 @@ def _values(found: Components, layer: str, component: int) -> str:
     return f"S {first} → {last}" if first != last else f"S {first} {after - before:+.1g}"
 
 
-def _picture(ax: Axes, found: Components, row: int) -> None:
-    """Show a picture with the outline of its object."""
-    ax.imshow(found.arrays["picture"][row], interpolation="antialiased")
+def _image(ax: Axes, found: Components, row: int) -> None:
+    """Show an image with the outline of its object."""
+    ax.imshow(found.arrays["image"][row], interpolation="antialiased")
     bare(ax, found.arrays["mask"][row])
     outline(ax, found.arrays["mask"][row] == 1)
-    ax.set_ylabel(str(found.arrays["picture_class"][row]).replace("_", " "), fontsize=6)
+    ax.set_ylabel(str(found.arrays["image_class"][row]).replace("_", " "), fontsize=6)
 
 
 def _maps(axes: NDArray[Any], found: Components, layer: str, component: int, row: int) -> None:
-    """Show the picture lit by a component's map, and the map alone: bright is strong in both."""
-    mask, picture = found.arrays["mask"][row], found.arrays["picture"][row]
+    """Show the image lit by a component's map, and the map alone: bright is strong in both."""
+    mask, image = found.arrays["mask"][row], found.arrays["image"][row]
     place = found.arrays[f"index:{layer}"].tolist().index(component)
     strength = found.arrays[f"map:{layer}"][row, place].astype(np.float64)
     strength /= max(float(strength.max()), 1e-12)
     light = _DARKEST + (1 - _DARKEST) * resized(strength, (mask.shape[0], mask.shape[1])) ** 2
-    axes[0].imshow((picture * light[..., None]).astype(np.uint8), interpolation="antialiased")
+    axes[0].imshow((image * light[..., None]).astype(np.uint8), interpolation="antialiased")
     sides = (-0.5, mask.shape[1] - 0.5, mask.shape[0] - 0.5, -0.5)
     axes[1].imshow(strength, cmap="gray", vmin=0, vmax=1, extent=sides, interpolation="nearest")
     for ax in axes:
@@ -177,15 +177,15 @@ def _maps(axes: NDArray[Any], found: Components, layer: str, component: int, row
 
 
 def _data(found: Components, layer: str, roles: dict[str, int], count: int) -> dict[str, Column]:
-    """List what is shown: a row per picture and component."""
+    """List what is shown: a row per image and component."""
     before, after, energy = found.before(layer), found.after(layer), found.energy(layer)
     episodes = found.arrays["episode"].tolist()
     pairs = [(row, role, component) for row in range(count) for role, component in roles.items()]
-    shown = found.arrays["picture_episode"].tolist()
+    shown = found.arrays["image_episode"].tolist()
     return {
         "layer": [layer] * len(pairs),
         "episode": [int(shown[row]) for row, *_ in pairs],
-        "class": [str(found.arrays["picture_class"][row]) for row, *_ in pairs],
+        "class": [str(found.arrays["image_class"][row]) for row, *_ in pairs],
         "role": [role for _, role, _ in pairs],
         "component": [component for *_, component in pairs],
         "s_before": [float(before[c]) for *_, c in pairs],
@@ -199,17 +199,17 @@ def _caption(found: Components, layer: str, roles: dict[str, int], count: int) -
     change = found.after(layer) - found.before(layer)
     parts = [
         f"component {c} ({role}: S changed by {change[c]:+.3g}, foreground energy {energy[c]:+.3f} over "
-        f"{len(found.arrays['episode'])} pictures)"
+        f"{len(found.arrays['episode'])} images)"
         for role, c in roles.items()
     ]
     if not change.any():
         parts.append("no singular value of this layer changed")
     return (
-        f"Two components of {layer}, {found.run.label()}: {'; '.join(parts)}. {count} novel test pictures, every class "
-        "once before any comes twice, objects of at least 5 % of the picture first; the picture lit by each "
+        f"Two components of {layer}, {found.run.label()}: {'; '.join(parts)}. {count} novel test images, every class "
+        "once before any comes twice, objects of at least 5 % of the image first; the image lit by each "
         "component's map, and the map alone: bright where it is strong; and the object's outline. The paper leaves "
         "open how a component becomes a map and what the change is: here a map is the absolute value of the output of "
-        "the convolution with V at that index times its singular value, scaled to its largest value in the picture, "
+        "the convolution with V at that index times its singular value, scaled to its largest value in the image, "
         "and the change is S after - S before, not relative to S; nothing keeps S above 0. Components are counted from "
         "0 by pretrained singular value, largest first. Two components prove nothing; the figure called foreground "
         "looks at all of them."

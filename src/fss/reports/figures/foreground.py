@@ -1,4 +1,4 @@
-"""Do growing singular values belong to components that look at the foreground? All components, not two pictures."""
+"""Do growing singular values belong to components that look at the foreground? All components, not two images."""
 
 from __future__ import annotations
 
@@ -160,16 +160,16 @@ def _data(recordings: Sequence[Components], groups: Mapping[str, Association]) -
 
 def _caption(recordings: Sequence[Components], pooled: Sequence[Association]) -> str:
     absolute, relative, magnitude = pooled
-    pictures = sum(len(one.arrays["episode"]) for one in recordings)
+    images = sum(len(one.arrays["episode"]) for one in recordings)
     names = "; ".join(one.run.label() for one in recordings)
     return (
         f"Change of singular values against foreground energy of their components: {absolute.count:,} components of "
         f"{names}. Foreground energy: share of a component's squared activation that falls on the object, minus the "
-        f"object's share of the pixels, averaged over {pictures} novel test pictures; 0: indifferent. The paper says, "
+        f"object's share of the pixels, averaged over {images} novel test images; 0: indifferent. The paper says, "
         "from two components, that growing ones look at the foreground and falling ones at the background: a positive "
         "correlation. Spearman's correlation with the change S after - S before, ranked within each layer: "
         f"{absolute} over all layers; with the relative change: {relative}; with |S after| - |S before|: {magnitude}. "
-        "Brackets: 95 % bootstrap interval over pictures and components. Left: the components of all layers in tenths "
+        "Brackets: 95 % bootstrap interval over images and components. Left: the components of all layers in tenths "
         "of that rank."
     )
 

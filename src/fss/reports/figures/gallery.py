@@ -64,10 +64,10 @@ def _draw(runs: Sequence[Run]) -> Drawn:
     chosen = {end: balanced(kept, end, _ROWS) for end in ("worst", "best")}
     scores = class_scores(run)
     heights = _heights(kept, chosen)
-    pictures, bars = 0.65 + sum(_TILE * height + 0.16 for height in heights), 1.3 if len(scores) <= _LEVEL else 1.6
-    figure = canvas(columns=2, height=pictures + bars)
+    images, bars = 0.65 + sum(_TILE * height + 0.16 for height in heights), 1.3 if len(scores) <= _LEVEL else 1.6
+    figure = canvas(columns=2, height=images + bars)
     with style():
-        upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(pictures, bars)).flat
+        upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(images, bars)).flat
         axes = upper.subplots(len(heights), 7, height_ratios=heights, width_ratios=(1, 1, 1, 0.08, 1, 1, 1),
                               squeeze=False)  # fmt: skip
         for ax in axes.flat:
@@ -158,7 +158,7 @@ def _episode_rows(path: Path) -> dict[str, NDArray[np.float64]]:
 
 
 def _heights(kept: Arrays, chosen: dict[str, list[int]]) -> list[float]:
-    """Return the height over the width of every row: of its highest picture."""
+    """Return the height over the width of every row: of its highest image."""
     rows = max(len(places) for places in chosen.values())
     heights = [0.3] * rows
     for places in chosen.values():
@@ -184,9 +184,9 @@ def _episodes(axes: NDArray[Any], kept: Arrays, end: str, places: list[int]) -> 
         axes[row, 1].text(0.5, -0.04, text, transform=axes[row, 1].transAxes, ha="center", va="top", fontsize=6)
 
 
-def _show(ax: Axes, picture: Pixels, margin: Pixels, outlined: Pixels) -> None:
-    """Show a picture with an outline, which is seen in greyscale, too."""
-    ax.imshow(picture, interpolation="antialiased")
+def _show(ax: Axes, image: Pixels, margin: Pixels, outlined: Pixels) -> None:
+    """Show an image with an outline, which is seen in greyscale, too."""
+    ax.imshow(image, interpolation="antialiased")
     bare(ax, margin)
     outline(ax, outlined == 1)
 

@@ -167,7 +167,7 @@ def _caption(strategies: dict[str, list[Point]], left_out: int, training: int, o
     return (
         f"Training mIoU of the last epoch (its augmented training episodes) minus mIoU of the test on novel classes, "
         f"against the number of backbone values that train: {key.method}, {key.backbone}, {key.data}, {key.shot}-shot. "
-        f"Mean and range over folds {folds} and seeds {seeds}. The two are scores of different classes and pictures, "
+        f"Mean and range over folds {folds} and seeds {seeds}. The two are scores of different classes and images, "
         f"so that only differences between strategies mean something. The axis is linear up to {_LINEAR}.{notes}"
     )
 

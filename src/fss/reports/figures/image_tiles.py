@@ -1,4 +1,4 @@
-"""Pictures within a figure: without the margin that made them square, with outlines that show on any ground."""
+"""Images within a figure: without the margin that made them square, with outlines that show on any ground."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _VOID = 255
 
 
 def shape(mask: NDArray[np.uint8]) -> float:
-    """Return height over width of a picture without the margin that made it square.
+    """Return height over width of an image without the margin that made it square.
 
     Args:
         mask: 255 in the margin, (H, W).
@@ -20,7 +20,7 @@ def shape(mask: NDArray[np.uint8]) -> float:
 
 
 def extent(mask: NDArray[np.uint8]) -> tuple[int, int]:
-    """Return height and width of a picture without the margin on its right and below.
+    """Return height and width of an image without the margin on its right and below.
 
     Args:
         mask: 255 in the margin, (H, W).
@@ -32,10 +32,10 @@ def extent(mask: NDArray[np.uint8]) -> tuple[int, int]:
 
 
 def bare(ax: Axes, mask: NDArray[np.uint8]) -> None:
-    """Show nothing but a picture, without its margin.
+    """Show nothing but an image, without its margin.
 
     Args:
-        ax: changed in place, after the picture was drawn.
+        ax: changed in place, after the image was drawn.
         mask: 255 in the margin, (H, W).
     """
     ax.set_xticks([])
