@@ -4,10 +4,10 @@ import hydra
 from omegaconf import DictConfig
 
 from fss.cli.friendly import friendly
-from fss.config.base_learner import settled
+from fss.config.base_learner import with_base_learner
 from fss.config.compose import prepare_hydra
 
-prepare_hydra(settled)
+prepare_hydra(with_base_learner)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")

@@ -25,7 +25,7 @@ def make(group: str, node: Node, **more: Any) -> Any:
     Args:
         group: its name, for messages.
         node: ``_target_`` and arguments; ``name``, ``wants`` and ``weights`` are left out.
-        more: further arguments.
+        more: other arguments.
 
     Returns:
         The object.

@@ -41,7 +41,7 @@ class Episode:
         full_labels: query labels at original size, B tensors (H_i, W_i), uint8; empty in training.
         full_base_labels: likewise of all base classes, for methods that ask for them: position of the base class + 1,
             background and novel classes 0, 255 ignored.
-        extras: further tensors by name; with base labels ``base_label``, the same through the query's transform,
+        extras: other tensors by name; with base labels ``base_label``, the same through the query's transform,
             (B, H, W), uint8, and ``base_index``, position of the episode's class among the base classes, -1 for a
             novel one, (B,), int64.
     """
@@ -88,7 +88,7 @@ class FeatureSpec:
         taps: stages whose every block's output before the last ReLU is wanted too (HSNet, VAT).
         support_view: ``plain``; ``masked_image``: supports are multiplied by their mask before the backbone;
             ``masked_before_stage4``: stage 3 output times the resized mask goes into stage 4 (PFENet, BAM).
-        extras: names of further tensors the head reads from :attr:`EpisodeFeatures.extras`.
+        extras: names of other tensors the head reads from :attr:`EpisodeFeatures.extras`.
         shot_rule: ``joint``: the head sees all K shots; ``vote``: it is called once per shot and the
             foreground decisions are averaged.
         needs_query_label: the head reads the query label inside forward while training (CyCTR, HDMNet).
@@ -113,7 +113,7 @@ class EpisodeFeatures:
         query_taps: stage -> list of (B, C, h, w), one per block.
         support_taps: stage -> list of (B, K, C, h, w).
         query_label: (B, H, W) in training if the head asked for it, else None.
-        extras: declared further tensors, by name.
+        extras: declared other tensors, by name.
     """
 
     query: Mapping[int, Tensor]
@@ -151,14 +151,14 @@ class HeadOutput:
         aux_logits: maps for auxiliary criteria.
         aux_losses: name -> (scalar, weight), for terms that are no criterion on logits.
         state: tensor to feed back in a further refinement round (CANet), or None.
-        extra_predictions: further maps worth logging (BAM's meta and base logits), by name.
+        branch_logits: other maps worth logging (BAM's meta and base logits), by name.
     """
 
     logits: Tensor
     aux_logits: list[AuxLogits] = field(default_factory=list)
     aux_losses: dict[str, tuple[Tensor, float]] = field(default_factory=dict)
     state: Tensor | None = None
-    extra_predictions: dict[str, Tensor] = field(default_factory=dict)
+    branch_logits: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass

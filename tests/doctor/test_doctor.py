@@ -23,7 +23,7 @@ from fss.data.sources.manifest import write_manifest
 from fss.data.sources.pascal_lists import RELEASED_COUNTS
 from fss.doctor import files as check_files
 from fss.doctor import machine as check_machine
-from fss.doctor.check_result import Finding, guarded
+from fss.doctor.check_result import CheckResult, guarded
 
 KEY = {"data": "pascal", "method": "baseline", "backbone": "resnet50", "fold": 2}
 
@@ -261,7 +261,7 @@ def test_inside_slurm(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_failing_part_hides_no_other() -> None:
     def look():  # type: ignore[no-untyped-def]
-        yield Finding("first", "ok", "fine")
+        yield CheckResult("first", "ok", "fine")
         raise OSError("the disk is gone")
 
     first, second = guarded("disk", look)

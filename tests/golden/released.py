@@ -104,7 +104,7 @@ def measure(model: FewShotSegmenter | ManyWaySegmenter, released: Released) -> t
         return {"final": digest(model(given.query))}, ()
     episode = (given.query, given.supports, given.support_labels)
     output = model.head_output(*episode)
-    maps = {"final": output.logits, **output.extra_predictions}
+    maps = {"final": output.logits, **output.branch_logits}
     if released.method == "bam":  # losses leave the episode's own class out; dropout stays in evaluation mode
         model.head.training = True
         output = model.head_output(*episode, extras={"base_index": BASE_INDEX})

@@ -25,7 +25,7 @@ class Fixed(nn.Module):
         final, base = torch.zeros(count, 2, 4, 4), torch.zeros(count, 3, 4, 4)
         final[:, 1, :, :2], final[:, 0, :, 2:] = 9, 9
         base[:, 2] = 9
-        return HeadOutput(final, extra_predictions={"base": base})
+        return HeadOutput(final, branch_logits={"base": base})
 
 
 def episode(labels: list[Tensor], base: list[Tensor], classes: list[int]) -> Episode:

@@ -71,7 +71,7 @@ def test_shared_stages_run_once(strategy: Callable[[], Strategy], shared: int, s
         twice = net.head_output(*given)
     assert images["base0"] == 2 + 2 * (shared == 0)
     for name in ("meta", "base"):
-        assert torch.allclose(once.extra_predictions[name], twice.extra_predictions[name], atol=1e-5)
+        assert torch.allclose(once.branch_logits[name], twice.branch_logits[name], atol=1e-5)
     assert torch.allclose(once.logits, twice.logits, atol=1e-5)
 
 
@@ -102,7 +102,7 @@ def test_nothing_moves_in_the_base_branch(strategy: Callable[[], Strategy]) -> N
     net.train()
     for _ in range(2):
         out = net.head_output(*inputs(2, 1), extras={"base_index": torch.tensor([0, 4])})
-        assert not out.extra_predictions["base"].requires_grad
+        assert not out.branch_logits["base"].requires_grad
         optimiser.zero_grad()
         out.logits.square().mean().backward()
         optimiser.step()
@@ -132,7 +132,7 @@ def test_new_ensemble_is_the_meta_learner() -> None:
     net = model()
     with torch.no_grad():
         out = net.head_output(*inputs(2, 1))
-    assert torch.allclose(out.logits, torch.softmax(out.extra_predictions["meta"], dim=1), atol=1e-6)
+    assert torch.allclose(out.logits, torch.softmax(out.branch_logits["meta"], dim=1), atol=1e-6)
 
 
 def test_ensemble_by_hand() -> None:

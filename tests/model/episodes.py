@@ -102,7 +102,7 @@ def rows(module: EpisodicModule, stream: Stream, size: int = 1) -> Tensor:
     """Return index, class, intersections and unions of every episode, (N, 6)."""
     for number, batch in enumerate(stream.batches(size)):
         module.test_step(batch, number)
-    module.further.compute()
+    module.branch_scores.compute()
     table = module._metric("test").table()
     module._metric("test").reset()
     return table

@@ -122,9 +122,9 @@ def test_outputs_are_equal_in_double_precision(name: str) -> None:
     expected = torch.cat([o.logits for o in plain])
     assert float(expected.std()) > 1e-3
     torch.testing.assert_close(torch.cat([o.logits for o in ours]), expected, rtol=0, atol=1e-10)
-    for key in plain[0].extra_predictions:
-        got = torch.cat([o.extra_predictions[key] for o in ours])
-        torch.testing.assert_close(got, torch.cat([o.extra_predictions[key] for o in plain]), rtol=0, atol=1e-10)
+    for key in plain[0].branch_logits:
+        got = torch.cat([o.branch_logits[key] for o in ours])
+        torch.testing.assert_close(got, torch.cat([o.branch_logits[key] for o in plain]), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("size", [1, 5])

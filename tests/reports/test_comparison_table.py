@@ -18,7 +18,7 @@ from tests.reports.fabricate_runs import write_previews, write_run
 from fss.reports.comparison_table import as_csv, latex, markdown, sheet, terminal
 from fss.reports.html_page import html_page
 from fss.reports.paper_tables import cells, table, tables
-from fss.reports.table_runs import Line, fill
+from fss.reports.table_runs import Line, fill_table
 from fss.results import ReportError, Result, load_result
 
 Make = Callable[..., Result]
@@ -79,7 +79,7 @@ def test_mean_difference_and_interval(make: Make) -> None:
         for fold, miou in enumerate(folds)
     ]
     runs.append(make("table05", "t05r01", 0))
-    filled = fill(table("table05"), runs, toy=False)
+    filled = fill_table(table("table05"), runs, toy=False)
     assert filled.warnings == ()
     svf, frozen = line(filled.lines, "t05r06"), line(filled.lines, "t05r01")
     assert svf.folds == (61.0, 62.0, 63.0, 64.0)
@@ -96,18 +96,18 @@ def test_mean_difference_and_interval(make: Make) -> None:
 
 def test_fb_iou_where_the_table_has_it(make: Make) -> None:
     runs = [make("table03", "t03r02", fold, shot=5, scores__fb_iou=80.0, scores__miou=60.0) for fold in range(4)]
-    filled = fill(table("table03"), runs, toy=False)
+    filled = fill_table(table("table03"), runs, toy=False)
     assert line(filled.lines, "t03r02", 5).mean == 80.0
     assert line(filled.lines, "t03r02", 1).mean is None
 
 
 def test_toy_runs_stand_alone(make: Make) -> None:
     runs = [make("table05", "t05r06", fold, toy=True, scores__miou=99.0) for fold in range(4)]
-    assert all(not one.runs for one in fill(table("table05"), runs, toy=False).lines)
-    text = sheet(fill(table("table05"), runs, toy=True))
+    assert all(not one.runs for one in fill_table(table("table05"), runs, toy=False).lines)
+    text = sheet(fill_table(table("table05"), runs, toy=True))
     assert "TOY SIZE on shapes" in text.heading
     assert {row[text.left - 1] for row in text.rows} == {"ours"}
-    page = html_page([fill(table("table05"), runs, toy=True)], "t")
+    page = html_page([fill_table(table("table05"), runs, toy=True)], "t")
     for other in (markdown(text), latex(text), page):
         assert "67.14" not in other, "the paper's number of SVF"
         assert "99.00" in other
@@ -115,13 +115,13 @@ def test_toy_runs_stand_alone(make: Make) -> None:
 
 def test_wrong_recipe_is_not_shown_but_named(make: Make) -> None:
     wrong = make("table05", "t05r01", 0, options={"recipe": "paper"})
-    filled = fill(table("table05"), [wrong], toy=False)
+    filled = fill_table(table("table05"), [wrong], toy=False)
     assert not line(filled.lines, "t05r01").runs
     (warning,) = filled.warnings
     assert "t05r01, 1-shot, fold 0: not shown, it has recipe=paper instead of original" in warning
     kept = make("table05", "t05r06", 0, options={"data.novel_images": "keep"})
-    assert "data.novel_images=keep instead of drop" in fill(table("table05"), [kept], toy=False).warnings[0]
-    assert line(fill(table("table11"), [wrong], toy=False).lines, "t11r02").runs, "Table 11 has this very run"
+    assert "data.novel_images=keep instead of drop" in fill_table(table("table05"), [kept], toy=False).warnings[0]
+    assert line(fill_table(table("table11"), [wrong], toy=False).lines, "t11r02").runs, "Table 11 has this very run"
 
 
 @pytest.mark.parametrize(
@@ -136,24 +136,24 @@ def test_wrong_recipe_is_not_shown_but_named(make: Make) -> None:
 )
 def test_what_should_be_equal(make: Make, changes: dict[str, Any], words: str) -> None:
     runs = [make("table05", "t05r01", 0), make("table05", "t05r06", 0, **changes)]
-    filled = fill(table("table05"), runs, toy=False)
+    filled = fill_table(table("table05"), runs, toy=False)
     assert any(words in warning for warning in filled.warnings), filled.warnings
     assert f"WARNING: {filled.warnings[0]}" in markdown(sheet(filled))
 
 
 def test_batch_size_within_a_recipe(make: Make) -> None:
     runs = [make("table05", "t05r01", 0, options={"recipe.batch_size": 4}), make("table05", "t05r06", 0)]
-    assert fill(table("table05"), runs, toy=False).warnings == (), "another recipe may have another batch"
+    assert fill_table(table("table05"), runs, toy=False).warnings == (), "another recipe may have another batch"
     runs.append(make("table05", "t05r05", 0, options={"recipe.batch_size": 4}))
-    assert "batch sizes of recipe paper" in fill(table("table05"), runs, toy=False).warnings[0]
+    assert "batch sizes of recipe paper" in fill_table(table("table05"), runs, toy=False).warnings[0]
 
 
 def test_two_runs_of_one_cell_and_tests_alone(make: Make) -> None:
     one, two = make("table05", "t05r06", 0), make("table05", "t05r06", 0, extra="other")
-    filled = fill(table("table05"), [one, two], toy=False)
+    filled = fill_table(table("table05"), [one, two], toy=False)
     assert "seed 321: 2 different runs fit; the newest is shown" in filled.warnings[0]
     tested = make("table05", "t05r05", 0, cost__train_seconds=None)
-    assert not any(one.runs for one in fill(table("table05"), [tested], toy=False).lines)
+    assert not any(one.runs for one in fill_table(table("table05"), [tested], toy=False).lines)
 
 
 def test_footnotes_tell_what_the_print_leaves_doubtful() -> None:
@@ -164,13 +164,13 @@ def test_footnotes_tell_what_the_print_leaves_doubtful() -> None:
         "table20": "t20r02: Fold 3 equals",
         "table01": "t01r05, t01r15: The paper says that it ran every method itself",
     }.items():
-        text = sheet(fill(table(name), [], toy=False))
+        text = sheet(fill_table(table(name), [], toy=False))
         assert words in markdown(text)
-    assert any(row[0] == "t02r09*" for row in sheet(fill(table("table02"), [], toy=False)).rows)
+    assert any(row[0] == "t02r09*" for row in sheet(fill_table(table("table02"), [], toy=False)).rows)
 
 
 def test_every_table_in_every_format() -> None:
-    filled = [fill(one, [], toy=False) for one in tables().values()]
+    filled = [fill_table(one, [], toy=False) for one in tables().values()]
     rows = list(csv.DictReader(io.StringIO(as_csv(filled))))
     assert len(rows) == 199, "rows x shots; nothing is ours"
     assert sum(row["from"] == "quoted" for row in rows) == 8 * 2 + 2 + 1
@@ -214,7 +214,7 @@ def test_the_page_holds_everything_itself(make: Make) -> None:
     (folder / "csv").mkdir()
     (folder / "csv" / "metrics.csv").write_text("step,train/loss_total,val/miou\n0,0.9,\n1,0.5,\n2,,30\n3,0.4,\n")
     evil = make("table05", "t05r05", 0, commit="<script>alert(1)</script>")
-    page = html_page([fill(table(n), [*runs, evil], toy=False) for n in ("table05", "table01")], "Tables")
+    page = html_page([fill_table(table(n), [*runs, evil], toy=False) for n in ("table05", "table01")], "Tables")
     reader = Reader()
     reader.feed(page)
     assert not reader.open

@@ -9,7 +9,7 @@ import pytest
 
 from fss.config.compose import composed
 from fss.reports.paper_tables import cells, tables
-from fss.reports.table_rows import label, places
+from fss.reports.table_rows import label, table_rows
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def svf() -> dict[str, Any]:
 
 
 def test_a_run_is_part_of_every_table_that_needs_it(svf: dict[str, Any]) -> None:
-    found = {place.table: place for place in places(svf)}
+    found = {row.table: row for row in table_rows(svf)}
     needing = {
         table.name for table in tables().values() for row in table.rows
         if table.data == "pascal" and row.label == "SVF" and 1 in row.numbers and row.overrides is not None
@@ -35,15 +35,15 @@ def test_other_settings_are_no_rows(svf: dict[str, Any]) -> None:
     for group, key, value in (("data", "novel_images", "keep"), ("finetune", "stages", [4]), ("data", "name", "coco")):
         changed = copy.deepcopy(svf)
         changed[group][key] = value
-        assert "table05" not in {place.table for place in places(changed)}, key
+        assert "table05" not in {row.table for row in table_rows(changed)}, key
     changed = copy.deepcopy(svf)
     changed["shot"] = 5
-    assert {place.table for place in places(changed)} & {"table01", "table05"} == {"table01"}
+    assert {row.table for row in table_rows(changed)} & {"table01", "table05"} == {"table01"}
 
 
 def test_toy_runs_find_their_rows() -> None:
     toy = composed(["finetune=svf", "+size=smoke"])
-    assert {"table02", "table05"} <= {place.table for place in places(toy)}, "of any data set"
+    assert {"table02", "table05"} <= {row.table for row in table_rows(toy)}, "of any data set"
 
 
 def test_labels_tell_the_rows_of_a_table_apart() -> None:

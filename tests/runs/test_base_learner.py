@@ -14,7 +14,7 @@ from tests.programs import ROOT, TINY, Program, call
 from torch import Tensor
 
 import fss
-from fss.config.base_learner import _whole, command, differences, stage_one
+from fss.config.base_learner import _whole, base_learner_config, command, differences
 from fss.config.compose import plain, prepare_hydra
 from fss.config.identity import identity
 
@@ -229,7 +229,7 @@ def test_the_command_that_is_named_trains_the_base_learner_that_is_meant(backbon
     options = ["method=bam", f"backbone={backbone}", "data=coco", "fold=2", "seed=5", "backbone.weights=none", own]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = plain(compose("config", overrides=[*options, "data.root=elsewhere", "shot=5"]))
-        meant = stage_one(config)
+        meant = base_learner_config(config)
         words = command(config).split()[2:]
         named = plain(compose("config", overrides=words))
     assert identity(meant) == identity(named)

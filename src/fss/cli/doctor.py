@@ -14,9 +14,9 @@ from fss.cli.friendly import friendly
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fss.doctor.check_result import Finding
+    from fss.doctor.check_result import CheckResult
 
-Sections = dict[str, list["Finding"]]
+Sections = dict[str, list["CheckResult"]]
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 _MARKS = {"ok": "✓", "note": "·", "missing": "✗", "problem": "✗"}
@@ -62,7 +62,7 @@ def examine(roots: dict[str, Path | None], multirun: Path) -> Sections:
     from fss.doctor.check_result import guarded
 
     runs = check_runs.scan(multirun)
-    data: list[Finding] = []
+    data: list[CheckResult] = []
     for name, given in roots.items():
         data += guarded(name, partial(_data_set, name, given))
     return {
@@ -80,7 +80,7 @@ def examine(roots: dict[str, Path | None], multirun: Path) -> Sections:
     }
 
 
-def _data_set(name: str, given: Path | None) -> Iterator[Finding]:
+def _data_set(name: str, given: Path | None) -> Iterator[CheckResult]:
     from fss.doctor.files import data_set, default_root
 
     return data_set(name, default_root(CONF, name) if given is None else given)
@@ -93,7 +93,7 @@ def _as_json(sections: Sections, can_start: bool) -> str:
     return json.dumps({"can_start": can_start, "sections": content}, indent=2, default=str)
 
 
-def _print(sections: Sections, blockers: list[Finding]) -> None:
+def _print(sections: Sections, blockers: list[CheckResult]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

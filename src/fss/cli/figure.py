@@ -1,4 +1,4 @@
-"""``fss figure``: the paper's figures and further ones, drawn from what runs recorded."""
+"""``fss figure``: the paper's figures and other ones, drawn from what runs recorded."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def figure(
     out: Annotated[Path, typer.Option(help="Folder of PDF, PNG, CSV and caption.")] = RUNS / "reports" / "figures",
     listed: Annotated[bool, typer.Option("--list", help="Show every figure and what it needs.")] = False,
 ) -> None:
-    """Draw figures of the paper, and further ones, as PDF, PNG, CSV and caption."""
+    """Draw figures of the paper, and other ones, as PDF, PNG, CSV and caption."""
     from fss.reports.figures.base import kinds
 
     known = kinds()

@@ -44,9 +44,9 @@ def pretrain(
     from fss.data.classification_dataset import classification_loader
     from fss.files import atomic, write_json
     from fss.lit.classification import Classifier
-    from fss.runs.library_notices import hush
+    from fss.runs.library_notices import hide_library_notices
 
-    hush()
+    hide_library_notices()
     pl.seed_everything(seed, verbose=False)
     train, classes = classification_loader(data, "train", batch_size, workers=1, seed=seed)
     val, _ = classification_loader(data, "val", 256, workers=0, seed=seed)

@@ -14,7 +14,7 @@ from fss.errors import FssError
 
 if TYPE_CHECKING:
     from fss.reports.paper_tables import PaperTable
-    from fss.reports.table_runs import Filled
+    from fss.reports.table_runs import FilledTable
     from fss.results import Result
 
 SIZES = ("auto", "full", "smoke")
@@ -77,14 +77,14 @@ def _tables(target: str, runs: Path, out: Path, size: str) -> None:
         console.print(f"There is no run of it below {runs} yet: python train.py -m experiment={name}", soft_wrap=True)
 
 
-def _filled(table: PaperTable, results: Sequence[Result], size: str) -> Filled:
+def _filled(table: PaperTable, results: Sequence[Result], size: str) -> FilledTable:
     """Fill a table with runs of the wanted size."""
-    from fss.reports.table_runs import fill
+    from fss.reports.table_runs import fill_table
 
-    full = fill(table, results, toy=False)
+    full = fill_table(table, results, toy=False)
     if size == "full" or (size == "auto" and (full.warnings or any(line.runs for line in full.lines))):
         return full
-    toy = fill(table, results, toy=True)
+    toy = fill_table(table, results, toy=True)
     return toy if size == "smoke" or any(line.runs for line in toy.lines) else full
 
 

@@ -44,7 +44,7 @@ def count(strategy: str, backbone: str, overrides: list[str]) -> Count:
     Args:
         strategy: choice of ``finetune=``.
         backbone: choice of ``backbone=``.
-        overrides: further options of ``train.py``.
+        overrides: other options of ``train.py``.
 
     Returns:
         The counts.

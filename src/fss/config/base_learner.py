@@ -57,7 +57,7 @@ class Found:
     whole: bool
 
 
-def settled(config: Config) -> Config:
+def with_base_learner(config: Config) -> Config:
     """Add to a configuration which base learner it uses: an existing one, or the one that will be trained for it.
 
     Args:
@@ -132,7 +132,7 @@ def differences(base: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]
     return [f"{name}={its}, not {wanted}" for name, its, wanted in pairs if its != wanted]
 
 
-def stage_one(config: Config) -> Config:
+def base_learner_config(config: Config) -> Config:
     """Compose the training of the base learner that a run needs.
 
     Args:
@@ -223,7 +223,7 @@ def _preferred(config: Config) -> tuple[Found | None, Config]:
 
     The very one that the run would train comes first, so that a newer one does not change what the run is.
     """
-    own = stage_one(config)
+    own = base_learner_config(config)
     wanted, fitting = identity(own), list(_fitting(config))
     asked = config["method"].get(NAME, {}).get("overrides")  # those who change its training want that one
     others = [] if asked else [f for f in fitting if f.whole]

@@ -12,7 +12,7 @@ State = Literal["ok", "note", "missing", "problem"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """One thing that was looked at.
 
     Attributes:
@@ -33,7 +33,7 @@ class Finding:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def guarded(name: str, look: Callable[[], Iterator[Finding]]) -> list[Finding]:
+def guarded(name: str, look: Callable[[], Iterator[CheckResult]]) -> list[CheckResult]:
     """Collect findings, whatever happens: a damaged file must not hide all the others.
 
     Args:
@@ -43,12 +43,12 @@ def guarded(name: str, look: Callable[[], Iterator[Finding]]) -> list[Finding]:
     Returns:
         All findings; the last one tells what could not be examined.
     """
-    found: list[Finding] = []
+    found: list[CheckResult] = []
     try:
         found.extend(look())
     except Exception as error:  # anything may lie on a disk
         text = f"could not be examined: {type(error).__name__}: {first_line(error)}"
-        found.append(Finding(name, "problem", text))
+        found.append(CheckResult(name, "problem", text))
     return found
 
 

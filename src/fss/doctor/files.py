@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fss.backbones.weight_files import RECORDS, WeightRecord, weights_dir
-from fss.doctor.check_result import Finding
+from fss.doctor.check_result import CheckResult
 
 PUBLISHED: dict[str, dict[str, int]] = {
     "pascal": {"train": 5_953, "val": 1_449},
@@ -35,7 +35,7 @@ def default_root(conf: Path, name: str) -> Path:
     return Path(str(yaml.safe_load((conf / "data" / f"{name}.yaml").read_text(encoding="utf-8"))["root"]))
 
 
-def data_set(name: str, root: Path) -> Iterator[Finding]:
+def data_set(name: str, root: Path) -> Iterator[CheckResult]:
     """Compare a data set with what training needs and with the published lists.
 
     Args:
@@ -48,28 +48,28 @@ def data_set(name: str, root: Path) -> Iterator[Finding]:
     root = root.expanduser()
     command, blocks = _provide(name, root), name == DEFAULT_DATA
     if not root.is_dir():
-        yield Finding(name, "missing", f"there is no folder {root}", command, blocks)
+        yield CheckResult(name, "missing", f"there is no folder {root}", command, blocks)
         return
     try:
         manifest = read_manifest(root)
     except DataError as error:
-        yield Finding(name, "problem", str(error), f"rm {shlex.quote(str(root / 'fss.json'))}", blocks)
+        yield CheckResult(name, "problem", str(error), f"rm {shlex.quote(str(root / 'fss.json'))}", blocks)
         return
     facts: dict[str, Any] = {"root": str(root), "manifest": manifest}
     if name == "shapes" and manifest is None:
-        yield Finding(name, "ok", f"{root}: drawn", facts=facts)
+        yield CheckResult(name, "ok", f"{root}: drawn", facts=facts)
     elif manifest is None:
-        yield Finding(name, "note", f"{root}: made elsewhere, without fss.json", facts=facts)
+        yield CheckResult(name, "note", f"{root}: made elsewhere, without fss.json", facts=facts)
     elif not manifest.get("complete"):
-        yield Finding(name, "problem", f"{root}: preparing was interrupted", command, blocks, facts)
+        yield CheckResult(name, "problem", f"{root}: preparing was interrupted", command, blocks, facts)
     else:
-        yield Finding(name, "ok", f"{root}: prepared ({manifest.get('source', 'unknown')})", facts=facts)
+        yield CheckResult(name, "ok", f"{root}: prepared ({manifest.get('source', 'unknown')})", facts=facts)
     year = (manifest or {}).get("year", 2014)
     for split in ("train", "val"):
         yield _coco(root, split, year) if name == "coco" else _voc(name, root, split)
 
 
-def _voc(name: str, root: Path, split: str) -> Finding:
+def _voc(name: str, root: Path, split: str) -> CheckResult:
     from fss.data.sources.base import read_id_list
     from fss.errors import DataError
 
@@ -77,48 +77,48 @@ def _voc(name: str, root: Path, split: str) -> Finding:
     listed = root / "ImageSets" / "FewShot" / f"{split}.txt"
     for file in (root / "classes.txt", listed) if name == "shapes" else (listed,):
         if not file.is_file():
-            return Finding(title, "missing", f"there is no {file}", command, blocks)
+            return CheckResult(title, "missing", f"there is no {file}", command, blocks)
     try:
         ids = set(read_id_list(listed))
     except DataError as error:
-        return Finding(title, "problem", str(error), command, blocks)
+        return CheckResult(title, "problem", str(error), command, blocks)
     photographs = len(ids & _stems(root / "JPEGImages", ".jpg"))
     masks = len(ids & _stems(root / "SegmentationClassAug", ".png"))
     facts = {"listed": len(ids), "photographs": photographs, "masks": masks}
     if min(photographs, masks) < len(ids):
         text = f"of {len(ids):,} listed images {photographs:,} photographs and {masks:,} masks are there"
-        return Finding(title, "missing", text, command, blocks, facts)
+        return CheckResult(title, "missing", text, command, blocks, facts)
     return _compared(title, f"{len(ids):,} images with masks", len(ids), PUBLISHED.get(name, {}).get(split), facts)
 
 
-def _coco(root: Path, split: str, year: object) -> Finding:
+def _coco(root: Path, split: str, year: object) -> CheckResult:
     title, command = f"coco {split}", _provide("coco", root)
     folder, instances = f"{split}{year}", root / "annotations" / f"instances_{split}{year}.json"
     images = _stems(root / folder, ".jpg")
     masks = _stems(root / "annotations" / folder, ".png")
     facts = {"photographs": len(images), "masks": len(masks), "instances": instances.is_file()}
     if not images:
-        return Finding(title, "missing", f"there is no photograph in {root / folder}", command, facts=facts)
+        return CheckResult(title, "missing", f"there is no photograph in {root / folder}", command, facts=facts)
     if not masks and not instances.is_file():
         text = f"there is neither {instances} nor a mask in {root / 'annotations' / folder}"
-        return Finding(title, "missing", text, command, facts=facts)
+        return CheckResult(title, "missing", text, command, facts=facts)
     if masks - images:
         text = f"{len(masks - images):,} of {len(masks):,} masks have no photograph"
-        return Finding(title, "missing", text, command, facts=facts)
+        return CheckResult(title, "missing", text, command, facts=facts)
     if not masks:
         text = f"{len(images):,} photographs; masks are drawn once, from {instances.name}"
-        return Finding(title, "ok", text, facts=facts)
+        return CheckResult(title, "ok", text, facts=facts)
     published = PUBLISHED.get(f"coco {year}", {}).get(split)
     return _compared(title, f"{len(masks):,} images with masks", len(masks), published, facts)
 
 
-def _compared(title: str, text: str, count: int, published: int | None, facts: Mapping[str, Any]) -> Finding:
+def _compared(title: str, text: str, count: int, published: int | None, facts: Mapping[str, Any]) -> CheckResult:
     facts = {**facts, "published": published}
     if published is None:
-        return Finding(title, "ok", text, facts=facts)
+        return CheckResult(title, "ok", text, facts=facts)
     if count == published:
-        return Finding(title, "ok", f"{text}, as published", facts=facts)
-    return Finding(title, "note", f"{text}; the published list has {published:,}: results will differ", facts=facts)
+        return CheckResult(title, "ok", f"{text}, as published", facts=facts)
+    return CheckResult(title, "note", f"{text}; the published list has {published:,}: results will differ", facts=facts)
 
 
 def _provide(name: str, root: Path) -> str:
@@ -136,13 +136,13 @@ def _stems(folder: Path, ending: str) -> set[str]:
         return set()
 
 
-def weights() -> Iterator[Finding]:
+def weights() -> Iterator[CheckResult]:
     """Look for every file of recorded weights and check its hash."""
     for (name, stem), record in RECORDS.items():
         yield _weight(f"{name}, {stem} stem" if stem else name, record, (name, stem) == DEFAULT_WEIGHTS)
 
 
-def _weight(title: str, record: WeightRecord, blocks: bool) -> Finding:
+def _weight(title: str, record: WeightRecord, blocks: bool) -> CheckResult:
     path = weights_dir() / record.file
     facts: dict[str, Any] = {"file": str(path)}
     place = shlex.quote(str(path))
@@ -150,16 +150,18 @@ def _weight(title: str, record: WeightRecord, blocks: bool) -> Finding:
     if not path.is_file():
         if fetch is None:
             text = f"{path} is not there and has no public address: ask for {record.file} of the semseg repository"
-            return Finding(title, "missing", text, f"cp /path/to/{record.file} {place}", facts=facts)
-        return Finding(title, "missing", f"{path}; train.py downloads it when it needs it", fetch, facts=facts)
+            return CheckResult(title, "missing", text, f"cp /path/to/{record.file} {place}", facts=facts)
+        return CheckResult(title, "missing", f"{path}; train.py downloads it when it needs it", fetch, facts=facts)
     try:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        return Finding(title, "problem", f"{path} cannot be read: {error.strerror}", f"ls -l {place}", blocks, facts)
+        return CheckResult(
+            title, "problem", f"{path} cannot be read: {error.strerror}", f"ls -l {place}", blocks, facts
+        )
     facts["sha256"] = found
     if not found.startswith(record.sha256_prefix):
         text = f"{path} is damaged: its SHA-256 begins {found[:8]}, not {record.sha256_prefix}"
-        return Finding(title, "problem", text, fetch or f"rm {place}", blocks, facts)
+        return CheckResult(title, "problem", text, fetch or f"rm {place}", blocks, facts)
     known = "hash right" if record.sha256_prefix else f"no hash is published to compare with, SHA-256 {found[:16]}"
-    return Finding(title, "ok", f"{path}, {known}", facts=facts)
+    return CheckResult(title, "ok", f"{path}, {known}", facts=facts)

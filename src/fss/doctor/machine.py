@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
 from fss.data.sources.derived_files import cache_dir
-from fss.doctor.check_result import Finding, size
+from fss.doctor.check_result import CheckResult, size
 from fss.runs.slurm import inside_slurm
 from fss.tracking.wandb_mode import has_key, wandb_mode
 
@@ -30,7 +30,7 @@ _SHOWN = (
 _DRIVER = Path("/proc/driver/nvidia/version")
 
 
-def versions() -> Iterator[Finding]:
+def versions() -> Iterator[CheckResult]:
     """Compare Python and the packages with what pyproject.toml asks for."""
     from packaging.requirements import Requirement
     from packaging.specifiers import SpecifierSet
@@ -38,51 +38,53 @@ def versions() -> Iterator[Finding]:
     try:
         known = distribution("fss")
     except PackageNotFoundError:
-        yield Finding("fss", "problem", "is not installed, so what it needs is unknown", "pip install -e .")
+        yield CheckResult("fss", "problem", "is not installed, so what it needs is unknown", "pip install -e .")
         return
     asked = known.metadata["Requires-Python"] or ""
     here = platform.python_version()
     if SpecifierSet(asked).contains(here, prereleases=True):
-        yield Finding("python", "ok", here, facts={"version": here})
+        yield CheckResult("python", "ok", here, facts={"version": here})
     else:
-        yield Finding("python", "problem", f"{here}, needed is {asked}", "make setup PYTHON=python3.12", blocks=True)
+        yield CheckResult(
+            "python", "problem", f"{here}, needed is {asked}", "make setup PYTHON=python3.12", blocks=True
+        )
     for line in known.requires or []:
         requirement = Requirement(line)
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             yield from _package(requirement.name, requirement.specifier)
 
 
-def _package(name: str, asked: object) -> Iterator[Finding]:
+def _package(name: str, asked: object) -> Iterator[CheckResult]:
     from packaging.specifiers import SpecifierSet
 
     command = f"pip install '{name}{asked}'"
     try:
         here = version(name)
     except PackageNotFoundError:
-        yield Finding(name, "missing", f"not installed, needed is {asked}", command, blocks=True)
+        yield CheckResult(name, "missing", f"not installed, needed is {asked}", command, blocks=True)
         return
     facts = {"version": here, "needed": str(asked)}
     if not SpecifierSet(str(asked)).contains(here, prereleases=True):
-        yield Finding(name, "problem", f"{here}, needed is {asked}", command, facts=facts)
+        yield CheckResult(name, "problem", f"{here}, needed is {asked}", command, facts=facts)
     elif name in _SHOWN:
-        yield Finding(name, "ok", here, facts=facts)
+        yield CheckResult(name, "ok", here, facts=facts)
 
 
-def hardware(multirun: Path) -> Iterator[Finding]:
+def hardware(multirun: Path) -> Iterator[CheckResult]:
     """Count cores, memory and free disk space.
 
     Args:
         multirun: folder of the runs.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    yield Finding("CPU", "ok", f"{cores} cores for this process", facts={"cores": cores})
+    yield CheckResult("CPU", "ok", f"{cores} cores for this process", facts={"cores": cores})
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    yield Finding("memory", "ok", f"{size(total)} in all", facts={"bytes": total})
+    yield CheckResult("memory", "ok", f"{size(total)} in all", facts={"bytes": total})
     for name, folder in (("disk of runs", multirun), ("disk of cache", cache_dir())):
         yield _disk(name, folder.expanduser().absolute())
 
 
-def _disk(name: str, folder: Path) -> Finding:
+def _disk(name: str, folder: Path) -> CheckResult:
     there = next(p for p in (folder, *folder.parents) if p.is_dir())
     free = shutil.disk_usage(there).free
     facts = {"folder": str(folder), "free_bytes": free}
@@ -90,31 +92,31 @@ def _disk(name: str, folder: Path) -> Finding:
         command = (
             "export FSS_CACHE=/folder/with/room" if name == "disk of cache" else f"chmod u+w {shlex.quote(str(there))}"
         )
-        return Finding(name, "problem", f"{there} cannot be written to", command, blocks=True, facts=facts)
-    return Finding(name, "ok", f"{size(free)} free at {folder}", facts=facts)
+        return CheckResult(name, "problem", f"{there} cannot be written to", command, blocks=True, facts=facts)
+    return CheckResult(name, "ok", f"{size(free)} free at {folder}", facts=facts)
 
 
-def gpus() -> Iterator[Finding]:
+def gpus() -> Iterator[CheckResult]:
     """Name GPUs, driver and CUDA; torch, which takes seconds, is imported only where a driver is."""
     driver = _driver()
     if driver is None:
         text = "no NVIDIA driver here; training on the CPU suits the drawn data set only"
-        yield Finding("GPU", "note", text, "python train.py data=shapes trainer=cpu", facts={"count": 0})
+        yield CheckResult("GPU", "note", text, "python train.py data=shapes trainer=cpu", facts={"count": 0})
         return
     import torch
 
     facts = {"driver": driver, "cuda": torch.version.cuda, "count": torch.cuda.device_count()}
     if torch.version.cuda is None:
         command = "pip install --force-reinstall torch torchvision"
-        yield Finding("GPU", "problem", f"driver {driver}, but torch is built without CUDA", command, facts=facts)
+        yield CheckResult("GPU", "problem", f"driver {driver}, but torch is built without CUDA", command, facts=facts)
     elif not torch.cuda.is_available():
         text = f"driver {driver}, but torch with CUDA {torch.version.cuda} finds no usable GPU; the command says why"
-        yield Finding("GPU", "problem", text, "python -c 'import torch; torch.cuda.init()'", facts=facts)
+        yield CheckResult("GPU", "problem", text, "python -c 'import torch; torch.cuda.init()'", facts=facts)
     for k in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         card = torch.cuda.get_device_properties(k)
         more = facts | {"name": card.name, "bytes": card.total_memory}
         text = f"{card.name}, {size(card.total_memory)}, CUDA {torch.version.cuda}, driver {driver}"
-        yield Finding(f"GPU {k}", "ok", text, facts=more)
+        yield CheckResult(f"GPU {k}", "ok", text, facts=more)
 
 
 def _driver() -> str | None:
@@ -130,7 +132,7 @@ def _driver() -> str | None:
     return "of unknown version" if _DRIVER.is_file() else None
 
 
-def wandb(offline: list[Path]) -> Iterator[Finding]:
+def wandb(offline: list[Path]) -> Iterator[CheckResult]:
     """Say how runs are logged to W&B, without contacting it.
 
     Args:
@@ -139,21 +141,21 @@ def wandb(offline: list[Path]) -> Iterator[Finding]:
     mode, key = wandb_mode("auto"), has_key()
     text = f"logger.wandb=auto is {mode} here: a key is {'set (not tried)' if key else 'not set'}"
     login = None if key or mode == "disabled" else "wandb login"
-    yield Finding("mode", "ok" if key else "note", text, login, facts={"mode": mode, "key": key})
+    yield CheckResult("mode", "ok" if key else "note", text, login, facts={"mode": mode, "key": key})
     facts = {"unsynced": [str(p) for p in offline]}
     if offline:
         below = {str(p.parent.parent.parent) for p in offline}
         command = "wandb sync " + " ".join(f"{shlex.quote(folder)}/*/wandb/offline-run-*" for folder in sorted(below))
-        yield Finding("offline runs", "note", f"{len(offline)} wait for their upload", command, facts=facts)
+        yield CheckResult("offline runs", "note", f"{len(offline)} wait for their upload", command, facts=facts)
     else:
-        yield Finding("offline runs", "ok", "none waits for its upload", facts=facts)
+        yield CheckResult("offline runs", "ok", "none waits for its upload", facts=facts)
 
 
-def slurm() -> Iterator[Finding]:
+def slurm() -> Iterator[CheckResult]:
     """Say whether SLURM is there."""
     job = os.environ.get("SLURM_JOB_ID") if inside_slurm() else None
     text = "not inside a job" if job is None else f"inside job {job}"
-    yield Finding("job", "note" if job is None else "ok", text, facts={"job": job})
+    yield CheckResult("job", "note" if job is None else "ok", text, facts={"job": job})
     path = shutil.which("sbatch")
     text = "is not on the path: jobs cannot be submitted from here" if path is None else path
-    yield Finding("sbatch", "note" if path is None else "ok", text, facts={"sbatch": path})
+    yield CheckResult("sbatch", "note" if path is None else "ok", text, facts={"sbatch": path})

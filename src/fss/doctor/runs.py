@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fss.doctor.check_result import Finding
+from fss.doctor.check_result import CheckResult
 
 _SKIPPED = {"checkpoints", "tensorboard", "csv", ".hydra"}
 _NAMED = 3  # unfinished runs whose command is repeated
@@ -82,7 +82,7 @@ def _offline(folder: Path) -> list[Path]:
         return []
 
 
-def runs_of(folder: Path, runs: Runs) -> Iterator[Finding]:
+def runs_of(folder: Path, runs: Runs) -> Iterator[CheckResult]:
     """Count finished and unfinished runs.
 
     Args:
@@ -91,22 +91,22 @@ def runs_of(folder: Path, runs: Runs) -> Iterator[Finding]:
     """
     facts = {"finished": len(runs.finished), "tests": runs.tests}
     if not (runs.finished or runs.tests or runs.unfinished or runs.damaged):
-        yield Finding("finished", "note", f"none below {folder}", "python train.py", facts=facts)
+        yield CheckResult("finished", "note", f"none below {folder}", "python train.py", facts=facts)
         return
     text = f"{len(runs.finished)} trainings and {runs.tests} tests by eval.py below {folder}"
-    yield Finding("finished", "ok", text, facts=facts)
+    yield CheckResult("finished", "ok", text, facts=facts)
     count = len(runs.unfinished)
     first = f"; the first {_NAMED}:" if count > _NAMED else ""
     text = f"{count} interrupted, or still going on{first}" if count else "none"
-    yield Finding("unfinished", "note" if count else "ok", text, facts={"count": count})
+    yield CheckResult("unfinished", "note" if count else "ok", text, facts={"count": count})
     for path in runs.unfinished[:_NAMED]:
-        yield Finding("unfinished", "note", str(path), _command(path), facts={"folder": str(path)})
+        yield CheckResult("unfinished", "note", str(path), _command(path), facts={"folder": str(path)})
     for path in runs.damaged:
         text = f"{path} cannot be read; delete it and repeat the run"
-        yield Finding("damaged", "problem", text, f"rm {shlex.quote(str(path))}", facts={"file": str(path)})
+        yield CheckResult("damaged", "problem", text, f"rm {shlex.quote(str(path))}", facts={"file": str(path)})
 
 
-def base_learners(runs: Runs, conf: Path) -> Iterator[Finding]:
+def base_learners(runs: Runs, conf: Path) -> Iterator[CheckResult]:
     """List finished base learners, which heads of BAM's kind start from.
 
     Args:
@@ -116,11 +116,11 @@ def base_learners(runs: Runs, conf: Path) -> Iterator[Finding]:
     found = [key for key in runs.finished if key.get("method") == "base_learner"]
     for key in found:
         where = {name: key.get(name) for name in ("data", "backbone", "fold")}
-        yield Finding("base learner", "ok", "{data}, {backbone}, fold {fold}".format(**where), facts=where)
+        yield CheckResult("base learner", "ok", "{data}, {backbone}, fold {fold}".format(**where), facts=where)
     if not found:
         known = (conf / "method" / "base_learner.yaml").is_file()
         command = "python train.py -m method=base_learner fold=0,1,2,3" if known else None
-        yield Finding("base learner", "note", "none; only heads that build on one need it", command)
+        yield CheckResult("base learner", "note", "none; only heads that build on one need it", command)
 
 
 def _command(folder: Path) -> str | None:

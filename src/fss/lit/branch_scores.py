@@ -36,7 +36,7 @@ class BranchScores(nn.Module):
             align_corners: how the head's logits are resized.
         """
         size = (episode.query.shape[-2], episode.query.shape[-1])
-        meta, base = output.extra_predictions.get("meta"), output.extra_predictions.get("base")
+        meta, base = output.branch_logits.get("meta"), output.branch_logits.get("base")
         if meta is not None:
             square = up(meta, size, align_corners).float()
             for i, label in enumerate(episode.full_labels):

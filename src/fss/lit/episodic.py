@@ -58,7 +58,7 @@ class EpisodicModule(pl.LightningModule):
         self.scores = torch.nn.ModuleDict(
             {f"{s}_iou": EpisodeIoU(len(n), 1000 if s == "test" else 0) for s, n in self.class_names.items()}
         )
-        self.further = BranchScores(len(test_classes), base_classes)
+        self.branch_scores = BranchScores(len(test_classes), base_classes)
         self.losses = torch.nn.ModuleDict({"val": EpisodeLoss(), "test": EpisodeLoss()})
 
     def forward(self, query: Tensor, support_images: Tensor, support_masks: Tensor) -> Tensor:
@@ -149,10 +149,10 @@ class EpisodicModule(pl.LightningModule):
         """Log the test scores; they stay in :attr:`test_scores` for the result file."""
         self.test_scores = self._metric("test").compute()
         self.test_rows = self._metric("test").counted
-        self.test_further = self.further.compute()
+        self.test_branch_scores = self.branch_scores.compute()
         self._log_loss("test")
         self._log_scores("test", self.test_scores)
-        for name, value in self.test_further.items():
+        for name, value in self.test_branch_scores.items():
             self.log(f"test/{name}", value)
         self._metric("test").reset()
 
@@ -189,7 +189,7 @@ class EpisodicModule(pl.LightningModule):
             "fb_iou": 100 * scores.fb_iou,
             "fb_iou_interval": [100 * v for v in scores.fb_iou_interval],
             "per_class": {name: 100 * value for name, value in named},
-            **self.test_further,
+            **self.test_branch_scores,
         }
 
     def result_episodes(self, data: Any) -> dict[str, Any]:
@@ -217,7 +217,7 @@ class EpisodicModule(pl.LightningModule):
         size = (episode.query.shape[-2], episode.query.shape[-1])
         square = up(output.logits, size, head.align_corners).float()
         if stage == "test":
-            self.further.update(output, episode, head.align_corners)
+            self.branch_scores.update(output, episode, head.align_corners)
         predictions, ious = [], []
         for i, label in enumerate(episode.full_labels):
             logits, target = at_label_size(square[i], label, head.align_corners)

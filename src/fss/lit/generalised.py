@@ -57,7 +57,7 @@ class GeneralisedModule(pl.LightningModule):
         output, align = self.model.run_episode(episode), self.model.head.align_corners
         size = (episode.query.shape[-2], episode.query.shape[-1])
         final = up(output.logits, size, align).float()
-        base = up(output.extra_predictions["base"], size, align).float()
+        base = up(output.branch_logits["base"], size, align).float()
         labels = zip(episode.full_labels, episode.full_base_labels, strict=True)
         for i, (label, base_label) in enumerate(labels):
             target = joined(label, base_label, len(self.base_names))

@@ -118,7 +118,7 @@ class BAM(Baseline):
             AuxLogits("meta", meta, "query", self.weights[0]),
             AuxLogits("base", base, "base", self.weights[1]),
         ]
-        return HeadOutput(final, aux, extra_predictions={"meta": meta, "base": base})
+        return HeadOutput(final, aux, branch_logits={"meta": meta, "base": base})
 
     def _style_distance(self, features: EpisodeFeatures) -> Tensor:
         """Return psi of every support, (B, K), at the resolution of stage 3 (VGG's stage 2 is larger)."""

@@ -117,7 +117,7 @@ class FewShotSegmenter(nn.Module):
             support_images: (B, K, 3, H, W).
             support_masks: (B, K, H, W).
             query_label: (B, H, W), or None.
-            extras: further tensors by name.
+            extras: other tensors by name.
 
         Returns:
             The head's output.

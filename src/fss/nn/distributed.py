@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, distributed
 
 
-def place() -> tuple[int, int]:
+def rank_and_world() -> tuple[int, int]:
     """Return the number of this process and how many there are; (0, 1) outside of parallel training."""
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
@@ -26,7 +26,7 @@ def mean_over_processes(value: Tensor) -> Tensor:
     Returns:
         The mean, float32; ``value`` itself where there is one process.
     """
-    if place()[1] == 1:
+    if rank_and_world()[1] == 1:
         return value
     total = value.detach().double().clone()
     distributed.all_reduce(total)

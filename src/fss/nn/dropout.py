@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fss.nn.distributed import place
+from fss.nn.distributed import rank_and_world
 
 
 class SharedDropout2d(nn.Dropout2d):
@@ -27,6 +27,6 @@ class SharedDropout2d(nn.Dropout2d):
             return input
         if self.p == 1:
             return input * 0
-        rank, world = place()
+        rank, world = rank_and_world()
         keep = input.new_empty((input.shape[0] * world, input.shape[1], 1, 1)).bernoulli_(1 - self.p)
         return input * keep.div_(1 - self.p)[rank::world]

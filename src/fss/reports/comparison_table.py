@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 
 from fss.reports.paper_tables import FOLDS, PaperTable
-from fss.reports.table_runs import Filled, Line
+from fss.reports.table_runs import FilledTable, Line
 
 NOT_RUN = "not run"
 _METRICS = {"miou": "mIoU", "fb_iou": "FB-IoU"}
@@ -42,7 +42,7 @@ class Sheet:
     warnings: list[str]
 
 
-def sheet(filled: Filled) -> Sheet:
+def sheet(filled: FilledTable) -> Sheet:
     """Put a table into words: for each row the paper's numbers, below them ours with the difference.
 
     Args:
@@ -65,7 +65,7 @@ def sheet(filled: Filled) -> Sheet:
     return Sheet(heading(filled), len(facts) + 2, header, rows, notes(filled), list(filled.warnings))
 
 
-def heading(filled: Filled) -> str:
+def heading(filled: FilledTable) -> str:
     """Return the title of a table, which says so where its runs are of toy size.
 
     Args:
@@ -76,7 +76,7 @@ def heading(filled: Filled) -> str:
     return f"{title} - TOY SIZE on {', '.join(datas)}, not comparable with the paper" if filled.toy else title
 
 
-def notes(filled: Filled) -> list[str]:
+def notes(filled: FilledTable) -> list[str]:
     """Return the footnotes of a table.
 
     Args:
@@ -189,7 +189,7 @@ def latex(text: Sheet) -> str:
     return "\n".join([*parts, r"\end{table}", ""])
 
 
-def as_csv(filled: Sequence[Filled]) -> str:
+def as_csv(filled: Sequence[FilledTable]) -> str:
     """Return all tables as one CSV with plain numbers: one line per row, shot and origin.
 
     Args:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from fss.reports.comparison_table import NOT_RUN, fact, fact_columns, heading, notes, number
 from fss.reports.html_previews import curve, preview_strip
 from fss.reports.paper_tables import FOLDS
-from fss.reports.table_runs import Filled, Line, setting
+from fss.reports.table_runs import FilledTable, Line, setting
 from fss.results import Result
 
 _FOLDER = Path(__file__).parent / "data"
@@ -56,7 +56,7 @@ class PageTable:
     runs: list[PageRun]
 
 
-def html_page(filled: Sequence[Filled], title: str) -> str:
+def html_page(filled: Sequence[FilledTable], title: str) -> str:
     """Return the page as text.
 
     Args:
@@ -77,7 +77,7 @@ def html_page(filled: Sequence[Filled], title: str) -> str:
     return template.render(title=title, tables=[_table(one) for one in filled])
 
 
-def _table(filled: Filled) -> PageTable:
+def _table(filled: FilledTable) -> PageTable:
     facts = fact_columns(filled.table)
     rows = [_cells(line, facts, filled.toy) for line in filled.lines]
     columns = [cell.name for cell in rows[0]]

@@ -11,7 +11,7 @@ _LABELLED = ("finetune", "method", "recipe", "backbone", "data", "trainer", "sel
 """Groups whose values are options of an experiment; the rest of a configuration says how it was run."""
 
 
-def differing(results: Sequence[Result], setting: Callable[[Result], tuple[str, ...]]) -> dict[str, str]:
+def option_differences(results: Sequence[Result], setting: Callable[[Result], tuple[str, ...]]) -> dict[str, str]:
     """Label runs that share a setting and a seed by the options in which they differ.
 
     Args:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rich import box
 from rich.table import Table
 
-from fss.reports.option_differences import differing
+from fss.reports.option_differences import option_differences
 from fss.results import ReportError, Result
 
 _ROW_OF_ITS_OWN = ("data", "method", "backbone", "fold", "shot", "recipe", "test")
@@ -96,7 +96,7 @@ def _group(results: Sequence[Result]) -> tuple[list[str], list[_Row]]:
     def setting(run: Result) -> tuple[str, ...]:
         return run.key.finetune, *(str(getattr(run.key, c)) for c in columns)
 
-    labels = differing(results, setting)
+    labels = option_differences(results, setting)
     groups: dict[tuple[str, ...], dict[int, Result]] = {}
     for run in results:
         row = (*setting(run), *([labels.get(run.identity, "")] if labels else []))

@@ -24,7 +24,7 @@ _TELLING = {
 
 
 @dataclass(frozen=True)
-class Place:
+class TableRow:
     """A row of a table that a run is part of.
 
     Attributes:
@@ -40,7 +40,7 @@ class Place:
     metric: str
 
 
-def places(config: Mapping[str, Any]) -> list[Place]:
+def table_rows(config: Mapping[str, Any]) -> list[TableRow]:
     """List the rows that a run is part of: several tables share runs.
 
     Args:
@@ -60,7 +60,7 @@ def places(config: Mapping[str, Any]) -> list[Place]:
             if wanted is None or config["shot"] not in row.numbers:
                 continue
             if all(setting(config, key) == value for key, value in wanted.items() if key in needed):
-                found.append(Place(table.name, row.id, label(table, row, config["shot"]), table.metric))
+                found.append(TableRow(table.name, row.id, label(table, row, config["shot"]), table.metric))
     return found
 
 

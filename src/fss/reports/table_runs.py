@@ -78,7 +78,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Filled:
+class FilledTable:
     """A table of the paper with our runs.
 
     Attributes:
@@ -104,7 +104,7 @@ def is_toy(result: Result, table: PaperTable) -> bool:
     return result.key.data != table.data
 
 
-def fill(table: PaperTable, results: Iterable[Result], toy: bool) -> Filled:
+def fill_table(table: PaperTable, results: Iterable[Result], toy: bool) -> FilledTable:
     """Put runs into the cells of a table.
 
     Args:
@@ -131,7 +131,7 @@ def fill(table: PaperTable, results: Iterable[Result], toy: bool) -> Filled:
             lines.append(Line(row, shot, numbers, found, table.metric))
     others = [r for r in trained if r.identity not in used]
     warnings += _near_misses([line for line in lines if not line.runs], others, needed)
-    return Filled(table, toy, tuple(lines), (*_differences(lines), *warnings))
+    return FilledTable(table, toy, tuple(lines), (*_differences(lines), *warnings))
 
 
 def _score(run: Result, metric: str) -> float:

@@ -12,7 +12,7 @@ from fss.lit.episodic import EpisodicModule
 from fss.reports.preview_grid import preview_grid
 
 
-class Extras(pl.Callback):
+class RunArtifacts(pl.Callback):
     """Writes the tuned values and draws the previews when the test ends.
 
     Args:

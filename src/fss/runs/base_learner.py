@@ -10,7 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from fss.config.base_learner import NAME, NOTES, RUNS, checkpoint_of, command, differences, find, stage_one
+from fss.config.base_learner import NAME, NOTES, RUNS, base_learner_config, checkpoint_of, command, differences, find
 from fss.config.identity import slug
 from fss.data.sources.base import SegmentationSource
 from fss.errors import FssError
@@ -28,7 +28,7 @@ from fss.runs.build import build_base_data, build_recipe
 from fss.runs.facts import facts
 from fss.runs.fit_and_test import fit, test
 from fss.runs.job import Job, card, finished
-from fss.runs.library_notices import hush
+from fss.runs.library_notices import hide_library_notices
 from fss.runs.resume import interrupted
 from fss.runs.trainer import assemble, checkpointing
 from fss.tracking.loggers import build_loggers, recorders
@@ -48,7 +48,7 @@ def train_base_learner(job: Job, source: SegmentationSource) -> float:
         mIoU over the base classes of the validation images, in percent.
     """
     config = job.config
-    hush()
+    hide_library_notices()
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
         remove_leftovers(job.folder)
     pl.seed_everything(config["seed"], workers=True, verbose=False)
@@ -142,7 +142,7 @@ def _of_method(job: Job, node: dict[str, Any]) -> Path:
 def _train_first(job: Job) -> Path:
     from fss.config.source import build_source
 
-    config = stage_one(job.config)
+    config = base_learner_config(job.config)
     name = slug(config)
     first = Job(config, RUNS / config["group"] / name, name)
     log.info("There is no base learner for this data set, backbone and fold: training it first, in %s", first.folder)

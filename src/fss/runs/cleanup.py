@@ -13,7 +13,7 @@ _LOGS = frozenset({".hydra", "train.log", "eval.log", "csv", "tensorboard", "wan
 """What a run writes before its first checkpoint."""
 
 
-def tidy(folder: Path) -> None:
+def remove_if_unused(folder: Path) -> None:
     """Remove the folder of a run that made nothing but logs, and the folders above it that are empty then.
 
     Args:

@@ -19,7 +19,7 @@ _NOTICES = (
 )
 
 
-def hush() -> None:
+def hide_library_notices() -> None:
     """Hide known notices; everything else stays visible."""
     for pattern in _NOTICES:
         warnings.filterwarnings("ignore", message=pattern)

@@ -12,7 +12,7 @@ from fss.results import load_result
 
 log = logging.getLogger(__name__)
 
-_FURTHER = {
+_BRANCHES = {
     "miou_m": "of the meta learner alone",
     "miou_b": "of the base learner on base classes",
     "miou_base": "of the base classes",
@@ -28,8 +28,8 @@ def show(folder: Path) -> None:
     """
     result = load_result(folder / "result.json")
     Console().print(strategy_table([result]))
-    further = {name: getattr(result.scores, key) for key, name in _FURTHER.items()}
-    known = [f"{name} {value:.2f}" for name, value in further.items() if value is not None]
+    branches = {name: getattr(result.scores, key) for key, name in _BRANCHES.items()}
+    known = [f"{name} {value:.2f}" for name, value in branches.items() if value is not None]
     if known:
         log.info("mIoU: %s", ", ".join(known))
     log.info("Result: %s", folder / "result.json")

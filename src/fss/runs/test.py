@@ -17,7 +17,7 @@ from fss.config.identity import identity
 from fss.config.value_ranges import number
 from fss.errors import FssError
 from fss.files import remove_leftovers
-from fss.runs.cleanup import tidy
+from fss.runs.cleanup import remove_if_unused
 from fss.runs.job import Job
 from fss.runs.signals import ending_on_signals
 from fss.runs.summary import show
@@ -54,7 +54,7 @@ def run(cfg: DictConfig) -> float:
     try:
         return _run(plain(cfg))
     except (FssError, OSError):
-        tidy(Path(HydraConfig.get().runtime.output_dir))
+        remove_if_unused(Path(HydraConfig.get().runtime.output_dir))
         raise
 
 
@@ -230,9 +230,9 @@ def _test(job: Job, checkpoint: Checkpoint) -> float:
     from fss.model.load import rebuild
     from fss.runs.build import build_data
     from fss.runs.facts import facts
-    from fss.runs.library_notices import hush
+    from fss.runs.library_notices import hide_library_notices
 
-    hush()
+    hide_library_notices()
     config = job.config
     remove_leftovers(job.folder)
     source = build_source(config["data"])

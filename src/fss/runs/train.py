@@ -10,14 +10,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from fss.config.base_learner import NAME, settled
+from fss.config.base_learner import NAME, with_base_learner
 from fss.config.checks import check
 from fss.config.compose import plain
 from fss.config.identity import slug
 from fss.errors import FssError
 from fss.files import remove_leftovers
 from fss.runs.attempts import attempt
-from fss.runs.cleanup import tidy
+from fss.runs.cleanup import remove_if_unused
 from fss.runs.facts import facts
 from fss.runs.fit_and_test import fit, test
 from fss.runs.job import Job, card
@@ -38,7 +38,7 @@ def run(cfg: DictConfig) -> float:
     Returns:
         Novel-class mIoU in percent (what a Hydra sweeper maximises); NaN for a run of a sweep that failed.
     """
-    config = settled(plain(cfg))
+    config = with_base_learner(plain(cfg))
     check(config)
     hydra = HydraConfig.get()
     job = Job(config, Path(hydra.runtime.output_dir), slug(config))
@@ -60,7 +60,7 @@ def _run(job: Job) -> float:
                 return train_base_learner(job, source)
             return _train_and_test(job, source)
     except (FssError, OSError):
-        tidy(job.folder)
+        remove_if_unused(job.folder)
         raise
 
 
@@ -72,10 +72,10 @@ def _train_and_test(job: Job, source: SegmentationSource) -> float:
     from fss.model.build import build_model, build_strategy
     from fss.runs.base_learner import built_from, obtain
     from fss.runs.build import build_data, build_recipe
-    from fss.runs.library_notices import hush
+    from fss.runs.library_notices import hide_library_notices
     from fss.tracking.loggers import build_loggers, recorders
 
-    hush()
+    hide_library_notices()
     config = job.config
     classes = len(source.fold(config["fold"]).base) + 1
     data = build_data(config, source)

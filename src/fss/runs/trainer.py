@@ -56,7 +56,7 @@ def build_trainer(
         finetune: injects the strategy.
         known: facts for the result file.
         logger: loggers, or False for none.
-        more: further callbacks.
+        more: other callbacks.
 
     Returns:
         The trainer.
@@ -68,7 +68,7 @@ def build_trainer(
     from fss.lit.callbacks.previews import PreviewRecorder
     from fss.lit.callbacks.result import ResultWriter
     from fss.lit.callbacks.seeding import StepSeed
-    from fss.runs.artifacts import Extras
+    from fss.runs.artifacts import RunArtifacts
     from fss.runs.build import feature_cache_mb
 
     config = job.config
@@ -81,7 +81,7 @@ def build_trainer(
         FeatureCaching(feature_cache_mb(config)),
         images,
         EpisodeRecorder(job.folder),
-        Extras(job.folder, config["finetune"]["name"], config["previews"], finetune),
+        RunArtifacts(job.folder, config["finetune"]["name"], config["previews"], finetune),
         *(recording_callbacks(job) if more else ()),  # a test alone records nothing
         ResultWriter(job.folder, known, finetune, cost),
         *more,
@@ -96,7 +96,7 @@ def assemble(job: Job, logger: Sequence[Logger] | bool, callbacks: Sequence[pl.C
         job: the run.
         logger: loggers, or False for none.
         callbacks: all of them.
-        options: further arguments of the trainer.
+        options: other arguments of the trainer.
 
     Returns:
         The trainer.

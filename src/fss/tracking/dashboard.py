@@ -157,10 +157,10 @@ def _episodes() -> Block:
     return {"Section": {"name": "Episodes and classes", "panels": panels}}
 
 
-def _blocks(table: PaperTable, place: dict[str, str], runs: str) -> list[Block]:
+def _blocks(table: PaperTable, destination: dict[str, str], runs: str) -> list[Block]:
     """Return a table's part of the report: what the paper prints, and our runs."""
     runset = {
-        **place,
+        **destination,
         "name": f"Table {table.number}",
         "filters": f"{runs} and Tags in ['{table.name}']",
         "groupby": [f"config.tables.{table.name}"],

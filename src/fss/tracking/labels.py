@@ -1,4 +1,4 @@
-"""By what W&B groups and finds runs: group, job type, tags, and further keys of the configuration; imports no wandb."""
+"""By what W&B groups and finds runs: group, job type, tags, and other keys of the configuration; imports no wandb."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from fss.config.base_learner import NAME
 from fss.config.identity import identity
-from fss.reports.table_rows import TOY, TOY_TAG, Place, places
+from fss.reports.table_rows import TOY, TOY_TAG, TableRow, table_rows
 
 _LONGEST_TAG = 64  # what W&B takes
 
@@ -23,14 +23,14 @@ class Labels:
         tags: method, backbone, strategy, data, fold, shot, and every table that it is part of.
         config: the resolved configuration, and two keys more: ``cell`` is equal for runs that differ in fold and seed
             alone, ``tables`` names the run's row in each of its tables.
-        places: these rows.
+        table_rows: these rows.
     """
 
     group: str
     job_type: str
     tags: tuple[str, ...]
     config: dict[str, Any]
-    places: tuple[Place, ...]
+    table_rows: tuple[TableRow, ...]
 
 
 def labels(config: dict[str, Any], experiment: str | None = None) -> Labels:
@@ -44,18 +44,18 @@ def labels(config: dict[str, Any], experiment: str | None = None) -> Labels:
         Its labels.
     """
     trains_base = config["method"]["name"] == NAME
-    found = [] if trains_base else places(config)
+    found = [] if trains_base else table_rows(config)
     named = [str(config[group]["name"]) for group in ("method", "backbone", "finetune", "data")]
-    tags = [*named, f"fold-{config['fold']}", f"shot-{config['shot']}", *(place.table for place in found)]
+    tags = [*named, f"fold-{config['fold']}", f"shot-{config['shot']}", *(row.table for row in found)]
     if config["data"]["name"] == TOY:
         tags.append(TOY_TAG)
-    more = {"cell": cell(config), "tables": {place.table: place.label for place in found}}
+    more = {"cell": cell(config), "tables": {row.table: row.label for row in found}}
     return Labels(
         group=experiment or str(config["group"]),
         job_type=NAME if trains_base else str(config["finetune"]["name"]),
         tags=tuple(dict.fromkeys(tag[:_LONGEST_TAG] for tag in tags)),
         config={**config, **more},
-        places=tuple(found),
+        table_rows=tuple(found),
     )
 
 

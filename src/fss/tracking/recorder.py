@@ -106,7 +106,7 @@ class WandbRecorder(pl.Callback):
         }
         if result.scores.miou_interval is not None:
             facts["test/miou_low"], facts["test/miou_high"] = result.scores.miou_interval
-        return facts | {f"tables/{p.table}": getattr(result.scores, p.metric) for p in self.logger.labels.places}
+        return facts | {f"tables/{p.table}": getattr(result.scores, p.metric) for p in self.logger.labels.table_rows}
 
     def _artifacts(self, run: Any, result: Result) -> None:
         base = None if self.base is None else base_identity(*self.base)

@@ -57,7 +57,7 @@ def build(node: Any, where: str) -> Any:
 
     Args:
         node: ``{"BarPlot": {...}}`` is made a BarPlot with these arguments; lists and other values stay.
-        where: place in the specification, for messages.
+        where: position in the specification, for messages.
 
     Returns:
         The object.

@@ -1,4 +1,4 @@
-"""Finding and swapping modules."""
+"""CheckResult and swapping modules."""
 
 from __future__ import annotations
 

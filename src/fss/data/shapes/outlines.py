@@ -1,6 +1,6 @@
 """Shape families of the embedded data set: outlines of unit area around the origin.
 
-Each family is a function ``rng -> contours``; the proportions it draws vary within a class. Filled by the even-odd
+Each family is a function ``rng -> contours``; the proportions it draws vary within a class. FilledTable by the even-odd
 rule, so a second contour inside the first is a hole.
 """
 

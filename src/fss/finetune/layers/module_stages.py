@@ -21,22 +21,22 @@ class _Held(nn.Module):
         return super().train(False)
 
 
-class HeldBatchNorm1d(_Held, nn.BatchNorm1d):
+class FrozenBatchNorm1d(_Held, nn.BatchNorm1d):
     """Batch norm over vectors with fixed statistics."""
 
 
-class HeldBatchNorm2d(_Held, nn.BatchNorm2d):
+class FrozenBatchNorm2d(_Held, nn.BatchNorm2d):
     """Batch norm over maps with fixed statistics."""
 
 
-class HeldBatchNorm3d(_Held, nn.BatchNorm3d):
+class FrozenBatchNorm3d(_Held, nn.BatchNorm3d):
     """Batch norm over volumes with fixed statistics."""
 
 
 _HELD: dict[type[nn.Module], type[nn.Module]] = {
-    nn.BatchNorm1d: HeldBatchNorm1d,
-    nn.BatchNorm2d: HeldBatchNorm2d,
-    nn.BatchNorm3d: HeldBatchNorm3d,
+    nn.BatchNorm1d: FrozenBatchNorm1d,
+    nn.BatchNorm2d: FrozenBatchNorm2d,
+    nn.BatchNorm3d: FrozenBatchNorm3d,
 }
 _PLAIN = {held: plain for plain, held in _HELD.items()}
 
