@@ -21,9 +21,10 @@ from torch import Tensor
 from benchmarks.rows import Row
 from fss.data.episode_dataset import EpisodeDataset, binary_label
 from fss.data.episodes.stateless import Draw
+from fss.data.eval_transform import eval_transform, resized_shape
 from fss.data.options import TransformOptions
 from fss.data.sources.voc import VocSource
-from fss.data.transforms import eval_transform, resized_shape, train_transform
+from fss.data.train_transform import train_transform
 
 Array = npt.NDArray[Any]
 

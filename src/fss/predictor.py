@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from fss.data.eval_transform import eval_transform, resized_shape
 from fss.data.options import TransformOptions
 from fss.data.sources.masks import UInt8
-from fss.data.transforms import eval_transform, resized_shape
 from fss.errors import FssError
 from fss.model.checkpoint import read_checkpoint
 from fss.model.load import rebuild

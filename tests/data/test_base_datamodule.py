@@ -13,7 +13,7 @@ from fss.data.datamodule import FewShotDataModule
 from fss.data.episodes.options import EpisodeOptions
 from fss.data.options import LoaderOptions, TransformOptions
 from fss.data.sources.shapes import ShapesSource
-from fss.data.transforms import train_transform
+from fss.data.train_transform import train_transform
 
 OPTIONS = TransformOptions(size=65, scale_min=0.5, scale_max=2.0)
 

@@ -12,10 +12,10 @@ from fss.data.datamodule import FewShotDataModule
 from fss.data.episode_dataset import EpisodeDataset, binary_label, collate
 from fss.data.episodes.options import EpisodeOptions, IndexOptions
 from fss.data.epoch_sampler import EpisodeIndexSampler
+from fss.data.eval_transform import eval_transform
 from fss.data.options import LoaderOptions, TransformOptions
 from fss.data.sources.pascal import PascalSource
 from fss.data.sources.shapes import ShapesSource
-from fss.data.transforms import eval_transform
 from fss.errors import DataError
 from fss.types import Episode
 

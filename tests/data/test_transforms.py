@@ -11,7 +11,8 @@ from albumentations.pytorch import ToTensorV2
 from benchmarks.data import float32_pipeline
 from tests.data.fabricate import make_image
 
-from fss.data import transforms as T
+from fss.data import eval_transform as E
+from fss.data import train_transform as T
 from fss.data.normalisation import normalised
 from fss.data.options import TransformOptions
 from fss.errors import DataError
@@ -186,12 +187,12 @@ def test_scale_factors_are_uniform():
     ],
 )
 def test_test_geometry(shape, size, expected):
-    assert T.resized_shape(*shape, size) == expected
+    assert E.resized_shape(*shape, size) == expected
 
 
 def test_test_transform_equals_the_release():
     image, label = _noise((75, 100)), _label((75, 100))
-    out, mask = T.eval_transform(TransformOptions(size=97))(image, label, 0)
+    out, mask = E.eval_transform(TransformOptions(size=97))(image, label, 0)
     h, w = 72, 96
     x, y = (np.arange(w) + 0.5) * 100 / w - 0.5, (np.arange(h) + 0.5) * 75 / h - 0.5
     canvas = np.zeros((97, 97, 3))

@@ -15,11 +15,12 @@ from fss.data.base_dataset import BaseImages, collate_images
 from fss.data.base_labels import BaseLabels
 from fss.data.episodes.options import check_least
 from fss.data.epoch_sampler import EpisodeIndexSampler
+from fss.data.eval_transform import eval_transform
 from fss.data.lazy_loader import EpisodeLoader
 from fss.data.options import LoaderOptions, TransformOptions
 from fss.data.sources.base import Facts, ListSplit, SegmentationSource
 from fss.data.sources.folds import name_classes
-from fss.data.transforms import eval_transform, train_transform
+from fss.data.train_transform import train_transform
 from fss.types import Split
 
 

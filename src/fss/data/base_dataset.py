@@ -15,9 +15,9 @@ from torch.utils.data import Dataset
 from fss.data.base_labels import BaseLabels
 from fss.data.episode_dataset import read_pair
 from fss.data.episodes.stateless import RandomStream, augment_seed
+from fss.data.eval_transform import Transform
 from fss.data.sources.base import SegmentationSource
 from fss.data.sources.shared_ids import Names
-from fss.data.transforms import JointTransform
 from fss.types import Split
 
 _ORDER = 3  # purpose of the random stream, see fss.data.episodes.stateless
@@ -81,7 +81,7 @@ class BaseImages(Dataset[LabelledImage]):
         source: SegmentationSource,
         ids: Sequence[str],
         labels: BaseLabels,
-        transform: JointTransform,
+        transform: Transform,
         seed: int,
         split: Split,
     ) -> None:

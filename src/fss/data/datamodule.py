@@ -16,10 +16,11 @@ from fss.data.episodes.options import EpisodeOptions, IndexOptions
 from fss.data.episodes.stateless import DrawSource
 from fss.data.episodes.streams import EpisodeStreams
 from fss.data.epoch_sampler import EpisodeIndexSampler
+from fss.data.eval_transform import eval_transform
 from fss.data.lazy_loader import EpisodeLoader
 from fss.data.options import LoaderOptions, TransformOptions
 from fss.data.sources.base import Facts, ListSplit, SegmentationSource
-from fss.data.transforms import eval_transform, train_transform
+from fss.data.train_transform import train_transform
 from fss.types import Split
 
 

@@ -12,9 +12,9 @@ from torch.utils.data import Dataset
 
 from fss.data.base_labels import BaseLabels
 from fss.data.episodes.stateless import Draw, DrawSource, augment_seed
+from fss.data.eval_transform import Transform
 from fss.data.sources.base import SegmentationSource
 from fss.data.sources.masks import UInt8
-from fss.data.transforms import JointTransform
 from fss.errors import DataError
 from fss.types import IGNORE, Episode, Split
 
@@ -81,7 +81,7 @@ class EpisodeDataset(Dataset[EpisodeItem]):
         self,
         source: SegmentationSource,
         draws: DrawSource,
-        transform: JointTransform,
+        transform: Transform,
         seed: int,
         split: Split,
         class_ids: Sequence[int],

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fss.data.sources.derived_files import cache_dir
 from fss.doctor.check_result import CheckResult, size
-from fss.runs.slurm import inside_slurm
+from fss.runs.signals import inside_slurm
 from fss.tracking.wandb_mode import has_key, wandb_mode
 
 _SHOWN = (

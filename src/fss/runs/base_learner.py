@@ -12,6 +12,7 @@ import torch
 
 from fss.config.base_learner import NAME, NOTES, RUNS, base_learner_config, checkpoint_of, command, differences, find
 from fss.config.identity import slug
+from fss.config.source import build_source
 from fss.data.sources.base import SegmentationSource
 from fss.errors import FssError
 from fss.files import remove_leftovers
@@ -25,10 +26,10 @@ from fss.model.build import build_base_learner, build_strategy
 from fss.model.checkpoint import Checkpoint, read_checkpoint
 from fss.runs.attempts import once
 from fss.runs.build import build_base_data, build_recipe
-from fss.runs.facts import facts
 from fss.runs.fit_and_test import fit, test
 from fss.runs.job import Job, card, finished
 from fss.runs.library_notices import hide_library_notices
+from fss.runs.provenance import facts
 from fss.runs.resume import interrupted
 from fss.runs.trainer import assemble, checkpointing
 from fss.tracking.loggers import build_loggers, recorders
@@ -140,7 +141,6 @@ def _of_method(job: Job, node: dict[str, Any]) -> Path:
 
 
 def _train_first(job: Job) -> Path:
-    from fss.config.source import build_source
 
     config = base_learner_config(job.config)
     name = slug(config)

@@ -5,17 +5,27 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+import pytorch_lightning as pl
+from rich.console import Console
+
+from fss.lit.callbacks.snapshots import Stopped
+from fss.reports.strategy_table import strategy_table
+from fss.results import load_result
 from fss.runs.job import Job
 from fss.runs.resume import Interrupted
-from fss.runs.slurm import inside_slurm, requeue
-from fss.runs.summary import show
-
-if TYPE_CHECKING:
-    import pytorch_lightning as pl
+from fss.runs.signals import inside_slurm, requeue
 
 log = logging.getLogger(__name__)
+
+_BRANCHES = {
+    "miou_m": "of the meta learner alone",
+    "miou_b": "of the base learner on base classes",
+    "miou_base": "of the base classes",
+    "miou_novel": "of the novel classes",
+}
 
 
 def fit(
@@ -29,8 +39,6 @@ def fit(
         data: on what.
         resumed: where to continue, or None.
     """
-    from fss.lit.callbacks.snapshots import Stopped
-
     if resumed is not None:
         log.info("Continuing the interrupted run at epoch %d, step %d: %s", resumed.epoch, resumed.step, resumed.path)
         log.info("(resume=never starts from the beginning)")
@@ -65,3 +73,18 @@ def test(job: Job, trainer: pl.Trainer, module: Any, data: pl.LightningDataModul
     if trainer.is_global_zero:
         show(job.folder)
     return 100 * float(module.test_scores.miou)
+
+
+def show(folder: Path) -> None:
+    """Print a run's scores.
+
+    Args:
+        folder: the run's folder.
+    """
+    result = load_result(folder / "result.json")
+    Console().print(strategy_table([result]))
+    branches = {name: getattr(result.scores, key) for key, name in _BRANCHES.items()}
+    known = [f"{name} {value:.2f}" for name, value in branches.items() if value is not None]
+    if known:
+        log.info("mIoU: %s", ", ".join(known))
+    log.info("Result: %s", folder / "result.json")

@@ -1,4 +1,4 @@
-"""Where a number comes from: versions and commit."""
+"""Where a number comes from: the run's key, the selection rule, versions and commit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
+from fss.config.identity import identity
+from fss.lit.callbacks.result import RunFacts
+
+SELECTION_NOTES = {
+    "novel": "the tested checkpoint is the best on these very test episodes (the field's convention): optimistic",
+    "base": "the tested checkpoint is the best on held-out base-class episodes: no novel class was looked at",
+    "last": "the weights after the last epoch were tested: nothing was selected",
+}
 _PACKAGES = ("fss", "torch", "torchvision", "pytorch-lightning", "albumentations", "opencv-python-headless", "numpy")
 
 
@@ -35,3 +44,33 @@ def commit() -> str | None:
 def _git(folder: Path, *arguments: str) -> str:
     done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=10)
     return done.stdout.strip()
+
+
+def facts(config: dict[str, Any], note: str | None = None, trained_shot: int | None = None) -> RunFacts:
+    """Collect what is known of a run before it starts.
+
+    Args:
+        config: resolved configuration.
+        note: how the tested checkpoint was chosen; None says it from ``selection``.
+        trained_shot: supports in training, if the configuration is that of a test with another number.
+
+    Returns:
+        The facts for the result file.
+    """
+    from fss.lit.callbacks.result import RunFacts
+
+    rule = config["selection"]
+    key = {group: config[group]["name"] for group in ("data", "method", "backbone", "finetune", "recipe")}
+    key |= {"fold": config["fold"], "shot": config["shot"], "seed": config["seed"], "experiment": config["group"]}
+    shot = config["data"]["test_shot"] or config["shot"]
+    drawn = (
+        Path(config["data"]["episodes"]).name
+        if config["data"]["episodes"]
+        else config["data"].get("sampler", "stateless")
+    )
+    if "task" in config:
+        drawn = f"{config['task']} tau {config['tau']} {config['merge']}"
+    key["test"] = f"{shot}shot s{config['test_seed']} {drawn}"
+    key["shot"] = config["shot"] if trained_shot is None else trained_shot
+    selection = {"rule": rule, "note": note or SELECTION_NOTES[rule]}
+    return RunFacts(identity(config), key, selection, config, versions(), commit())

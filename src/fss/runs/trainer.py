@@ -1,20 +1,35 @@
-"""What training and testing share: the job, its facts, the Lightning trainer with our callbacks."""
+"""The Lightning trainer of a run, with the callbacks that select, record and write."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fss.config.recording import records
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import Logger
+
+from fss.backbones.weights import IMAGENET_MEAN, IMAGENET_STD
+from fss.config.recording import FOLDER, records
+from fss.instantiate import make
+from fss.lit.callbacks.components import ComponentOptions, ComponentRecorder
+from fss.lit.callbacks.cost import CostMeter
+from fss.lit.callbacks.curves import CurveRecorder
+from fss.lit.callbacks.episodes import EpisodeRecorder
+from fss.lit.callbacks.feature_caching import FeatureCaching
+from fss.lit.callbacks.finetuning import BackboneFinetune
+from fss.lit.callbacks.gallery import GalleryRecorder
+from fss.lit.callbacks.previews import PreviewRecorder
+from fss.lit.callbacks.recording_folder import RecordingFolder
+from fss.lit.callbacks.result import ResultWriter, RunFacts
+from fss.lit.callbacks.seeding import StepSeed
+from fss.lit.callbacks.snapshots import Snapshots
+from fss.lit.callbacks.spectra import SpectrumRecorder
+from fss.lit.checkpoint_io import AtomicCheckpointIO
+from fss.lit.history import logged_rows
+from fss.runs.artifacts import RunArtifacts
+from fss.runs.build import feature_cache_mb
 from fss.runs.job import Job
-from fss.runs.recording import recording_callbacks
-
-if TYPE_CHECKING:
-    import pytorch_lightning as pl
-    from pytorch_lightning.loggers import Logger
-
-    from fss.lit.callbacks.finetuning import BackboneFinetune
-    from fss.lit.callbacks.result import RunFacts
 
 
 def checkpointing(job: Job) -> list[pl.Callback]:
@@ -26,11 +41,6 @@ def checkpointing(job: Job) -> list[pl.Callback]:
     Returns:
         The callbacks; with ``selection=last`` nothing is compared and the last checkpoint alone is kept.
     """
-    from pytorch_lightning.callbacks import ModelCheckpoint
-
-    from fss.lit.callbacks.snapshots import Snapshots
-    from fss.lit.history import logged_rows
-
     folder = job.folder / "checkpoints"
     snapshots = Snapshots(folder / "last.ckpt", job.config["checkpoint_minutes"], logged_rows)
     if job.config["selection"] == "last":
@@ -61,16 +71,6 @@ def build_trainer(
     Returns:
         The trainer.
     """
-    from fss.backbones.weights import IMAGENET_MEAN, IMAGENET_STD
-    from fss.lit.callbacks.cost import CostMeter
-    from fss.lit.callbacks.episodes import EpisodeRecorder
-    from fss.lit.callbacks.feature_caching import FeatureCaching
-    from fss.lit.callbacks.previews import PreviewRecorder
-    from fss.lit.callbacks.result import ResultWriter
-    from fss.lit.callbacks.seeding import StepSeed
-    from fss.runs.artifacts import RunArtifacts
-    from fss.runs.build import feature_cache_mb
-
     config = job.config
     cost = CostMeter()
     images = PreviewRecorder(job.folder, config["previews"], IMAGENET_MEAN, IMAGENET_STD)
@@ -101,11 +101,6 @@ def assemble(job: Job, logger: Sequence[Logger] | bool, callbacks: Sequence[pl.C
     Returns:
         The trainer.
     """
-    import pytorch_lightning as pl
-
-    from fss.instantiate import make
-    from fss.lit.checkpoint_io import AtomicCheckpointIO
-
     chosen = dict(job.config["trainer"])
     if job.config["selection"] == "last" and not records(job.config):
         chosen["limit_val_batches"] = 0
@@ -122,3 +117,34 @@ def assemble(job: Job, logger: Sequence[Logger] | bool, callbacks: Sequence[pl.C
     )
     assert isinstance(trainer, pl.Trainer)
     return trainer
+
+
+def recording_callbacks(job: Job) -> list[pl.Callback]:
+    """Return the callbacks that record a training, none unless it is asked for.
+
+    They come after the one that injects the strategy: singular values before training are taken in its ``setup``; and
+    before the one that writes the result, which says that the run is finished.
+
+    Args:
+        job: the run.
+    """
+    if not records(job.config):
+        return []
+
+    folder = RecordingFolder(job.folder / FOLDER, _about(job.config))
+    node = job.config["recording"]
+    looked = ComponentOptions(node["images"], node["maps"], tuple(node["layers"]))
+    return [
+        CurveRecorder(folder),
+        SpectrumRecorder(folder, node["every"]),
+        ComponentRecorder(folder, looked, IMAGENET_MEAN, IMAGENET_STD),
+        GalleryRecorder(folder, node["gallery"], IMAGENET_MEAN, IMAGENET_STD),
+    ]
+
+
+def _about(config: dict[str, Any]) -> dict[str, Any]:
+    """Return what tells a recording from another one before the run has a result."""
+    key = {group: config[group]["name"] for group in ("data", "method", "backbone", "finetune", "recipe")}
+    key |= {"fold": config["fold"], "shot": config["shot"], "seed": config["seed"], "experiment": config["group"]}
+    tuned = {name: value for name, value in config["finetune"].items() if not name.startswith("_")}
+    return {"key": key, "finetune": tuned, "epochs": config["data"]["epochs"]}

@@ -17,7 +17,7 @@ from fss.data.episodes.stateless import Draw
 from fss.data.options import TransformOptions
 from fss.data.sources.image_cache import ImageCache
 from fss.data.sources.voc import VocSource
-from fss.data.transforms import train_transform
+from fss.data.train_transform import train_transform
 from fss.errors import DataError
 
 

@@ -1,4 +1,4 @@
-"""Joint transforms of one image and its label, as the release does them (protocol B), with albumentations.
+"""The training transform of one image and its label, as the release does it (protocol B.1), with albumentations.
 
 The stock transforms of albumentations differ from the release in ways that move results (resizing by a size ratio
 instead of the factor, rotation about another centre, other blur kernels, crops without the retry rule), so the
@@ -14,7 +14,7 @@ Departures of the training pipeline from the release:
   one. All steps share that generator: ``Compose.set_random_seed`` would give every step the same numbers, so that
   flip, blur and rotation would happen together.
 
-The test pipeline has none: it computes in float32 as the release does.
+The test transform has none, see :mod:`fss.data.eval_transform`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fss.data.eval_transform import Transform, eval_transform
 from fss.data.normalisation import MEAN, normalised
 from fss.data.options import TransformOptions
 from fss.data.sources.masks import UInt8
@@ -165,51 +166,6 @@ class PadRandomCrop(A.DualTransform):  # type: ignore[misc]
         return cv2.copyMakeBorder(inside, above, below, before, after, cv2.BORDER_CONSTANT, value=value)
 
 
-class ResizeToCanvas(A.DualTransform):  # type: ignore[misc]
-    """Resize the longer side to S, round both sides down to multiples of 8, place top-left on an S x S canvas.
-
-    Computed in float32. The canvas is 0 before normalisation, not the mean colour; the label canvas is 255.
-
-    Args:
-        size: side S.
-    """
-
-    def __init__(self, size: int) -> None:
-        super().__init__(p=1.0)
-        self.size = size
-
-    def apply(self, img: Array, **params: Any) -> Array:
-        """Resize the image, bilinear, (H, W, 3) -> (S, S, 3), float32."""
-        return self._place(img.astype(np.float32), cv2.INTER_LINEAR, 0)
-
-    def apply_to_mask(self, mask: Array, **params: Any) -> Array:
-        """Resize the label, nearest, (H, W) -> (S, S)."""
-        return self._place(mask, cv2.INTER_NEAREST, IGNORE)
-
-    def _place(self, array: Array, interpolation: int, fill: int) -> Array:
-        h, w = resized_shape(array.shape[0], array.shape[1], self.size)
-        canvas = np.full((self.size, self.size, *array.shape[2:]), fill, dtype=array.dtype)
-        canvas[:h, :w] = cv2.resize(array, (w, h), interpolation=interpolation)
-        return canvas
-
-
-def resized_shape(height: int, width: int, size: int) -> tuple[int, int]:
-    """Return height and width after the test resize (protocol B.2): 375 x 500 at 473 -> 352 x 472.
-
-    Args:
-        height: rows of the image.
-        width: columns.
-        size: side S of the canvas.
-
-    Returns:
-        Multiples of 8; at least 8, where the release would fail on images over 59 times as long as wide.
-    """
-    ratio = size / max(height, width)
-    sides = (size if side == max(height, width) else int(side * ratio) for side in (height, width))
-    h, w = (max(8, side // 8 * 8) for side in sides)
-    return h, w
-
-
 class JointTransform:
     """A pipeline for one image and its label, random only through the seed of each call.
 
@@ -255,7 +211,7 @@ class JointTransform:
         return {k: normalised(v) if k == "image" else torch.from_numpy(v) for k, v in out.items()}
 
 
-def train_transform(options: TransformOptions) -> JointTransform:
+def train_transform(options: TransformOptions) -> Transform:
     """Return the training pipeline (protocol B.1).
 
     Args:
@@ -272,15 +228,6 @@ def train_transform(options: TransformOptions) -> JointTransform:
             PadRandomCrop(options.size),
         ]
     )
-
-
-def eval_transform(options: TransformOptions) -> JointTransform:
-    """Return the validation and test pipeline (protocol B.2, ``Resize``).
-
-    Args:
-        options: sizes.
-    """
-    return JointTransform([ResizeToCanvas(options.size)])
 
 
 def _warp(array: Array, matrix: Array, interpolation: int, border: tuple[int, ...]) -> Array:

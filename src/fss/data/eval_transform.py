@@ -1,0 +1,128 @@
+"""The transform of validation, test and prediction: resize onto a square canvas (protocol B.2); no albumentations."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fss.data.normalisation import normalised
+from fss.data.options import TransformOptions
+from fss.data.sources.masks import UInt8
+from fss.types import IGNORE
+
+Array = npt.NDArray[Any]
+
+
+class Transform(Protocol):
+    """A transform of one image and its label, random only through the seed of each call."""
+
+    def __call__(self, image: UInt8, label: UInt8, seed: int) -> tuple[Tensor, Tensor]:
+        """Transform an image and its label.
+
+        Args:
+            image: RGB, (H, W, 3), uint8.
+            label: 0, 1, 255, (H, W), uint8.
+            seed: state of all random steps.
+
+        Returns:
+            Normalised image, (3, S, S), float32, and label, (S, S), uint8.
+        """
+        ...
+
+    def with_more(self, image: UInt8, label: UInt8, more: UInt8, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Transform an image and two labels by one draw; a crop follows the first label.
+
+        Args:
+            image: RGB, (H, W, 3), uint8.
+            label: 0, 1, 255, (H, W), uint8.
+            more: another label of the same image, (H, W), uint8.
+            seed: state of all random steps.
+
+        Returns:
+            Normalised image, (3, S, S), float32, and both labels, (S, S), uint8.
+        """
+        ...
+
+
+class EvalTransform:
+    """Resize the longer side to S, round both sides down to multiples of 8, place top-left on an S x S canvas.
+
+    Computed in float32, as the release does. The canvas is 0 before normalisation, not the mean colour; the label
+    canvas is 255.
+
+    Args:
+        size: side S.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __call__(self, image: UInt8, label: UInt8, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """Transform an image and its label.
+
+        Args:
+            image: RGB, (H, W, 3), uint8.
+            label: 0, 1, 255, (H, W), uint8.
+            seed: not used: nothing is random.
+
+        Returns:
+            Normalised image, (3, S, S), float32, and label, (S, S), uint8.
+        """
+        return self._image(image), self._label(label)
+
+    def with_more(self, image: UInt8, label: UInt8, more: UInt8, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """Transform an image and two labels.
+
+        Args:
+            image: RGB, (H, W, 3), uint8.
+            label: 0, 1, 255, (H, W), uint8.
+            more: another label of the same image, (H, W), uint8.
+            seed: not used: nothing is random.
+
+        Returns:
+            Normalised image, (3, S, S), float32, and both labels, (S, S), uint8.
+        """
+        return self._image(image), self._label(label), self._label(more)
+
+    def _image(self, image: UInt8) -> Tensor:
+        return normalised(self._place(image.astype(np.float32), cv2.INTER_LINEAR, 0))
+
+    def _label(self, label: UInt8) -> Tensor:
+        return torch.from_numpy(self._place(label, cv2.INTER_NEAREST, IGNORE))
+
+    def _place(self, array: Array, interpolation: int, fill: int) -> Array:
+        h, w = resized_shape(array.shape[0], array.shape[1], self.size)
+        canvas = np.full((self.size, self.size, *array.shape[2:]), fill, dtype=array.dtype)
+        canvas[:h, :w] = cv2.resize(array, (w, h), interpolation=interpolation)
+        return canvas
+
+
+def resized_shape(height: int, width: int, size: int) -> tuple[int, int]:
+    """Return height and width after the test resize (protocol B.2): 375 x 500 at 473 -> 352 x 472.
+
+    Args:
+        height: rows of the image.
+        width: columns.
+        size: side S of the canvas.
+
+    Returns:
+        Multiples of 8; at least 8, where the release would fail on images over 59 times as long as wide.
+    """
+    ratio = size / max(height, width)
+    sides = (size if side == max(height, width) else int(side * ratio) for side in (height, width))
+    h, w = (max(8, side // 8 * 8) for side in sides)
+    return h, w
+
+
+def eval_transform(options: TransformOptions) -> EvalTransform:
+    """Return the validation and test transform (protocol B.2, ``Resize``).
+
+    Args:
+        options: sizes.
+    """
+    return EvalTransform(options.size)

@@ -1,0 +1,84 @@
+"""Test the model of a checkpoint: one novel class at a time, or base and novel classes at once."""
+
+from __future__ import annotations
+
+import pytorch_lightning as pl
+
+from fss.config.source import build_source
+from fss.data.datamodule import FewShotDataModule
+from fss.data.sources.folds import name_classes
+from fss.files import remove_leftovers
+from fss.finetune.base import Strategy
+from fss.lit.callbacks.cost import CostMeter
+from fss.lit.callbacks.feature_caching import FeatureCaching
+from fss.lit.callbacks.finetuning import BackboneFinetune
+from fss.lit.callbacks.result import ResultWriter, RunFacts
+from fss.lit.episodic import EpisodicModule
+from fss.lit.generalised import GeneralisedModule
+from fss.model.checkpoint import Checkpoint
+from fss.model.load import rebuild
+from fss.model.segmenter import FewShotSegmenter
+from fss.runs.build import build_data, build_recipe, feature_cache_mb
+from fss.runs.fit_and_test import show
+from fss.runs.job import Job
+from fss.runs.library_notices import hide_library_notices
+from fss.runs.provenance import facts
+from fss.runs.signals import ending_on_signals
+from fss.runs.trainer import assemble, build_trainer
+
+
+def test_checkpoint(job: Job, checkpoint: Checkpoint) -> float:
+    """Test a checkpoint and write the result.
+
+    Args:
+        job: the test; its configuration is that of :func:`fss.config.test_options.merged`.
+        checkpoint: what is tested.
+
+    Returns:
+        mIoU in percent.
+    """
+    hide_library_notices()
+    config = job.config
+    remove_leftovers(job.folder)
+    source = build_source(config["data"])
+    source.check("val")
+    data = build_data(config, source)
+    data.setup("test")
+    pl.seed_everything(config["test_seed"], workers=True, verbose=False)
+    model, strategy = rebuild(checkpoint)
+    known = facts(
+        config, f"tested by eval.py from {checkpoint.path.name} of run {checkpoint.identity[:12]}",
+        checkpoint.config["shot"],
+    )  # fmt: skip
+    make = _generalised if "task" in config else _episodic
+    module, trainer = make(job, model, data, strategy, known)
+    with ending_on_signals():
+        trainer.test(module, datamodule=data, verbose=False)
+    if trainer.is_global_zero:
+        show(job.folder)
+    return 100 * float(module.test_scores.miou)
+
+
+def _episodic(
+    job: Job, model: FewShotSegmenter, data: FewShotDataModule, strategy: Strategy, known: RunFacts
+) -> tuple[EpisodicModule, pl.Trainer]:
+
+    novel = list(data.novel_classes.values())
+    module = EpisodicModule(
+        model, build_recipe(job.config["recipe"]), train_classes=novel, val_classes=novel, test_classes=novel,
+        base_classes=len(data.streams.classes.base),
+    )  # fmt: skip
+    return module, build_trainer(job, BackboneFinetune(strategy), known, logger=False)
+
+
+def _generalised(
+    job: Job, model: FewShotSegmenter, data: FewShotDataModule, strategy: Strategy, known: RunFacts
+) -> tuple[GeneralisedModule, pl.Trainer]:
+
+    base = name_classes(data.streams.classes.base, data.source.class_names)
+    novel = data.novel_classes
+    module = GeneralisedModule(model, list(base.values()), list(novel.values()), job.config["tau"], job.config["merge"])
+    finetune, cost = BackboneFinetune(strategy), CostMeter()
+    caching = FeatureCaching(feature_cache_mb(job.config))
+    callbacks = [finetune, cost, caching, ResultWriter(job.folder, known, finetune, cost)]
+    return module, assemble(job, False, callbacks, enable_checkpointing=False)
