@@ -1,1 +1,1 @@
-"""Backbones whose five stages are called one by one."""
+"""Backbones whose five stages are called one by one, and their pretrained weights."""

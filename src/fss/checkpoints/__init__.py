@@ -1,1 +1,1 @@
-"""Checkpoints: the releases' key names, conversion both ways, and files of tuned values."""
+"""Checkpoints of releases: key names, conversion both ways, conventions; files of tuned values."""

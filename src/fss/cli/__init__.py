@@ -1,1 +1,1 @@
-"""Programs: the only place that knows Hydra and the command line."""
+"""The ``fss`` command: one thin file per sub-command."""

@@ -1,1 +1,1 @@
-"""Level 1: data sets, episodes and transforms; no models. Import from the modules."""
+"""From a data set to batches: data modules, episode data sets, transforms and their options."""

@@ -1,1 +1,1 @@
-"""What this machine and these folders can run."""
+"""What this machine and these folders can run, and the commands that provide the rest."""

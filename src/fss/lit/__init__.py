@@ -1,1 +1,1 @@
-"""Lightning modules and callbacks around heads, strategies and metrics."""
+"""Lightning modules: training and testing of heads and base learners, optimiser groups, histories."""

@@ -1,1 +1,1 @@
-"""Few-shot segmentation heads, one per file, and the model that joins a head to a backbone."""
+"""Few-shot segmentation heads, one per file, and their contract."""

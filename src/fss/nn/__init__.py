@@ -1,1 +1,1 @@
-"""Blocks that several heads share: pooling, prior mask, context modules, interpolation."""
+"""Blocks that several heads share: pooling, prior mask, prototypes, interpolation."""

@@ -1,1 +1,1 @@
-"""Level 3: tables and images made from the files of finished runs; never runs a model. Import from the modules."""
+"""Tables, pages and image grids made from the files of finished runs; never runs a model."""

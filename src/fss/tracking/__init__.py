@@ -1,1 +1,1 @@
-"""Loggers and W&B: labels, media, dashboards."""
+"""Loggers of a run and what W&B shows of it: labels, media, dashboards."""

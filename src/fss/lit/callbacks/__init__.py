@@ -1,1 +1,1 @@
-"""Callbacks: fine-tuning, results, images, cost."""
+"""Lightning callbacks: fine-tuning, feature cache, snapshots, results, previews and recordings."""
