@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
+from scipy.special import stdtrit
+
 from fss.reports.paper_tables import FOLDS, GROUPS, Numbers, PaperTable, Row, cell_overrides
 from fss.results import Result
 
 Runs = dict[int, dict[int, Result]]
 """fold -> seed -> run."""
 
-_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
-"""97.5 % quantiles of Student's t for 1 to 15 degrees of freedom."""
 
 _MUST_FIT = ("data.novel_images", "data.test_episodes", "recipe")
 """Options in which a run of the right row may be wrong; it is not shown then, and the report says so."""
@@ -64,8 +64,7 @@ class Line:
         if len(means) < 2:
             return None
         freedom = len(means) - 1
-        quantile = _T[freedom - 1] if freedom <= len(_T) else 1.96 + 2.5 / freedom
-        return quantile * stdev(means) / math.sqrt(len(means))
+        return float(stdtrit(freedom, 0.975)) * stdev(means) / math.sqrt(len(means))
 
     @property
     def results(self) -> list[Result]:
