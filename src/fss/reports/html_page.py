@@ -38,7 +38,7 @@ class PageRun:
     title: str
     score: str
     facts: list[tuple[str, str]]
-    images: str | None
+    previews: str | None
     curves: list[tuple[str, Markup]]
 
 
