@@ -12,7 +12,7 @@ FIGURES := $(if $(SIZE),figures-$(SIZE),figures)
 export NO_ALBUMENTATIONS_UPDATE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo figures test test-all lint format readme bench lock clean
+.PHONY: help setup demo figures test test-all lint format docs bench lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -52,18 +52,17 @@ test: setup ## Run the test suite
 test-all: setup ## Run the test suite with the slow tests
 	$(BIN)/python -m pytest -n $(JOBS) -m "not gpu"
 
-lint: setup ## Check style, types, and that generated text is current
+lint: setup ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m fss.config.options_table --check README.md
 
 format: setup ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-readme: setup ## Write the generated parts of the README
-	$(BIN)/python -m fss.config.options_table --write README.md
+docs: setup ## Build the documentation site in site/ (SERVE=1 shows it and follows changes)
+	$(BIN)/python docs/build.py $(if $(SERVE),--serve)
 
 bench: setup ## Measure speed and memory against the plain forms (BENCH="training data" for some)
 	$(BIN)/python -m benchmarks $(BENCH)
@@ -72,5 +71,5 @@ lock: ## Pin all dependencies anew (needs uv)
 	uv pip compile pyproject.toml --extra dev --extra docs --universal --no-annotate --no-header -q -o requirements.lock
 
 clean: ## Remove caches; data, weights and runs stay
-	rm -rf .mypy_cache .ruff_cache .pytest_cache build dist
+	rm -rf .mypy_cache .ruff_cache .pytest_cache build dist site
 	find src tests -name __pycache__ -type d -exec rm -rf {} +

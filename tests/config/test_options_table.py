@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
-from fss.config.options_table import BEGIN, END, main, options_table, replace_block
+from fss.config.options_table import options_table
 from fss.results import ReportError
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -87,7 +88,10 @@ def test_every_form_of_setting(conf: Path) -> None:
 def test_groups_come_in_the_order_of_the_defaults(conf: Path) -> None:
     table = options_table(conf)
     assert table.index("`data=`") < table.index("`debug=`") < table.index("`deep/nested=`")
-    assert table.index("`shot`") < table.index("`data.size`") < table.index("Of `eval.py`") < table.index("`ckpt`")
+    titles = ["## Groups", "`data=`", "## Options of a run", "`shot`", "## Options of data", "`data.size`"]
+    titles += ["## Options of deep/nested", "`other.place.key`", "## Options of eval.py", "`ckpt`"]
+    assert sorted(titles, key=table.index) == titles
+    assert "Options of debug" not in table, "a file of the package _global_ has no settings of its own"
 
 
 def test_bad_configs_are_named(conf: Path, tmp_path: Path) -> None:
@@ -101,39 +105,47 @@ def test_bad_configs_are_named(conf: Path, tmp_path: Path) -> None:
         options_table(conf)
 
 
-def test_write_then_check(conf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text(f"# Title\n\n{BEGIN}\nold\n{END}\n\nTail é\n", encoding="utf-8")
-    where = ["--conf", str(conf)]
-    assert main([*where, "--check", str(readme)]) == 1
-    assert "--write" in capsys.readouterr().err
-    assert main([*where, "--write", str(readme)]) == 0
-    text = readme.read_text(encoding="utf-8")
-    assert text == f"# Title\n\n{BEGIN}\n{options_table(conf)}{END}\n\nTail é\n"
-    assert main([*where, "--check", str(readme)]) == 0
-    before = readme.stat().st_mtime_ns
-    assert main([*where, "--write", str(readme)]) == 0
-    assert readme.stat().st_mtime_ns == before
-    (conf / "eval.yaml").write_text("ckpt: ??? # other words\n")
-    assert main([*where, "--check", str(readme)]) == 1
-    readme.write_text("no markers")
-    assert main([*where, "--write", str(readme)]) == 2
-    assert readme.read_text() == "no markers"
-    assert main([*where, "--check", str(tmp_path / "none.md")]) == 2
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["README.md", "conf"]
+def test_choices_with_other_words_for_a_key_are_told_apart(conf: Path) -> None:
+    (conf / "data/small.yaml").write_text("defaults: [_base, _self_]\n\nsize: 10 # another side\n")
+    (conf / "data/third.yaml").write_text("defaults: [_base, _self_]\n\nsize: 10 # another side\n")
+    found = rows(options_table(conf))["data.size"]
+    assert found == ("`100` (small, third: `10`)", "big: side<br>small, third: another side")
 
 
-@pytest.mark.parametrize("text", ["", BEGIN, f"{END}\n{BEGIN}", f"{BEGIN}{BEGIN}{END}"])
-def test_markers_must_be_a_pair(text: str) -> None:
-    with pytest.raises(ReportError, match="expected one line"):
-        replace_block(text, "x\n")
+def settings(node: object, prefix: str = "") -> set[str]:
+    """Return the dotted keys of a YAML file that a user may set."""
+    if not isinstance(node, dict) or not node:
+        return {prefix}
+    own = {k: v for k, v in node.items() if k not in ("defaults", "hydra") and not k.startswith("_")}
+    return {key for name, value in own.items() for key in settings(value, f"{prefix}.{name}".lstrip("."))}
 
 
-def test_the_real_configs() -> None:
-    train, evaluation = options_table(CONF).split("Of `eval.py`")
-    found = rows(train)
+def test_the_table_is_complete_for_the_real_configs() -> None:
+    table = options_table(CONF)
+    train, evaluation = table.split("## Options of eval.py")
+    known = rows(train)
+    groups = {path.parent.relative_to(CONF).as_posix() for path in CONF.glob("*/**/*.yaml")}
+    assert {f"{group}=" for group in groups} <= known.keys()
     for group in ("data", "backbone", "method", "finetune", "recipe"):
-        assert "(default)" in found[f"{group}="][0]
-    assert found["fold"][0] == "`0`"
+        assert "(default)" in known[f"{group}="][0]
+    for path in CONF.glob("*/**/*.yaml"):
+        group, text = path.parent.relative_to(CONF).as_posix(), path.read_text()
+        if not path.stem.startswith("_"):
+            assert f"`{path.stem}`" in known[f"{group}="][0]
+        if "# @package _global_" in text:
+            continue
+        wired = {f"{group}.{key}" for key in settings(yaml.safe_load(text)) if key.split(".")[-1] in ("name", "shot")}
+        wired |= {f"{group}.{key}" for key in settings(yaml.safe_load(text)) if key.startswith("source.")}
+        own = {f"{group}.{key}" for key in settings(yaml.safe_load(text))} - wired - {f"{group}.", "trainer.max_epochs"}
+        assert own <= known.keys(), f"{path} has settings that the reference does not show"
+    assert settings(yaml.safe_load((CONF / "config.yaml").read_text())) <= known.keys()
+    assert known["fold"][0] == "`0`"
+    assert settings(yaml.safe_load((CONF / "eval.yaml").read_text())) <= rows(evaluation).keys()
     assert rows(evaluation)["ckpt"][0] == "required"
-    assert len(found) > 40
+    assert len(known) > 100
+
+
+def test_a_key_that_means_different_things_says_so() -> None:
+    meaning = rows(options_table(CONF).split("## Options of eval.py")[0])["finetune.train_s"][1]
+    assert "svf_residual: train S too" in meaning
+    assert "svf_rotated: train S; false keeps the turned backbone frozen" in meaning

@@ -1,23 +1,13 @@
-"""The options table of the README, generated from the YAML files and comments in ``conf/``.
-
-python -m fss.config.options_table --write README.md
-python -m fss.config.options_table --check README.md
-"""
+"""The options reference of the documentation, generated from the YAML files and comments in ``conf/``."""
 
 from __future__ import annotations
 
-import argparse
 import re
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fss.config.conf_files import ConfigFile, Option, inherit, read_config
-from fss.errors import FssError
-from fss.files import atomic
 from fss.results import ReportError
-
-BEGIN, END = "<!-- options:begin -->", "<!-- options:end -->"
 
 
 def options_table(conf_dir: Path) -> str:
@@ -27,8 +17,9 @@ def options_table(conf_dir: Path) -> str:
         conf_dir: folder with ``config.yaml`` and one folder per group.
 
     Returns:
-        text: Markdown tables: the groups with their choices; the keys of ``train.py`` with default and meaning; the
-            keys of every further program that has a file beside ``config.yaml``.
+        Markdown sections with a table each: the groups with their choices; the keys of ``train.py`` with default and
+            meaning, first those of no group, then group by group; the keys of every further program that has a file
+            beside ``config.yaml``.
 
     Raises:
         ReportError: ``config.yaml`` is missing or a file is no valid YAML mapping.
@@ -38,13 +29,15 @@ def options_table(conf_dir: Path) -> str:
         raise ReportError(f"{root} holds no config.yaml; give the folder conf/ of the repository")
     train = read_config(root / "config.yaml", "")
     groups = _groups(root, train.defaults)
-    text = "| Group | Choices |\n| :-- | :-- |\n"
+    text = "## Groups\n\n| Group | Choices |\n| :-- | :-- |\n"
     for name, files in groups.items():
         text += f"| `{name}=` | {_choices(files, train.defaults.get(name))} |\n"
-    text += _key_table([_rows([train])] + [_rows(files) for files in groups.values()])
+    text += _section("Options of a run", [train])
+    for name, files in groups.items():
+        text += _section(f"Options of {name}", files)
     for path in sorted(root.glob("*.yaml")):
         if path.stem != train.name:
-            text += f"\nOf `{path.stem}.py`:\n" + _key_table([_rows([read_config(path, "")])])
+            text += _section(f"Options of {path.stem}.py", [read_config(path, "")])
     return text
 
 
@@ -65,26 +58,41 @@ def _choices(files: Sequence[ConfigFile], chosen: str | None) -> str:
     return _escape("<br>".join(words) if any(f.meaning for f in files) else ", ".join(words))
 
 
-def _key_table(sections: Sequence[Iterable[tuple[str, str, str]]]) -> str:
-    lines = [f"| `{key}` | {default} | {meaning} |\n" for rows in sections for key, default, meaning in rows]
-    return "\n| Key | Default | Meaning |\n| :-- | :-- | :-- |\n" + "".join(lines)
+def _section(title: str, files: Sequence[ConfigFile]) -> str:
+    """Return a heading and a table of keys; nothing for files without settings of their own."""
+    rows = "".join(f"| `{key}` | {default} | {meaning} |\n" for key, default, meaning in _rows(files))
+    return f"\n## {title}\n\n| Key | Default | Meaning |\n| :-- | :-- | :-- |\n{rows}" if rows else ""
 
 
 def _rows(files: Sequence[ConfigFile]) -> Iterator[tuple[str, str, str]]:
-    """Yield key, default and meaning once per key: the first file's default, then the choices that differ."""
+    """Yield key, default and meaning once per key; where choices of the group differ, each with its choices."""
     files = [f for f in files if not f.is_global]
     for key in dict.fromkeys(option.key for file in files for option in file.options.values()):
         found = {file.name: file.options[key] for file in files if key in file.options}
-        meaning = next((option.meaning for option in found.values() if option.meaning), "")
+        meaning = _meaning(found)
         if meaning or not all(_is_wiring(option) for option in found.values()):
             yield key, _escape(_default(found, len(files))), _escape(meaning)
 
 
+def _meaning(found: Mapping[str, Option]) -> str:
+    """Return what a key means, in several lines if it means different things to the choices of its group."""
+    names = _grouped({name: option.meaning for name, option in found.items() if option.meaning})
+    if len(names) == 1:
+        return next(iter(names))
+    return "<br>".join(f"{', '.join(chosen)}: {meaning}" for meaning, chosen in names.items())
+
+
+def _grouped(values: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return value -> the names that have it."""
+    names: dict[str, list[str]] = {}
+    for name, value in values.items():
+        names.setdefault(value, []).append(name)
+    return names
+
+
 def _default(found: Mapping[str, Option], choices: int) -> str:
     """Return the default choice's value with the others that differ, or each with its choices if some have none."""
-    names: dict[str, list[str]] = {}
-    for name, option in found.items():
-        names.setdefault(_code(option.default), []).append(name)
+    names = _grouped({name: _code(option.default) for name, option in found.items()})
     labelled = [f"{', '.join(chosen)}: {value}" for value, chosen in names.items()]
     if len(found) < choices:
         return "; ".join(labelled)
@@ -106,61 +114,3 @@ def _escape(cell: str) -> str:
     parts = cell.replace("|", "\\|").replace("\n", " ").split("`")
     parts[::2] = [re.sub(r"<(?!br>)", "&lt;", part) for part in parts[::2]]
     return "`".join(parts)
-
-
-def replace_block(text: str, table: str) -> str:
-    """Return ``text`` with the part between the markers replaced.
-
-    Args:
-        text: README.
-        table: new content.
-
-    Returns:
-        text: the new README.
-
-    Raises:
-        ReportError: the markers are not there exactly once, in order.
-    """
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ReportError(f"expected one line {BEGIN} followed by one line {END}")
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{table}{END}{rest.split(END)[1]}"
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write or check the table of a README.
-
-    Args:
-        arguments: command line without the program name.
-
-    Returns:
-        status: 0 done or up to date, 1 out of date, 2 cannot be done.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m fss.config.options_table", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("--conf", type=Path, default=Path("conf"), help="folder of the configuration")
-    action = parser.add_mutually_exclusive_group(required=True)
-    action.add_argument("--write", type=Path, metavar="README", help="replace the table between the markers")
-    action.add_argument("--check", type=Path, metavar="README", help="fail if the table is out of date")
-    given = parser.parse_args(arguments)
-    path: Path = given.write or given.check
-    try:
-        old = path.read_text(encoding="utf-8")
-        new = replace_block(old, options_table(given.conf))
-        if given.write is not None and new != old:
-            with atomic(path) as file:
-                file.write(new.encode())
-    except (OSError, FssError) as error:
-        sys.stderr.write(f"{path}: {error}\n")
-        return 2
-    if given.check is not None and new != old:
-        sys.stderr.write(
-            f"{path}: the options table is out of date; run: python -m fss.config.options_table --write {path}\n"
-        )
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
