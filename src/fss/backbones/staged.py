@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Self
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fss.backbones.stage_keys import to_stage_keys
 from fss.errors import FssError
 from fss.types import NormMode
 
@@ -45,6 +47,18 @@ class StagedModule(nn.Module):
             raise FssError(f"stage {index} does not exist; a backbone has stages 0 (stem) to {self.STAGES - 1}")
         module: nn.Module = getattr(self, f"layer{index}")
         return module
+
+    def stage_keys(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Rename the tensors of a weight file to the names of this backbone.
+
+        Args:
+            state: name -> tensor as the file of ``backbone.weights`` holds them, or already in our names.
+
+        Returns:
+            The same tensors; names without a place here may stay. ResNet's and VGG's published names are known; other
+            backbones override this.
+        """
+        return to_stage_keys(state)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Run all stages.

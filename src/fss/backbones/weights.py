@@ -25,7 +25,6 @@ __all__ = [
     "load_into",
     "read_state_dict",
     "resolve",
-    "to_stage_keys",
     "weights_dir",
 ]
 
@@ -143,44 +142,6 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return {str(k).removeprefix("module."): v for k, v in content.items()}
 
 
-_STEM_KEYS = {
-    "deep": {"conv1": "0", "bn1": "1", "conv2": "3", "bn2": "4", "conv3": "6", "bn3": "7"},
-    "torchvision": {"conv1": "0", "bn1": "1"},
-}
-
-
-_VGG_STAGES = (0, 7, 14, 24, 34)
-"""Number of each stage's first layer in torchvision's ``features``."""
-
-
-def to_stage_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a classification network's layers to ``layer0`` to ``layer4``: VGG's features, a ResNet's stem.
-
-    Args:
-        state: name -> tensor as torchvision or semseg store it, or already in our names.
-
-    Returns:
-        The same tensors under stage names; other names stay.
-    """
-    if any(key.startswith("features.") for key in state):
-        return {_vgg_key(key): value for key, value in state.items()}
-    stem = _STEM_KEYS["deep" if "conv3.weight" in state else "torchvision"]
-    renamed = {}
-    for key, value in state.items():
-        head, _, tail = key.partition(".")
-        renamed[f"layer0.{stem[head]}.{tail}" if head in stem else key] = value
-    return renamed
-
-
-def _vgg_key(key: str) -> str:
-    group, _, rest = key.partition(".")
-    number, _, leaf = rest.partition(".")
-    if group != "features" or not number.isdecimal():
-        return key
-    stage = sum(int(number) >= first for first in _VGG_STAGES) - 1
-    return f"layer{stage}.{int(number) - _VGG_STAGES[stage]}.{leaf}"
-
-
 def load_into(backbone: StagedModule, path: Path) -> LoadReport:
     """Copy a file's weights into a backbone and log which keys did not match.
 
@@ -194,7 +155,7 @@ def load_into(backbone: StagedModule, path: Path) -> LoadReport:
     Raises:
         WeightsError: if a shape differs, a whole stage is missing, or nothing matches.
     """
-    state = to_stage_keys(read_state_dict(path))
+    state = backbone.stage_keys(read_state_dict(path))
     own = backbone.state_dict()
     wrong = [
         f"{k}: file {tuple(state[k].shape)}, backbone {tuple(own[k].shape)}"

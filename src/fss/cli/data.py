@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fss.config.compose import choices
 from fss.config.error_texts import explained
 from fss.errors import FssError
 
@@ -21,15 +22,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Prepare data sets, index them, and list episodes.", no_args_is_help=True, rich_markup_mode=None)
 
 
-class DataName(str, Enum):  # noqa: UP042  # typer shows the values
-    """Data sets."""
-
-    pascal = "pascal"
-    coco = "coco"
-    shapes = "shapes"
-
-
-class ListName(str, Enum):  # noqa: UP042
+class ListName(str, Enum):  # noqa: UP042  # typer shows the values
     """Image lists."""
 
     train = "train"
@@ -72,14 +65,17 @@ class Scheme(str, Enum):  # noqa: UP042
     panet = "panet"
 
 
-Data = Annotated[DataName, typer.Argument(help="Data set.")]
-Fold = Annotated[int, typer.Option(help="Fold, 0 to 3.")]
+_OF_MANIFEST = ("year", "mask_rule")
+"""Arguments of readers that fss.json of a prepared data set tells."""
+
+Data = Annotated[str, typer.Argument(help=f"Data set: {', '.join(choices('data'))}.")]
+Fold = Annotated[int, typer.Option(help="Fold, from 0.")]
 Novel = Annotated[NovelRule, typer.Option(help="Training images with novel pixels: leave out or keep.")]
 Root = Annotated[Path | None, typer.Option(help="Folder of a prepared data set.")]
 Masks = Annotated[Path | None, typer.Option(help="Folder of masks ID.png, with --ids instead of --root.")]
 Ids = Annotated[Path | None, typer.Option(help="Text file of image ids, with --masks.")]
 Out = Annotated[Path, typer.Option(help="JSON file to write.")]
-MinArea = Annotated[int | None, typer.Option(help="Least pixels of a class; default 2048, shapes 150.")]
+MinArea = Annotated[int | None, typer.Option(help="Least pixels of a class; default as in conf/data.")]
 CocoSplit = Annotated[Scheme, typer.Option(help="Which classes a COCO fold holds out.")]
 
 
@@ -101,15 +97,15 @@ def index(
         from fss.data.episodes.options import IndexOptions
         from fss.data.episodes.streams import EpisodeStreams
 
-        source = _source(data, root, masks, ids, scheme)
-        options = IndexOptions(novel_images.value, _min_area(data, min_area))
+        source, least = _source(data, root, masks, ids, scheme)
+        options = IndexOptions(novel_images.value, least if min_area is None else min_area)
         streams = EpisodeStreams(source, fold, index=options)
         training = split is ListName.train
         relevant = streams.classes.base if training else streams.classes.novel
         forbidden = streams.classes.novel if training and novel_images is NovelRule.drop else ()
         found = streams.raw_index(split.value, relevant, forbidden)
         content = {
-            "data": data.value,
+            "data": data,
             "fold": fold,
             "split": split.value,
             "novel_images": novel_images.value,
@@ -149,14 +145,14 @@ def episodes(
         from fss.data.episodes.streams import EpisodeStreams
 
         _check_sampler(sampler, split)
-        source = _source(data, root, masks, ids, scheme)
-        options = IndexOptions(novel_images.value, _min_area(data, min_area), small_classes.value)
+        source, least = _source(data, root, masks, ids, scheme)
+        options = IndexOptions(novel_images.value, least if min_area is None else min_area, small_classes.value)
         tests = EpisodeOptions("base", count, test_seed=seed, sampler=sampler.value)
         streams = EpisodeStreams(source, fold, shot, seed, options, tests)
-        choices = {"train": lambda: streams.train, "val": lambda: streams.val, "test": lambda: streams.test}
-        stream = choices[split.value]()
+        chosen = {"train": lambda: streams.train, "val": lambda: streams.val, "test": lambda: streams.test}
+        stream = chosen[split.value]()
         drawn = record(stream, count)
-        EpisodeList(data.value, fold, shot, split.value, seed, stream.sampler, drawn).save(out)
+        EpisodeList(data, fold, shot, split.value, seed, stream.sampler, drawn).save(out)
     typer.echo(f"{len(drawn)} episodes, hash {episodes_hash(drawn)[:16]} -> {out}")
 
 
@@ -177,22 +173,27 @@ def shapes(
 
 
 def _source(
-    data: DataName, root: Path | None, masks: Path | None, ids: Path | None, scheme: Scheme
-) -> SegmentationSource:
-    from fss.data.sources.coco import CocoSource
-    from fss.data.sources.pascal import PascalSource
-    from fss.data.sources.shapes import ShapesSource
+    data: str, root: Path | None, masks: Path | None, ids: Path | None, scheme: Scheme
+) -> tuple[SegmentationSource, int]:
+    """Build the reader that conf/data names, for the given files; with it the least pixels of a class."""
+    from fss.config.compose import composed
+    from fss.config.source import build_source
     from fss.errors import DataError
 
     if (masks is None) != (ids is None) or (masks is None) == (root is None):
         raise DataError(
             "Say where the masks are: either --root R for a prepared data set, or both --masks DIR and --ids FILE."
         )
-    folder = root if root is not None else Path(masks or ".").parent
-    if data is DataName.coco:
-        return CocoSource(folder, scheme.value, ids, ids, masks)
-    reader = PascalSource if data is DataName.pascal else ShapesSource
-    return reader(folder, ids, ids, masks)
+    if data not in choices("data"):
+        raise FssError(f"data={data} does not exist: choose of {', '.join(choices('data'))}.")
+    node = composed([f"data={data}"])["data"]
+    reader = {k: v for k, v in node["source"].items() if k not in _OF_MANIFEST}
+    reader["root"] = root if root is not None else Path(masks or ".").parent
+    if masks is not None:
+        reader |= {"train_list": ids, "val_list": ids, "masks": masks}
+    if "scheme" in reader:
+        reader["scheme"] = scheme.value
+    return build_source({"source": reader}), node["min_area"]
 
 
 def _check_sampler(sampler: SamplerName, split: StreamName) -> None:
@@ -203,14 +204,6 @@ def _check_sampler(sampler: SamplerName, split: StreamName) -> None:
             f"--sampler release with --split {split.value} is not possible: the releases' rule is known for novel "
             "classes only. Use --split test, or --sampler stateless, which draws training and base validation."
         )
-
-
-def _min_area(data: DataName, given: int | None) -> int:
-    from fss.data.episodes.options import MIN_AREA
-
-    if given is not None:
-        return given
-    return 150 if data is DataName.shapes else MIN_AREA  # as in conf/data
 
 
 def _write_json(path: Path, content: object) -> None:

@@ -50,12 +50,13 @@ def examine(roots: dict[str, Path | None], multirun: Path) -> Sections:
     """Look at everything; no failure of one part hides another.
 
     Args:
-        roots: data set -> its folder, or None for the default.
+        roots: data set -> its folder, or None for the default; the other data sets of conf/data have their default.
         multirun: folder of the runs.
 
     Returns:
         Title -> findings, in the order of the report.
     """
+    from fss.config.compose import choices
     from fss.doctor import files as check_files
     from fss.doctor import machine as check_machine
     from fss.doctor import runs as check_runs
@@ -63,8 +64,8 @@ def examine(roots: dict[str, Path | None], multirun: Path) -> Sections:
 
     runs = check_runs.scan(multirun)
     data: list[CheckResult] = []
-    for name, given in roots.items():
-        data += guarded(name, partial(_data_set, name, given))
+    for name in [*roots, *(other for other in choices("data") if other not in roots)]:
+        data += guarded(name, partial(_data_set, name, roots.get(name)))
     return {
         "Versions": guarded("versions", check_machine.versions),
         "Hardware": [
@@ -81,8 +82,10 @@ def examine(roots: dict[str, Path | None], multirun: Path) -> Sections:
 
 
 def _data_set(name: str, given: Path | None) -> Iterator[CheckResult]:
-    from fss.doctor.files import data_set, default_root
+    from fss.doctor.files import INSPECTED, data_set, default_root, read_by_its_source
 
+    if name not in INSPECTED:
+        return read_by_its_source(name)
     return data_set(name, default_root(CONF, name) if given is None else given)
 
 

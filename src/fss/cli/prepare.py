@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fss.cli.data import DataName
 from fss.cli.friendly import friendly
 from fss.data.sources.manifest import Manifest, finished
 from fss.errors import FssError
@@ -18,7 +17,15 @@ if TYPE_CHECKING:
     from fss.data.prepare.request import Request
 
 
-class MaskRuleName(str, Enum):  # noqa: UP042  # typer shows the values
+class DataName(str, Enum):  # noqa: UP042  # typer shows the values
+    """Data sets that have official archives, or are drawn."""
+
+    pascal = "pascal"
+    coco = "coco"
+    shapes = "shapes"
+
+
+class MaskRuleName(str, Enum):  # noqa: UP042
     """How COCO's instances become masks."""
 
     full = "full"

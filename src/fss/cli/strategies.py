@@ -77,9 +77,9 @@ def names(given: list[str], group: str) -> list[str]:
     Raises:
         FssError: if one does not exist.
     """
-    from fss.config.compose import CONF
+    from fss.config.compose import choices
 
-    known = sorted(p.stem for p in (CONF / group).glob("*.yaml"))
+    known = choices(group)
     wrong = [n for n in given if n not in known]
     if wrong:
         raise FssError(

@@ -6,6 +6,7 @@ from typing import Any
 
 from fss.config.recording import check_recording
 from fss.config.value_ranges import check_values, whole
+from fss.data.sources.folds import FOLDS
 from fss.errors import FssError
 
 SELECTIONS = ("novel", "base", "last")
@@ -20,7 +21,8 @@ def check(config: dict[str, Any]) -> None:
     Raises:
         FssError: on the first wrong value.
     """
-    whole("fold", config["fold"], 0, 3)
+    whole("data.folds", config["data"].get("folds", FOLDS), 1, None)
+    whole("fold", config["fold"], 0, config["data"].get("folds", FOLDS) - 1)
     whole("shot", config["shot"], 1, None)
     whole("seed", config["seed"], 0, 2**32 - 1)
     whole("test_seed", config["test_seed"], 0, 2**32 - 1)

@@ -18,6 +18,18 @@ CONF = Path(__file__).resolve().parents[3] / "conf"
 """Folder of the configuration groups."""
 
 
+def choices(group: str) -> list[str]:
+    """List what can be chosen in a group: the names of its files, but for those that only others build on.
+
+    Args:
+        group: folder of ``conf/``, such as ``data``.
+
+    Returns:
+        Names in alphabetical order; none if the folder is missing.
+    """
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml") if not path.stem.startswith("_"))
+
+
 def plain(cfg: DictConfig) -> dict[str, Any]:
     """Resolve a configuration into plain values, without Hydra's own node.
 

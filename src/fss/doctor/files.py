@@ -19,6 +19,9 @@ PUBLISHED: dict[str, dict[str, int]] = {
 }
 """Images of the published lists; the drawn data set may have any number."""
 
+INSPECTED = ("pascal", "coco", "shapes")
+"""Data sets whose files are counted here; others are asked through their readers."""
+
 DEFAULT_DATA = "pascal"
 DEFAULT_WEIGHTS = ("resnet50", "torchvision")
 
@@ -67,6 +70,30 @@ def data_set(name: str, root: Path) -> Iterator[CheckResult]:
     year = (manifest or {}).get("year", 2014)
     for split in ("train", "val"):
         yield _coco(root, split, year) if name == "coco" else _voc(name, root, split)
+
+
+def read_by_its_source(name: str) -> Iterator[CheckResult]:
+    """Let the reader of a data set say whether its files are there.
+
+    Args:
+        name: choice of ``data=``.
+    """
+    from fss.config.compose import composed
+    from fss.config.source import build_source
+    from fss.data.sources.base import ListSplit
+    from fss.errors import DataError
+
+    source = build_source(composed([f"data={name}"])["data"])
+    splits: tuple[ListSplit, ...] = ("train", "val")
+    for split in splits:
+        title, facts = f"{name} {split}", {"root": str(source.root)}
+        try:
+            source.check(split)
+            count = len(source.ids(split))
+        except DataError as error:
+            yield CheckResult(title, "missing", str(error), facts=facts)
+        else:
+            yield CheckResult(title, "ok", f"{source.root}: {count:,} images", facts={**facts, "listed": count})
 
 
 def _voc(name: str, root: Path, split: str) -> CheckResult:

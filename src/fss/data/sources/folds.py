@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from fss.errors import DataError
 
 FOLDS = 4
-"""Number of folds of every data set."""
+"""Number of folds of a data set that does not say ``folds`` in its yaml."""
 
 CocoScheme = Literal["fwb", "panet"]
 
@@ -45,7 +45,7 @@ class FoldClasses:
     """The class ids of one fold.
 
     Attributes:
-        fold: number of the fold, 0..3.
+        fold: number of the fold, from 0.
         base: ids trained on, ascending.
         novel: ids held out, ascending.
     """
@@ -55,35 +55,38 @@ class FoldClasses:
     novel: tuple[int, ...]
 
 
-def check_fold(fold: int) -> int:
+def check_fold(fold: int, folds: int = FOLDS) -> int:
     """Return the fold number if there is such a fold.
 
     Args:
         fold: number given by the user.
+        folds: how many the data set has.
 
     Raises:
-        DataError: if it is not one of 0..3.
+        DataError: if it is not one of 0 to folds - 1.
     """
-    if isinstance(fold, bool) or not isinstance(fold, int) or not 0 <= fold < FOLDS:
-        raise DataError(f"fold={fold!r} does not exist: allowed are 0, 1, 2, 3. Give for example fold=0.")
+    if isinstance(fold, bool) or not isinstance(fold, int) or not 0 <= fold < folds:
+        allowed = ", ".join(map(str, range(folds)))
+        raise DataError(f"fold={fold!r} does not exist: allowed are {allowed}. Give for example fold=0.")
     return fold
 
 
-def block_fold(class_ids: Iterable[int], fold: int) -> FoldClasses:
+def block_fold(class_ids: Iterable[int], fold: int, folds: int = FOLDS) -> FoldClasses:
     """Split classes into consecutive blocks; block ``fold`` is novel (PASCAL-5i, shapes, COCO's panet scheme).
 
     Args:
         class_ids: all ids of the data set.
-        fold: 0..3.
+        fold: 0 to folds - 1.
+        folds: how many blocks there are.
 
     Raises:
-        DataError: if the fold does not exist or the classes do not divide by four.
+        DataError: if the fold does not exist or the classes do not divide by the number of folds.
     """
-    check_fold(fold)
+    check_fold(fold, folds)
     ids = sorted(class_ids)
-    if not ids or len(ids) % FOLDS:
-        raise DataError(f"{len(ids)} classes cannot be divided into {FOLDS} folds; give a multiple of {FOLDS}.")
-    size = len(ids) // FOLDS
+    if not ids or len(ids) % folds:
+        raise DataError(f"{len(ids)} classes cannot be divided into {folds} folds; give a multiple of {folds}.")
+    size = len(ids) // folds
     return _without(ids, set(ids[fold * size : (fold + 1) * size]), fold)
 
 
