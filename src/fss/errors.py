@@ -1,18 +1,18 @@
-"""The error of everything a user can mend."""
+"""Errors that a user can fix."""
 
 from __future__ import annotations
 
 
 class FssError(ValueError):
-    """Bad input or a missing file. Its message says what was given, what is allowed, and what to do next.
+    """Bad input or a missing file. The message says what was given, what is allowed, and what to do next.
 
-    The command line prints the message alone and exits with status 2; any other exception is a defect and keeps its
+    The command line prints only the message and exits with status 2; any other exception is a bug and keeps its
     traceback.
     """
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, or its type where it has none.
+    """Return the first line of an error's message, or its type name if the message is empty.
 
     Args:
         error: any exception.
@@ -24,13 +24,13 @@ def first_line(error: BaseException) -> str:
 
 
 def unreadable(error: BaseException) -> str:
-    """Say why ``torch.load`` refuses a file, without its advice to run the code in it.
+    """Say why ``torch.load`` rejected a file, without torch's advice to allow the pickled code in it.
 
     Args:
-        error: what it raised.
+        error: the exception that ``torch.load`` raised.
 
     Returns:
-        A clause.
+        A clause for an error message.
     """
     text = str(error)
     if "Unsupported" in text or "GLOBAL" in text:
@@ -41,4 +41,4 @@ def unreadable(error: BaseException) -> str:
 
 
 class DataError(FssError):
-    """Data or a data option cannot be used."""
+    """Data or a data option that cannot be used."""

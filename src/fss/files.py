@@ -1,4 +1,4 @@
-"""Files that are either complete or absent."""
+"""Atomic file writing and removal of what it leaves behind."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import IO, Any
 
 @contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside ``path`` and rename it there if the block succeeds.
+    """Open a temporary file next to ``path`` and rename it to ``path`` if the block succeeds.
 
     Args:
-        path: final name; its folder is made if needed.
+        path: final path; its folder is created if needed.
 
     Yields:
         The open binary file.
 
     Raises:
-        OSError: if the folder cannot be written; ``path`` is unchanged then.
+        OSError: if the file cannot be written; ``path`` is then unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
@@ -33,12 +33,12 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         mask = os.umask(0)
         os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)  # mkstemp makes private files
+        os.chmod(name, 0o666 & ~mask)  # mkstemp creates files that only their owner can read
         os.replace(name, path)
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # on a full disk the system names no file
+            error.filename = str(path)  # "no space left on device" carries no file name
         raise
 
 
@@ -47,30 +47,30 @@ def write_json(path: Path, content: Any) -> None:
 
     Args:
         path: the file.
-        content: plain values.
+        content: JSON-serialisable values.
     """
     with atomic(path) as file:
         file.write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what :func:`atomic` leaves where a process was killed while writing.
+    """Remove the temporary files that :func:`atomic` leaves when a process is killed while writing.
 
     Args:
-        folder: looked through with its sub-folders; nobody may be writing there.
+        folder: searched recursively; no other process may be writing there.
     """
     for path in folder.rglob(".*.tmp"):
         path.unlink(missing_ok=True)
 
 
 def remove_empty(folder: Path) -> None:
-    """Remove the folder of a run, and the two above it, as far as they are empty.
+    """Remove the folder of a run and its two parents, each only if it is empty.
 
     Args:
         folder: ``multirun/<group>/<run>``.
     """
-    for place in (folder, *folder.parents[:2]):
+    for path in (folder, *folder.parents[:2]):
         try:
-            place.rmdir()
+            path.rmdir()
         except OSError:  # not empty, or gone
             return

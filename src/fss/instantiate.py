@@ -1,4 +1,4 @@
-"""Build the object that a configuration group names by ``_target_``; knows neither Hydra nor torch."""
+"""Build the object that a configuration group names by ``_target_``, without importing Hydra or torch."""
 
 from __future__ import annotations
 
@@ -10,52 +10,52 @@ from typing import Any
 from fss.errors import FssError
 
 Node = Mapping[str, Any]
-"""A configuration group as plain values: ``_target_``, an import path, beside the arguments of what it names."""
+"""A configuration group as plain values: the import path ``_target_`` and the arguments of that class or function."""
 
-# Facts of a group that are for people and other groups, not for its constructor.
+# Keys that people and other groups read, but that are not passed to the target.
 _NOT_ARGUMENTS = ("name", "wants", "weights", "base_learner", "_target_")
 
-# How classes refuse their arguments, by name: this module imports no library. Anything else is a defect.
+# Exceptions that mean bad arguments, by name as this module imports no library. Anything else is a bug.
 _REFUSALS = ("TypeError", "ValueError", "ImportError", "ModuleNotFoundError", "MisconfigurationException")
 
 
-def make(group: str, node: Node, **more: Any) -> Any:
+def make(group: str, node: Node, **extra: Any) -> Any:
     """Build the object of one group.
 
     Args:
-        group: its name, for messages.
-        node: ``_target_`` and arguments; ``name``, ``wants`` and ``weights`` are left out.
-        more: other arguments.
+        group: name of the group, for error messages.
+        node: ``_target_`` and its arguments; ``name``, ``wants``, ``weights`` and ``base_learner`` are not passed on.
+        extra: further arguments.
 
     Returns:
         The object.
 
     Raises:
-        FssError: if the class is unknown or refuses its arguments, or an argument names a class of its own.
+        FssError: if the target cannot be imported or rejects its arguments, or an argument has its own ``_target_``.
     """
-    found = _target(group, node)
+    target = _target(group, node)
     try:
-        return found(**_arguments(group, node), **more)
+        return target(**_arguments(group, node), **extra)
     except FssError:
         raise
     except Exception as error:
         if type(error).__name__ not in _REFUSALS:
-            raise  # a defect of the class, not of its arguments
-        raise FssError(_refused(group, node, f"{node['_target_']}: {_in_one_line(error)}")) from error
+            raise  # a bug in the class, not bad arguments
+        raise FssError(_rejection(group, node, f"{node['_target_']}: {_in_one_line(error)}")) from error
 
 
 def partial(group: str, node: Node) -> Callable[..., Any]:
-    """Bind the arguments of one group to its target, which is called later.
+    """Bind the arguments of one group to its target without calling it.
 
     Args:
-        group: its name, for messages.
-        node: ``_target_`` and arguments.
+        group: name of the group, for error messages.
+        node: ``_target_`` and its arguments.
 
     Returns:
-        What the target returns once it is called with the arguments that are left.
+        A function of the remaining arguments.
 
     Raises:
-        FssError: if the target is unknown, or an argument names a class of its own.
+        FssError: if the target cannot be imported, or an argument has its own ``_target_``.
     """
     return functools.partial(_target(group, node), **_arguments(group, node))
 
@@ -78,17 +78,17 @@ def targets(node: Any) -> list[str]:
 
 
 def _target(group: str, node: Node) -> Callable[..., Any]:
-    """Import what a group names."""
+    """Import the target of a group."""
     path = str(node.get("_target_", ""))
     module, _, name = path.rpartition(".")
     try:
-        found = getattr(import_module(module), name)
+        attribute = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         reason = f"{path or 'nothing'} cannot be imported: {_in_one_line(error)}."
-        raise FssError(_refused(group, node, reason + _how_to_find(path, reason))) from error
-    if not callable(found):
-        raise FssError(_refused(group, node, f"{path} is no class or function."))
-    target: Callable[..., Any] = found
+        raise FssError(_rejection(group, node, reason + _pythonpath_hint(path, reason))) from error
+    if not callable(attribute):
+        raise FssError(_rejection(group, node, f"{path} is no class or function."))
+    target: Callable[..., Any] = attribute
     return target
 
 
@@ -97,7 +97,9 @@ def _arguments(group: str, node: Node) -> dict[str, Any]:
     nested = targets(arguments)
     if nested:
         raise FssError(
-            _refused(group, node, f"its arguments name {nested[0]}, but only plain values are allowed below _target_.")
+            _rejection(
+                group, node, f"its arguments name {nested[0]}, but only plain values are allowed below _target_."
+            )
         )
     return arguments
 
@@ -106,27 +108,27 @@ def _in_one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _how_to_find(path: str, reason: str) -> str:
-    """Say how Python finds a package of the user's own; empty for other reasons."""
+def _pythonpath_hint(path: str, reason: str) -> str:
+    """Return a PYTHONPATH hint if a user's own package was not found, else an empty string."""
     package = path.split(".")[0]
     if package == "fss" or f"No module named '{package}'" not in reason:
         return ""
     return f" Let Python find it: export PYTHONPATH=FOLDER, the one that holds {package}."
 
 
-def _refused(group: str, node: Node, text: str) -> str:
+def _rejection(group: str, node: Node, text: str) -> str:
     if group != "trainer":
         name = f"{group}={node['name']}" if "name" in node else group
         return (
-            f"The options of {name} cannot be used: {text} Given: {_given(node)}. "
+            f"The options of {name} cannot be used: {text} Given: {_format(node)}. "
             f"All options: python train.py {name if '=' in name else ''} --help".replace("  ", " ")
         )
     hardware = {k: node[k] for k in ("accelerator", "devices", "num_nodes", "strategy", "precision") if k in node}
     return (
-        f"The options of the trainer cannot be used: {text} Given: {_given(hardware, 'trainer.')}. Devices that are "
+        f"The options of the trainer cannot be used: {text} Given: {_format(hardware, 'trainer.')}. Devices that are "
         "there: fss doctor. All options: python train.py --help"
     )
 
 
-def _given(node: Node, prefix: str = "") -> str:
+def _format(node: Node, prefix: str = "") -> str:
     return ", ".join(f"{prefix}{k}={v}" for k, v in node.items() if k != "_target_")

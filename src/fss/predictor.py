@@ -22,11 +22,11 @@ from fss.nn.resize import up
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was found in a query image.
+    """Segmentation of a query image.
 
     Attributes:
         mask: 1 on the object, (H, W), uint8.
-        probability: of the object, in [0, 1], (H, W), float32.
+        probability: probability of the object, in [0, 1], (H, W), float32.
     """
 
     mask: UInt8
@@ -34,16 +34,16 @@ class Prediction:
 
 
 class Predictor:
-    """A model and the input size it was trained with.
+    """A trained model with its input size.
 
     Example::
 
         predictor = fss.Predictor.load("multirun/runs/RUN/checkpoints/best.ckpt")
-        found = predictor(photo, supports=[(image, mask)])
+        prediction = predictor(query, supports=[(image, mask)])
 
     Args:
         model: in evaluation mode.
-        size: side S of its square input; S - 1 must divide by 8.
+        size: side S of its square input; S - 1 must be divisible by 8.
     """
 
     def __init__(self, model: FewShotSegmenter, size: int) -> None:
@@ -55,8 +55,8 @@ class Predictor:
         """Load a checkpoint.
 
         Args:
-            path: a ``.ckpt`` file of a run, or a converted one.
-            device: where to put the model.
+            path: a ``.ckpt`` file of a run, or a converted checkpoint.
+            device: device of the model.
             trusted: as for :func:`fss.load`.
 
         Returns:
@@ -75,32 +75,32 @@ class Predictor:
 
         Args:
             query: RGB, (H, W, 3), any size.
-            supports: images (H', W', 3) and masks (H', W') of the object: 1 on it, 255 ignored.
+            supports: pairs of an image (H', W', 3) and its object mask (H', W'): 1 on the object, 255 ignored.
 
         Returns:
             Mask and probability at the size of the query.
 
         Raises:
-            FssError: if there is no support, or a mask is empty or of another size than its image.
+            FssError: if there is no support, or a mask is empty or differs in size from its image.
         """
         if not supports:
             raise FssError("There is no support. Give at least one image with a mask of the object.")
-        for number, (photo, mask) in enumerate(supports, start=1):
-            if photo.shape[:2] != mask.shape:
+        for number, (pixels, mask) in enumerate(supports, start=1):
+            if pixels.shape[:2] != mask.shape:
                 raise FssError(
-                    f"Support {number} has {photo.shape[1]} x {photo.shape[0]} pixels, its mask {mask.shape[1]} x "
+                    f"Support {number} has {pixels.shape[1]} x {pixels.shape[0]} pixels, its mask {mask.shape[1]} x "
                     f"{mask.shape[0]}. They must be equal."
                 )
             if not (mask == 1).any():
                 raise FssError(f"The mask of support {number} marks nothing. Paint the object with 1.")
         device = next(self.model.parameters()).device
-        pairs = [self._transform(photo, mask, 0) for photo, mask in supports]
+        pairs = [self._transform(pixels, mask, 0) for pixels, mask in supports]
         images = torch.stack([image for image, _ in pairs])[None].to(device)
         masks = torch.stack([label for _, label in pairs])[None].to(device)
         height, width = query.shape[:2]
         image, _ = self._transform(query, np.zeros((height, width), np.uint8), 0)
         logits = self.model(image[None].to(device), images, masks).float()
         h, w = resized_shape(height, width, self.size)
-        whole = up(logits[:, :, :h, :w], (height, width), align_corners=False)
-        probability = whole.softmax(dim=1)[0, 1].cpu().numpy()
+        full_logits = up(logits[:, :, :h, :w], (height, width), align_corners=False)
+        probability = full_logits.softmax(dim=1)[0, 1].cpu().numpy()
         return Prediction((probability > 0.5).astype(np.uint8), probability)

@@ -1,4 +1,4 @@
-"""Finished runs as records: one ``result.json``, one :class:`Result`."""
+"""Finished runs as typed records: one :class:`Result` per ``result.json``."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ T = TypeVar("T")
 
 
 class ReportError(FssError):
-    """A file that a report is made from is missing, damaged or does not fit the others."""
+    """An input file of a report is missing, damaged or inconsistent with the others."""
 
 
 class UnfinishedRunError(ReportError):
-    """The run behind a result file has not come to its end."""
+    """The run behind a result file has not finished."""
 
 
 @dataclass(frozen=True)
 class Key:
-    """What was run: the key of a table row; ``test`` says in words on which episodes it was tested."""
+    """What was run: the key of a table row; ``test`` describes the test episodes in words."""
 
     data: str
     method: str
@@ -46,19 +46,19 @@ class Key:
 
 @dataclass(frozen=True)
 class Scores:
-    """How well it did, in per cent.
+    """Test scores in per cent.
 
     Attributes:
         miou: mean IoU over the classes of the fold.
-        miou_interval: 95 % bootstrap interval over episodes, or None where it was not computed.
+        miou_interval: 95 % bootstrap interval over episodes, or None if it was not computed.
         fb_iou: mean of foreground and background IoU.
-        fb_iou_interval: its interval.
+        fb_iou_interval: 95 % bootstrap interval of ``fb_iou``, or None.
         per_class: class name -> IoU; None for a class without episodes.
-        miou_m: of BAM's meta learner alone; None for methods without one.
-        fb_iou_m: likewise.
-        miou_b: of BAM's base learner, over the base classes that the queries show.
-        miou_base: generalised testing: mean over the base classes; ``miou`` is that over all of them.
-        miou_novel: likewise over the novel classes.
+        miou_m: mIoU of BAM's meta learner alone; None for methods without one.
+        fb_iou_m: FB-IoU of BAM's meta learner alone.
+        miou_b: mIoU of BAM's base learner, over the base classes that occur in the queries.
+        miou_base: generalised testing only: mIoU over the base classes; ``miou`` is then over all classes.
+        miou_novel: generalised testing only: mIoU over the novel classes.
     """
 
     miou: float
@@ -75,7 +75,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Episodes:
-    """On what it was tested: number of episodes, hash of their list, name of the sampling rule."""
+    """Test episodes: their number, the hash of their list, and the name of the sampler."""
 
     count: int
     hash: str
@@ -92,7 +92,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Parameters:
-    """Counts of parameters; ``per_layer`` maps backbone parameter names to trainable values."""
+    """Parameter counts; ``per_layer`` maps backbone parameter names to the number of trainable values."""
 
     backbone_trainable: int
     backbone_total: int
@@ -102,13 +102,13 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Cost:
-    """What it cost; None where not measured, as training time in a run that only tests.
+    """Time and memory; None if not measured, e.g. the training time of a test-only run.
 
     Attributes:
         train_seconds: wall time of training.
         test_seconds: wall time of the test.
-        peak_memory_mb: MiB of the kind below.
-        memory_kind: ``cuda``: the allocator's peak; ``saved_for_backward``: what one training step keeps for its
+        peak_memory_mb: MiB, see ``memory_kind``.
+        memory_kind: ``cuda``: the allocator's peak; ``saved_for_backward``: what one training step saves for its
             backward pass.
     """
 
@@ -124,17 +124,17 @@ class Result:
 
     Attributes:
         path: the file it was read from.
-        identity: hash of everything that decides the outcome.
+        identity: hash of everything that determines the outcome.
         key: what was run.
-        scores: how well it did.
-        episodes: on what.
+        scores: test scores.
+        episodes: test episodes.
         selection: how the checkpoint was chosen.
-        parameters: what was trained.
+        parameters: parameter counts.
         cost: time and memory.
         config: resolved configuration.
         versions: package -> version.
-        commit: of the code, None outside a repository.
-        files: kind -> file name relative to the run folder; None for one that was not written.
+        commit: Git commit of the code, None outside a repository.
+        files: kind -> file name relative to the run folder; None if not written.
     """
 
     path: Path
@@ -152,7 +152,7 @@ class Result:
 
     @property
     def folder(self) -> Path:
-        """Folder of the run."""
+        """The run's folder."""
         return self.path.parent
 
 
@@ -166,8 +166,9 @@ def load_result(path: Path) -> Result:
         result: the record.
 
     Raises:
-        ReportError: the file is missing, no complete JSON, of another schema, or lacks or mistypes a value.
-        UnfinishedRunError: its status is not ``finished``.
+        ReportError: if the file is missing, not valid JSON, of another schema version, or a value is missing or of
+            the wrong type.
+        UnfinishedRunError: if its status is not ``finished``.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -188,26 +189,26 @@ def load_result(path: Path) -> Result:
 
 
 def find_results(folder: Path) -> list[Result]:
-    """Read every ``result.json`` below a folder, ordered by path; unfinished runs are left out with a log line.
+    """Read every ``result.json`` below a folder, ordered by path; unfinished runs are skipped with a warning.
 
     Args:
         folder: where to look.
 
     Returns:
-        results: the finished runs, maybe none.
+        results: the finished runs, possibly none.
 
     Raises:
-        ReportError: the folder does not exist or a file is damaged.
+        ReportError: if the folder does not exist or a file is damaged.
     """
     if not Path(folder).is_dir():
         raise ReportError(f"{folder} is no folder; give the output folder of the runs")
-    found = []
+    results = []
     for path in sorted(Path(folder).rglob("result.json")):
         try:
-            found.append(load_result(path))
+            results.append(load_result(path))
         except UnfinishedRunError as error:
             log.warning("left out: %s", error)
-    return found
+    return results
 
 
 def _record(cls: type[T], content: Any, where: str, name: str) -> T:
@@ -226,7 +227,7 @@ def _record(cls: type[T], content: Any, where: str, name: str) -> T:
 
 
 def _value(hint: Any, content: Any, where: str, name: str) -> Any:
-    """Return ``content`` as the type ``hint`` or raise."""
+    """Convert ``content`` to the type ``hint``, or raise if it does not match."""
     kind, inner = get_origin(hint), get_args(hint)
     if is_dataclass(hint):
         return _record(hint, content, where, name)  # type: ignore[arg-type]

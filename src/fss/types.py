@@ -1,6 +1,6 @@
-"""Shared vocabulary: shape letters, the episode, the features a head receives and what it returns.
+"""Shared types: the episode, the input and output of a head, parameter groups, and what a backbone provides.
 
-Shape letters used in every docstring of the package:
+Shape letters used in all docstrings of the package:
 
     B episodes in a batch      K support shots      C channels
     H, W image height, width   h, w feature map     R rank of a decomposed weight
@@ -15,7 +15,7 @@ from typing import Literal, Protocol, runtime_checkable
 from torch import Tensor, nn
 
 IGNORE = 255
-"""Label value of pixels that count neither for the loss nor for a metric."""
+"""Label value of pixels that the loss and all metrics ignore."""
 
 Split = Literal["train", "val", "test"]
 NormMode = Literal["eval", "train"]
@@ -39,11 +39,11 @@ class Episode:
         query_ids: image ids, length B.
         support_ids: image ids in sampling order, B lists of length K.
         full_labels: query labels at original size, B tensors (H_i, W_i), uint8; empty in training.
-        full_base_labels: likewise of all base classes, for methods that ask for them: position of the base class + 1,
-            background and novel classes 0, 255 ignored.
-        extras: other tensors by name; with base labels ``base_label``, the same through the query's transform,
-            (B, H, W), uint8, and ``base_index``, position of the episode's class among the base classes, -1 for a
-            novel one, (B,), int64.
+        full_base_labels: base-class labels of the queries at original size, for methods that need them: position of
+            the base class + 1, 0 on background and novel classes, 255 ignored.
+        extras: further tensors by name. With base labels: ``base_label``, the base-class label after the query's
+            transform, (B, H, W), uint8, and ``base_index``, the position of the episode's class among the base
+            classes, -1 for a novel class, (B,), int64.
     """
 
     query: Tensor
@@ -81,17 +81,17 @@ class Episode:
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """What a head asks of the backbone, read once when the model is built.
+    """The features a head needs from the backbone, read once when the model is built.
 
     Attributes:
         stages: stages (0 is the stem) whose output the head receives, for query and support.
-        taps: stages whose every block's output before the last ReLU is wanted too (HSNet, VAT).
+        taps: stages of which the head also receives every block's output before the last ReLU (HSNet, VAT).
         support_view: ``plain``; ``masked_image``: supports are multiplied by their mask before the backbone;
-            ``masked_before_stage4``: stage 3 output times the resized mask goes into stage 4 (PFENet, BAM).
-        extras: names of other tensors the head reads from :attr:`EpisodeFeatures.extras`.
+            ``masked_before_stage4``: the stage 3 output is multiplied by the resized mask before stage 4 (PFENet, BAM).
+        extras: names of the tensors the head reads from :attr:`EpisodeFeatures.extras`.
         shot_rule: ``joint``: the head sees all K shots; ``vote``: it is called once per shot and the
             foreground decisions are averaged.
-        needs_query_label: the head reads the query label inside forward while training (CyCTR, HDMNet).
+        needs_query_label: whether the head reads the query label in its training forward pass (CyCTR, HDMNet).
     """
 
     stages: tuple[int, ...]
@@ -104,16 +104,16 @@ class FeatureSpec:
 
 @dataclass
 class EpisodeFeatures:
-    """What a head receives: feature maps and labels, never the backbone.
+    """Input of a head: feature maps and labels, but not the backbone.
 
     Attributes:
         query: stage -> (B, C, h, w).
         support: stage -> (B, K, C, h, w).
-        support_labels: (B, K, H, W), values 0, 1, 255, not binarised, as heads treat 255 differently.
+        support_labels: (B, K, H, W), values 0, 1, 255; not binarised, as heads treat 255 differently.
         query_taps: stage -> list of (B, C, h, w), one per block.
         support_taps: stage -> list of (B, K, C, h, w).
-        query_label: (B, H, W) in training if the head asked for it, else None.
-        extras: declared other tensors, by name.
+        query_label: (B, H, W) in training if the head needs it, else None.
+        extras: the tensors declared in :attr:`FeatureSpec.extras`, by name.
     """
 
     query: Mapping[int, Tensor]
@@ -127,13 +127,13 @@ class EpisodeFeatures:
 
 @dataclass
 class AuxLogits:
-    """Logits for an auxiliary criterion; they are resized to the label and weighted.
+    """Logits of an auxiliary loss; they are resized to the label.
 
     Attributes:
         name: key under which the loss is logged.
         logits: (N, classes, h, w).
-        target: which label they are compared with.
-        weight: factor in the total loss.
+        target: label they are compared with.
+        weight: weight in the total loss.
     """
 
     name: str
@@ -144,14 +144,14 @@ class AuxLogits:
 
 @dataclass
 class HeadOutput:
-    """What a head returns.
+    """Output of a head.
 
     Attributes:
-        logits: scores of background and foreground at the head's own resolution, (B, 2, h, w).
-        aux_logits: maps for auxiliary criteria.
-        aux_losses: name -> (scalar, weight), for terms that are no criterion on logits.
-        state: tensor to feed back in a further refinement round (CANet), or None.
-        branch_logits: other maps worth logging (BAM's meta and base logits), by name.
+        logits: background and foreground at the head's own resolution, (B, 2, h, w).
+        aux_logits: logits of auxiliary losses.
+        aux_losses: name -> (scalar, weight), for losses that are not computed from logits.
+        state: tensor to feed back in the next refinement round (CANet), or None.
+        branch_logits: further logits worth logging (BAM's meta and base logits), by name.
     """
 
     logits: Tensor
@@ -166,9 +166,9 @@ class ParamGroup:
     """Parameters that share optimiser settings.
 
     Attributes:
-        name: shown in logs of the learning rate.
+        name: name in the learning rate logs.
         parameters: trainable parameters.
-        lr_factor: times the recipe's learning rate.
+        lr_factor: multiplier of the recipe's learning rate.
         weight_decay: overrides the recipe's; None keeps it.
     """
 
@@ -184,7 +184,7 @@ class StagedBackbone(Protocol):
 
     Attributes:
         channels: output channels of stages 0 to 4.
-        norm_mode: mode in which batch norm is kept, whatever ``train()`` says.
+        norm_mode: mode that batch norm keeps whatever is passed to ``train()``.
         training: whether the module is in training mode.
     """
 
@@ -203,14 +203,14 @@ class StagedBackbone(Protocol):
 
 @dataclass
 class TuneReport:
-    """What a fine-tune strategy did to a backbone.
+    """What a fine-tuning strategy changed in a backbone.
 
     Attributes:
-        strategy: its name.
+        strategy: name of the strategy.
         trainable: parameter name -> number of trainable values.
         total: number of backbone parameters after injection.
-        plain_total: number of backbone parameters before it.
-        notes: departures worth recording, e.g. a truncated rank.
+        plain_total: number of backbone parameters before injection.
+        notes: deviations worth recording, e.g. a truncated rank.
     """
 
     strategy: str
