@@ -1,1 +1,1 @@
-"""Backbones whose five stages are called one by one, and their pretrained weights."""
+"""Backbones split into five separately callable stages, and their pretrained weights."""

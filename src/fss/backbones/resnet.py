@@ -1,4 +1,4 @@
-"""Dilated ResNets (output stride 8) with either stem and either released dilation variant."""
+"""Dilated ResNets (output stride 8) with both stems and both dilation variants of the releases."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _DILATIONS: dict[Dilation, dict[int, tuple[int, int]]] = {
 
 
 class ResNet(StagedModule):
-    """ResNet of He et al. (arXiv 1512.03385) as few-shot segmentation uses it.
+    """ResNet of He et al. (arXiv 1512.03385) as used in few-shot segmentation.
 
-    Blocks are torchvision's (stride on the 3x3 convolution). Stages 3 and 4 keep stride 1 and dilate. Two
+    Blocks are torchvision's (stride on the 3x3 convolution). Stages 3 and 4 use dilation instead of stride. Two
     variants are in use and share all parameter shapes, so a checkpoint loads silently into the wrong one:
     ``uniform`` (PFENet, BAM: every 3x3 has dilation 2 / 4) and ``torchvision`` (the SVF release's baseline and
     PFENet: the first block of a stage keeps the previous stage's dilation, 1 / 2). ``none`` keeps the strides, for
-    pre-training by classification.
+    pre-training on classification.
     """
 
     def __init__(
@@ -45,12 +45,12 @@ class ResNet(StagedModule):
 
         Args:
             depth: 18, 50, 101 or 152.
-            stem: ``torchvision`` (one 7x7) or ``deep`` (three 3x3, PSPNet's ``resnet50_v2`` and its like).
+            stem: ``torchvision`` (one 7x7) or ``deep`` (three 3x3, as in PSPNet's ``resnet50_v2``).
             dilation: variant of the dilated stages.
             width: channels of the first stage before expansion; 64 in every published network.
 
         Raises:
-            FssError: if an argument is none of the allowed values.
+            FssError: if an argument is not one of the allowed values.
         """
         for name, value, allowed in (
             ("depth", depth, list(_DEPTHS)),
@@ -96,7 +96,7 @@ def _stage(block: _Block, c_in: int, planes: int, count: int, stride: int) -> nn
 
 
 def _dilate(stage: nn.Sequential, first: int, rest: int) -> None:
-    """Trade stride for dilation in place: torchvision's blocks refuse dilated BasicBlocks when built."""
+    """Replace stride with dilation in place, as torchvision's BasicBlock cannot be built with dilation."""
     for index, block in enumerate(stage):
         for module in block.modules():
             if not isinstance(module, nn.Conv2d):

@@ -1,4 +1,4 @@
-"""Names of the published classification networks' layers, as names of stages."""
+"""Conversion of the layer names of published classification networks to stage names."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _STEM_KEYS = {
 
 
 _VGG_STAGES = (0, 7, 14, 24, 34)
-"""Number of each stage's first layer in torchvision's ``features``."""
+"""Index of each stage's first layer in torchvision's ``features``."""
 
 
 def to_stage_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename a classification network's layers to ``layer0`` to ``layer4``: VGG's features, a ResNet's stem.
 
     Args:
-        state: name -> tensor as torchvision or semseg store it, or already in our names.
+        state: name -> tensor as stored by torchvision or semseg, or already under stage names.
 
     Returns:
-        The same tensors under stage names; other names stay.
+        The same tensors under stage names; other names are kept.
     """
     if any(key.startswith("features.") for key in state):
         return {_vgg_key(key): value for key, value in state.items()}

@@ -1,4 +1,4 @@
-"""The contract of every backbone: five named stages and a batch-norm mode that survives ``train()``."""
+"""Base class of all backbones: five named stages and a batch-norm mode that ``train()`` does not change."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class StagedModule(nn.Module):
 
     Attributes:
         channels: output channels of stages 0 to 4.
-        norm_mode: mode in which batch norm stays after ``train()``. Fine-tuning freezes the statistics by
-            default (released option ``fix_bn``); ``train`` is PFENet's original behaviour.
+        norm_mode: ``eval`` keeps batch norm in evaluation mode even after ``train()``; fine-tuning freezes the
+            statistics this way by default (released option ``fix_bn``). ``train`` is PFENet's original behaviour.
     """
 
     STAGES: ClassVar[int] = 5
@@ -41,7 +41,7 @@ class StagedModule(nn.Module):
             The module that maps the previous stage's output to this stage's.
 
         Raises:
-            FssError: if there is no such stage.
+            FssError: if the stage does not exist.
         """
         if not 0 <= index < self.STAGES:
             raise FssError(f"stage {index} does not exist; a backbone has stages 0 (stem) to {self.STAGES - 1}")
@@ -52,11 +52,11 @@ class StagedModule(nn.Module):
         """Rename the tensors of a weight file to the names of this backbone.
 
         Args:
-            state: name -> tensor as the file of ``backbone.weights`` holds them, or already in our names.
+            state: name -> tensor as stored in the file of ``backbone.weights``, or already under stage names.
 
         Returns:
-            The same tensors; names without a place here may stay. ResNet's and VGG's published names are known; other
-            backbones override this.
+            The same tensors, possibly with some that this backbone does not have. Handles the published names of
+            ResNet and VGG; other backbones override this.
         """
         return to_stage_keys(state)
 
@@ -76,7 +76,7 @@ class StagedModule(nn.Module):
         return outputs
 
     def train(self, mode: bool = True) -> Self:
-        """Switch to training mode; batch norm follows ``norm_mode``.
+        """Set training or evaluation mode; batch norm follows ``norm_mode``.
 
         Args:
             mode: training (True) or evaluation.

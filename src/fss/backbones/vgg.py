@@ -1,4 +1,4 @@
-"""VGG-16 with batch norm, cut into five stages of output stride 2, 4, 8, 16 and 16."""
+"""VGG-16 with batch norm, split into five stages of output stride 2, 4, 8, 16 and 16."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from fss.backbones.staged import StagedModule
 from fss.errors import FssError
 
 CONVOLUTIONS = (2, 2, 3, 3, 3)
-"""Convolutions per stage; a pooling follows in every stage but the last."""
+"""Convolutions per stage; every stage but the last ends with a pooling layer."""
 
 
 class VGG(StagedModule):
-    """VGG-16-BN of Simonyan and Zisserman (arXiv 1409.1556) as few-shot segmentation uses it.
+    """VGG-16-BN of Simonyan and Zisserman (arXiv 1409.1556) as used in few-shot segmentation.
 
     Configuration D of torchvision with two changes of the releases: pooling rounds sizes up (``ceil_mode``), so that
-    473 becomes 237, 119, 60 and 30, and the last pooling is left out. Nothing is dilated. Convolutions have a bias.
+    473 becomes 237, 119, 60 and 30, and the last pooling is removed. No dilation. Convolutions have a bias.
     """
 
     def __init__(self, depth: int = 16, width: int = 64) -> None:

@@ -1,4 +1,4 @@
-"""Where pretrained weights come from. Imports no torch, so that ``fss doctor`` answers at once."""
+"""Records of the pretrained weight files. Imports no torch, so that ``fss doctor`` starts fast."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class WeightRecord:
-    """Where a weight file comes from and what it expects.
+    """Source of a weight file and the input normalisation it expects.
 
     Attributes:
         file: name of the file.
         sha256_prefix: first digits of its SHA-256, checked after the download; empty if none is published.
-        url: where it is downloaded from; None where only its author's shared drive has it.
-        stem: stem of the network it belongs to; empty for VGG, which has one form only.
-        mean: per-channel mean its inputs were normalised with, in [0, 1].
-        std: per-channel standard deviation, likewise.
+        url: download address; None if the file is only on its author's shared drive.
+        stem: stem of the network it belongs to; empty for VGG, which has only one.
+        mean: per-channel mean of its input normalisation, in [0, 1].
+        std: per-channel standard deviation of its input normalisation, in [0, 1].
     """
 
     file: str
@@ -35,7 +35,7 @@ _TORCHVISION = "https://download.pytorch.org/models/"
 
 
 def _torchvision(name: str, digits: str, stem: str) -> WeightRecord:
-    """Return a record of torchvision, which writes the first digits of the hash into the name of the file."""
+    """Return the record of a torchvision file, whose name contains the first digits of its hash."""
     file = f"{name}-{digits}.pth"
     return WeightRecord(file, digits, _TORCHVISION + file, stem)
 
@@ -53,5 +53,5 @@ RECORDS: dict[tuple[str, str], WeightRecord] = {
 
 
 def weights_dir() -> Path:
-    """Return the folder of downloaded weights: ``$FSS_WEIGHTS``, else ``weights`` in the working directory."""
+    """Return the folder for downloaded weights: ``$FSS_WEIGHTS``, else ``weights`` in the working directory."""
     return Path(os.environ.get("FSS_WEIGHTS", "weights"))

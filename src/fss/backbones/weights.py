@@ -1,4 +1,4 @@
-"""Pretrained weights: pinned records, a download that checks its hash, and loading that reports every key."""
+"""Pretrained weights: download with a hash check, safe reading, and loading that reports unmatched keys."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class WeightsError(FssError):
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Which keys of a file reached the backbone.
+    """Which tensors of a weight file were loaded into a backbone.
 
     Attributes:
         source: the file.
         loaded: number of tensors copied.
-        missing: backbone tensors that the file lacks (they keep their initialisation).
-        unused: tensors of the file that the backbone has no place for.
+        missing: backbone tensors that the file lacks; always empty, as :func:`load_into` rejects such a file.
+        unused: tensors of the file that the backbone does not have.
     """
 
     source: str
@@ -53,12 +53,12 @@ class LoadReport:
 
 
 def resolve(weights: str, name: str, stem: str) -> Path | None:
-    """Find the weight file that an option asks for, downloading it if a record has its address.
+    """Return the weight file that an option names, downloading it if its record has an address.
 
     Args:
         weights: ``none``, ``imagenet``, or the path of a ``.pth`` file.
         name: name of the backbone, e.g. ``resnet50``.
-        stem: its stem.
+        stem: stem of the backbone.
 
     Returns:
         The file, or None for ``none``.
@@ -77,9 +77,9 @@ def resolve(weights: str, name: str, stem: str) -> Path | None:
         return path
     record = RECORDS.get((name, stem))
     if record is None:
-        known = ", ".join(_called(*key) for key in RECORDS)
+        recorded = ", ".join(_label(*key) for key in RECORDS)
         raise WeightsError(
-            f"no ImageNet weights are recorded for backbone {_called(name, stem)} (recorded: {known}). "
+            f"no ImageNet weights are recorded for backbone {_label(name, stem)} (recorded: {recorded}). "
             "Give a file: backbone.weights=/path/to/weights.pth, or start at random: backbone.weights=none"
         )
     target = weights_dir() / record.file
@@ -88,7 +88,7 @@ def resolve(weights: str, name: str, stem: str) -> Path | None:
     return target
 
 
-def _called(name: str, stem: str) -> str:
+def _label(name: str, stem: str) -> str:
     return f"{name} with stem={stem}" if stem else name
 
 
@@ -112,11 +112,11 @@ def _download(record: WeightRecord, target: Path) -> None:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read a state dict without ever running pickled code.
+    """Read a state dict without running pickled code.
 
     Args:
         path: a ``.pth`` or ``.ckpt`` file; one level of ``state_dict`` or ``model`` nesting and a DDP
-            ``module.`` prefix are undone.
+            ``module.`` prefix are removed.
 
     Returns:
         name -> tensor.
@@ -143,35 +143,35 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def load_into(backbone: StagedModule, path: Path) -> LoadReport:
-    """Copy a file's weights into a backbone and log which keys did not match.
+    """Copy a file's weights into a backbone and log which keys were not used.
 
     Args:
         backbone: receives the weights.
-        path: a state dict of a classification network or of a backbone of ours.
+        path: a state dict of a classification network or of a :class:`StagedModule`.
 
     Returns:
-        What was loaded, missing and unused.
+        What was loaded and what was unused.
 
     Raises:
-        WeightsError: if a shape differs, a whole stage is missing, or nothing matches.
+        WeightsError: if a shape differs or the file lacks a tensor of the backbone.
     """
     state = backbone.stage_keys(read_state_dict(path))
-    own = backbone.state_dict()
-    wrong = [
-        f"{k}: file {tuple(state[k].shape)}, backbone {tuple(own[k].shape)}"
-        for k in own
-        if k in state and state[k].shape != own[k].shape
+    expected = backbone.state_dict()
+    mismatched = [
+        f"{k}: file {tuple(state[k].shape)}, backbone {tuple(expected[k].shape)}"
+        for k in expected
+        if k in state and state[k].shape != expected[k].shape
     ]
-    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
-    unused = [k for k in state if k not in own]
-    if wrong or missing:
+    missing = [k for k in expected if k not in state and not k.endswith("num_batches_tracked")]
+    unused = [k for k in state if k not in expected]
+    if mismatched or missing:
         raise WeightsError(
-            f"{path} does not fit this backbone.\n  shapes differ: {wrong[:4] or 'none'} ({len(wrong)})\n"
+            f"{path} does not fit this backbone.\n  shapes differ: {mismatched[:4] or 'none'} ({len(mismatched)})\n"
             f"  missing: {missing[:4] or 'none'} ({len(missing)})\nThe usual cause is the stem: files named "
             "*_v2.pth need backbone.stem=deep, torchvision's need backbone.stem=torchvision; VGG needs the weights "
             "with batch norm, vgg16_bn."
         )
-    backbone.load_state_dict({k: v for k, v in state.items() if k in own}, strict=False)
+    backbone.load_state_dict({k: v for k, v in state.items() if k in expected}, strict=False)
     if unused:
         log.warning("%s: %d tensors have no place in the backbone: %s", path, len(unused), ", ".join(unused[:6]))
-    return LoadReport(str(path), sum(k in state for k in own), missing, unused)
+    return LoadReport(str(path), sum(k in state for k in expected), missing, unused)

@@ -1,4 +1,4 @@
-"""Scores of generalised testing: base classes and a novel one told apart at once (protocol D.5)."""
+"""Metrics of generalised testing: base classes and one novel class predicted together (protocol D.5)."""
 
 from __future__ import annotations
 
@@ -14,31 +14,32 @@ from fss.types import IGNORE
 
 Merge = Literal["final", "base"]
 MERGES: tuple[Merge, ...] = ("final", "base")
-"""Who wins where both learners see something: the ensemble, or the base learner."""
+"""Which prediction wins where both find a class: the ensemble's (``final``) or the base learner's (``base``)."""
 
 
 def merged(final: Tensor, base: Tensor, tau: float = 0.9, rule: Merge = "final") -> Tensor:
-    """Join the ensemble's answer and the base learner's to one map (BAM's test_GFSS.py).
+    """Merge the predictions of the ensemble and of the base learner into one map (BAM's test_GFSS.py).
 
     Args:
-        final: the ensemble's scores of background and foreground, (2, H, W).
-        base: the base learner's scores of background and base classes, (N + 1, H, W).
-        tau: least softmax probability of the foreground.
-        rule: ``final``: the novel class where it is foreground, else the base learner's class; ``base``: the base
-            learner's class where it is no background, else the novel class where it is foreground.
+        final: the ensemble's logits of background and foreground, (2, H, W).
+        base: the base learner's logits of background and base classes, (N + 1, H, W).
+        tau: threshold on the foreground probability of the ensemble.
+        rule: ``final``: the novel class where the ensemble predicts foreground, else the base learner's class;
+            ``base``: the base learner's class where that is not background, else the novel class where the ensemble
+            predicts foreground.
 
     Returns:
         0 background, 1 to N base classes, N + 1 the novel class, (H, W), int64.
     """
-    known = base.argmax(dim=0)
+    base_ids = base.argmax(dim=0)
     novel = torch.softmax(final, dim=0)[1] > tau
     if rule == "base":
-        novel = novel & (known == 0)
-    return known.masked_fill(novel, base.shape[0])
+        novel = novel & (base_ids == 0)
+    return base_ids.masked_fill(novel, base.shape[0])
 
 
 def joined(label: Tensor, base_label: Tensor, classes: int) -> Tensor:
-    """Join the labels of an episode to one map.
+    """Merge the two labels of an episode into one map.
 
     Args:
         label: 1 on the episode's class, (H, W).
@@ -59,10 +60,10 @@ class GeneralisedScores:
     Attributes:
         base: IoU of every base class over all episodes.
         novel: IoU of every novel class over its own episodes; 0 without episodes.
-        fb_iou: mean of the background's IoU and that of all classes together.
-        foreground_iou: the latter.
+        fb_iou: mean of the background's IoU and ``foreground_iou``.
+        foreground_iou: IoU from the counts of all classes but the background together.
         episodes: number of episodes.
-        novel_count: number of those whose label holds the novel class.
+        novel_count: number of episodes whose label contains the novel class.
     """
 
     base: tuple[float, ...]
@@ -84,12 +85,12 @@ class GeneralisedScores:
 
     @property
     def miou(self) -> float:
-        """Mean over all of them, whether the labels hold them or not."""
+        """Mean over base and novel classes, whether they occur in the labels or not."""
         return sum(self.base + self.novel) / len(self.base + self.novel)
 
 
 class GeneralisedIoU(Metric):
-    """Counts pixels per novel class of the episodes; sums are over all processes.
+    """Pixel counts by the episodes' novel class, summed over all processes.
 
     Attributes:
         classes: number of base classes N.
@@ -108,7 +109,7 @@ class GeneralisedIoU(Metric):
         """
         super().__init__()
         self.classes = base
-        # episode's class x id (0 background, 1.. base, last novel) x intersection, union
+        # (class of the episode, predicted or true id as in `merged`, intersection and union)
         self.add_state("counts", torch.zeros(novel, base + 2, 2, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("episodes", torch.zeros(2, dtype=torch.int64), dist_reduce_fx="sum")
 
@@ -118,23 +119,23 @@ class GeneralisedIoU(Metric):
         Args:
             prediction: as :func:`merged` returns it.
             target: as :func:`joined` returns it.
-            class_index: position of its class among the novel ones.
+            class_index: position of the episode's class among the novel classes.
         """
         ids = self.classes + 2
         counted = target != IGNORE
         pairs = target[counted] * ids + prediction[counted]
         confusion = torch.bincount(pairs, minlength=ids * ids).reshape(ids, ids)
-        inter, seen = confusion.diagonal(), confusion.sum(dim=1)
-        self.counts[int(class_index)] += torch.stack([inter, seen + confusion.sum(dim=0) - inter], dim=1)
-        self.episodes += torch.stack([torch.ones_like(seen[-1]), (seen[-1] > 0).long()])
+        inter, support = confusion.diagonal(), confusion.sum(dim=1)
+        self.counts[int(class_index)] += torch.stack([inter, support + confusion.sum(dim=0) - inter], dim=1)
+        self.episodes += torch.stack([torch.ones_like(support[-1]), (support[-1] > 0).long()])
 
     def compute(self) -> GeneralisedScores:
-        """Return the scores of all episodes seen."""
+        """Return the scores over all episodes."""
         counts = self.counts.double()
-        over_all = counts.sum(dim=0)
-        iou = over_all[:, 0] / (over_all[:, 1] + EPS)
+        total = counts.sum(dim=0)
+        iou = total[:, 0] / (total[:, 1] + EPS)
         novel = counts[:, -1, 0] / (counts[:, -1, 1] + EPS)
-        pooled = over_all[1:, 0].sum() / (over_all[1:, 1].sum() + EPS)
+        pooled = total[1:, 0].sum() / (total[1:, 1].sum() + EPS)
         return GeneralisedScores(
             base=tuple(float(v) for v in iou[1:-1]),
             novel=tuple(float(v) for v in novel),

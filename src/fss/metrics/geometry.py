@@ -1,4 +1,4 @@
-"""Score at the image's own size: the released resize of square logits to a square label."""
+"""Resize of logits and label for scoring at the original image size, as in the releases."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from fss.types import IGNORE
 
 
 def at_label_size(logits: Tensor, label: Tensor, align_corners: bool = True) -> tuple[Tensor, Tensor]:
-    """Resize square logits to the square around the original label (protocol of PFENet and BAM).
+    """Resize square logits to a square around the original label (protocol of PFENet and BAM).
 
-    The label sits in the top-left corner of a square of side L = max(H, W) filled with 255; logits of the padded
-    S x S input are resized to L x L. The image fills a multiple of 8 pixels of S, but the whole S maps to L, so a
-    shift of up to about one pixel remains; it is kept for parity.
+    The label is placed top-left in a square of side L = max(H, W) filled with 255; logits of the padded S x S input
+    are resized to L x L. The image fills a multiple of 8 pixels of S, but all of S maps to L, which leaves a shift of
+    up to about one pixel; it is kept for parity with the releases.
 
     Args:
         logits: (2, S, S).

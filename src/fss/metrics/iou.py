@@ -1,4 +1,4 @@
-"""Intersections and unions per episode, and the scores made of them."""
+"""Intersections and unions per episode, and the mIoU and FB-IoU computed from them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _INDEX, _CLASS, _COUNTS = 0, 1, slice(2, 6)
 
 
 def episode_counts(prediction: Tensor, target: Tensor) -> Tensor:
-    """Count one episode's intersections and unions; ignored pixels never count.
+    """Count one episode's intersections and unions, without ignored pixels.
 
     Args:
         prediction: 0 or 1, any shape.
@@ -36,7 +36,7 @@ def episode_counts(prediction: Tensor, target: Tensor) -> Tensor:
     return torch.stack([total - union_fg, total - inter_fg, inter_fg, union_fg])
 
 
-@dataclass  # not frozen: torchmetrics walks through what compute returns and refuses frozen ones
+@dataclass  # not frozen: torchmetrics traverses what compute returns and rejects frozen dataclasses
 class Scores:
     """Scores in [0, 1].
 
@@ -72,11 +72,11 @@ def _totals(rows: Tensor, weights: Tensor, classes: int) -> tuple[Tensor, Tensor
 class EpisodeIoU(Metric):
     """mIoU and FB-IoU over episodes (protocol D.3), with a bootstrap interval over episodes.
 
-    Keeps one row per episode, so every episode counts exactly once on any number of processes: a sampler that
-    repeats an episode changes nothing.
+    Keeps one row per episode and drops repeated ones, so that every episode counts exactly once on any number of
+    processes.
 
     Attributes:
-        counted: what the last :meth:`compute` counted, on all processes together: :meth:`table` of its rows.
+        counted: the :meth:`table` of the last :meth:`compute`, over all processes.
     """
 
     full_state_update = False
@@ -86,9 +86,9 @@ class EpisodeIoU(Metric):
         """Declare the state.
 
         Args:
-            classes: number of classes that episodes can have.
-            samples: bootstrap resamples; 0 skips the interval.
-            seed: of the resampling.
+            classes: number of classes.
+            samples: number of bootstrap samples; 0 skips the interval.
+            seed: seed of the bootstrap.
         """
         super().__init__()
         self.classes = classes
@@ -103,7 +103,7 @@ class EpisodeIoU(Metric):
         Args:
             prediction: 0 or 1, (H, W).
             target: 0, 1 or 255, (H, W).
-            class_index: position of its class, below ``classes``.
+            class_index: position of the episode's class, below ``classes``.
             index: number of the episode in its stream.
 
         Raises:
@@ -118,17 +118,17 @@ class EpisodeIoU(Metric):
     def table(self) -> Tensor:
         """Return one row per distinct episode: index, class, and the four counts, (N, 6), sorted by index."""
         state: Any = self.rows  # a list, or one tensor once gathered from all processes
-        parts = [state] if isinstance(state, Tensor) else list(state)
-        if not any(part.numel() for part in parts):
+        chunks = [state] if isinstance(state, Tensor) else list(state)
+        if not any(chunk.numel() for chunk in chunks):
             return torch.zeros(0, 6, dtype=torch.int64)
-        rows = torch.cat([part for part in parts if part.numel()])
+        rows = torch.cat([chunk for chunk in chunks if chunk.numel()])
         rows = rows[rows[:, _INDEX].argsort(stable=True)].cpu()
         first = torch.ones(len(rows), dtype=torch.bool)
         first[1:] = rows[1:, _INDEX] != rows[:-1, _INDEX]
         return rows[first]
 
     def compute(self) -> Scores:
-        """Return the scores of all episodes seen."""
+        """Return the scores over all episodes."""
         rows = self.counted = self.table()
         n = len(rows)
         if n == 0:
@@ -140,8 +140,8 @@ class EpisodeIoU(Metric):
             draws = torch.randint(n, (self.samples, n), generator=generator)
             weights = torch.zeros(self.samples, n, dtype=torch.float64)
             weights.scatter_add_(1, draws, torch.ones_like(weights))
-            many, many_fb = _totals(rows, weights, self.classes)
-            miou_interval, fb_interval = _interval(many.mean(dim=1)), _interval(many_fb)
+            sample_classes, sample_fb = _totals(rows, weights, self.classes)
+            miou_interval, fb_interval = _interval(sample_classes.mean(dim=1)), _interval(sample_fb)
         values = tuple(float(v) for v in per_class[0])
         return Scores(float(per_class.mean()), float(fb[0]), values, n, miou_interval, fb_interval)
 

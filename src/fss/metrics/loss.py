@@ -6,4 +6,4 @@ from torchmetrics import MeanMetric
 
 
 class EpisodeLoss(MeanMetric):
-    """Mean over the episodes of all processes together."""
+    """Mean over the episodes of all processes."""

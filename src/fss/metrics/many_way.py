@@ -1,4 +1,4 @@
-"""IoU of many classes at once, from pixels accumulated over all images (protocol D.3 to D.5)."""
+"""Multi-class IoU from pixels accumulated over all images (protocol D.3 to D.5)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fss.types import IGNORE
 
 
 class Confusion(MulticlassConfusionMatrix):
-    """Counts pixels by (target, prediction); ignored pixels never count. Sums are over all processes."""
+    """Confusion matrix (target, prediction) without ignored pixels, summed over all processes."""
 
     def __init__(self, classes: int) -> None:
         """Declare the state.
@@ -25,12 +25,12 @@ class Confusion(MulticlassConfusionMatrix):
 
 @dataclass(frozen=True)
 class ManyWay:
-    """Scores in [0, 1] over classes that are told apart; class 0 is the background.
+    """Multi-class scores in [0, 1]; class 0 is the background.
 
     Attributes:
         per_class: I / (U + 1e-10) of every class, background first.
         present: whether a class has any pixel in the targets.
-        fb_iou: mean of the background's IoU and that of all other classes together.
+        fb_iou: mean of the background's IoU and the IoU from the counts of all other classes together.
     """
 
     per_class: tuple[float, ...]
@@ -44,12 +44,12 @@ class ManyWay:
 
     @property
     def miou_of_present(self) -> float:
-        """Sum over all classes but the background, divided by the number of those that the targets hold."""
+        """Sum over all classes but the background, divided by the number of those that occur in the targets."""
         return sum(self.per_class[1:]) / max(1, sum(self.present[1:]))
 
 
 def many_way(confusion: Tensor) -> ManyWay:
-    """Turn counts into scores.
+    """Compute the scores from a confusion matrix.
 
     Args:
         confusion: pixels by target (rows) and prediction (columns), (classes, classes).
