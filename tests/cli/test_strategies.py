@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.contracts.closed_forms import EXPECTED, NETWORKS
+from tests.contracts.closed_forms import NETWORKS
+from tests.contracts.declared import closed_form
 from typer.testing import CliRunner
 
 from fss.cli import strategies
@@ -25,7 +26,7 @@ def test_rows_are_sorted_and_counted() -> None:
     assert [next(n for n in ("svf", "freeze", "adapter") if n in row) for row in rows] == ["freeze", "svf", "adapter"]
     for row, name in zip(rows, ("freeze", "svf", "adapter"), strict=True):
         for network in ("resnet50", "vgg16"):
-            assert f" {sum(EXPECTED[name](NETWORKS[network]()).values()):,} (" in row
+            assert f" {sum(closed_form(name)(NETWORKS[network]()).values()):,} (" in row
     assert "12,544 (0.053 %)" in rows[1]
     assert "3,840 (0.026 %)" in rows[1]
     assert "0.25 %" in rows[1]

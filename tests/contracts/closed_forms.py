@@ -1,4 +1,7 @@
-"""What every strategy trains with its default options, written out from the architectures alone."""
+"""Convolutions of the networks, from which the closed form of what a strategy trains is written.
+
+Every strategy has its own form with its default options, as the function ``trained`` of tests/finetune/test_NAME.py.
+"""
 
 from __future__ import annotations
 
@@ -102,51 +105,12 @@ def blocks(network: Network, stage: int) -> int:
     return 3 * len(network[stage]) + (stage == 0 or (network[stage][0].biased and stage < 4))
 
 
-def svf(network: Network) -> Counts:
-    return {f"{c.name}.S": c.rank for c in convs(network, DEEP)}
-
-
-def full(network: Network) -> Counts:
+def kernels(network: Network) -> Counts:
+    """Kernels and biases of stages 2 to 4."""
     weights = {f"{c.name}.weight": c.out * c.columns for c in convs(network, DEEP)}
     return weights | {f"{c.name}.bias": c.out for c in convs(network, DEEP) if c.biased}
 
 
-def norm(network: Network, affine: tuple[str, ...] = ("weight", "bias")) -> Counts:
+def norms(network: Network, affine: tuple[str, ...] = ("weight", "bias")) -> Counts:
+    """Values of every batch norm."""
     return {f"{c.norm}.{a}": c.out for c in convs(network, ALL) for a in affine}
-
-
-def bias(network: Network) -> Counts:
-    return norm(network, ("bias",)) | {f"{c.name}.bias": c.out for c in convs(network, ALL) if c.biased}
-
-
-def adapter(network: Network) -> Counts:
-    counts: Counts = {}
-    for stage in (1, 2, 3, 4):
-        c = max(conv.out for conv in network[stage])
-        h = max(1, c // 4)
-        sizes = {"down.weight": c * h, "down.bias": h, "up.weight": h * c, "up.bias": c}
-        counts |= {f"layer{stage}.{blocks(network, stage)}.{name}": size for name, size in sizes.items()}
-    return counts
-
-
-def lora(network: Network) -> Counts:
-    return {f"{c.name}.{f}": 8 * size for c in convs(network, DEEP) for f, size in (("A", c.columns), ("B", c.out))}
-
-
-EXPECTED: dict[str, Callable[[Network], Counts]] = {
-    "adapter": adapter,
-    "bias": bias,
-    "bn": norm,
-    "freeze": lambda network: {},
-    "full": full,
-    "lora": lora,
-    "part": full,  # all kernels of stages 2 to 4 are 1x1 or 3x3
-    "rotation_scale": lambda network: {f"{c.name}.S": c.out for c in convs(network, DEEP)},
-    "scale_in": lambda network: {f"{c.name}.scale": c.columns for c in convs(network, DEEP)},
-    "scale_out": lambda network: {f"{c.name}.scale": c.out for c in convs(network, DEEP)},
-    "svf": svf,
-    "svf_bn": lambda network: svf(network) | norm(network),
-    "svf_bounded": svf,
-    "svf_residual": lambda network: {f"{c.name}.p": c.rank for c in convs(network, DEEP)},
-    "svf_rotated": svf,
-}

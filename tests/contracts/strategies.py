@@ -15,11 +15,9 @@ from fss.backbones.resnet import ResNet
 from fss.backbones.staged import StagedModule
 from fss.backbones.vgg import VGG
 from fss.config.compose import plain, prepare_hydra
-from fss.finetune.base import Strategy
-from fss.model.build import build_strategy
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-NAMES = sorted(p.stem for p in (CONF / "finetune").glob("*.yaml"))
+NAMES = sorted(p.stem for p in (CONF / "finetune").glob("*.yaml") if not p.stem.startswith("_"))
 
 
 @cache
@@ -29,31 +27,6 @@ def node(name: str, *overrides: str) -> dict[str, Any]:
     with initialize_config_dir(str(CONF), version_base="1.3", job_name="test"):
         found: dict[str, Any] = plain(compose("config", overrides=[f"finetune={name}", *overrides]))["finetune"]
     return found
-
-
-# Further forms of a strategy: id -> (yaml, overrides).
-VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {n: (n, ()) for n in NAMES} | {
-    "svf-usv": ("svf", ("finetune.factors=[U,S,V]",)),
-    "svf-stem": ("svf", ("finetune.stages=[0,4]",)),
-    "full-norm": ("full", ("finetune.train_norm=true",)),
-    "full-all": ("full", ("finetune.stages=[0,1,2,3,4]",)),
-    "part-3x3": ("part", ("finetune.stages=[3,4]", "finetune.kernel_sizes=[3]")),
-    "bn-weight": ("bn", ("finetune.affine=[weight]", "finetune.stages=[1,2]")),
-    "svf_bn-bias": ("svf_bn", ("finetune.stages=[4]", "finetune.affine=[bias]", "finetune.bn_stages=[0,3]")),
-    "scale_in-channel": ("scale_in", ("finetune.per=channel", "finetune.stages=[0,3]")),
-    "svf_residual-both": ("svf_residual", ("finetune.train_s=true",)),
-    "svf_rotated-frozen": ("svf_rotated", ("finetune.train_s=false",)),
-    "svf_bounded-svb": ("svf_bounded", ("finetune.rule=svb",)),
-    "svf_bounded-clamp": ("svf_bounded", ("finetune.rule=clamp", "finetune.epsilon=0")),
-    "lora-rank1": ("lora", ("finetune.rank=1", "finetune.alpha=0.5", "finetune.stages=[0,1]")),
-    "adapter-wide": ("adapter", ("finetune.stages=[0,4]", "finetune.reduction=1")),
-}
-CHANGES_THE_NETWORK = {"svf_rotated"}  # its formula is not W at the start
-
-
-def make(variant: str) -> Strategy:
-    name, overrides = VARIANTS[variant]
-    return build_strategy(node(name, *overrides))
 
 
 BACKBONES: dict[str, Callable[[], StagedModule]] = {

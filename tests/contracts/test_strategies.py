@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.contracts.strategies import BACKBONES, CHANGES_THE_NETWORK, NAMES, VARIANTS, make
+from tests.contracts.declared import CHANGES_THE_NETWORK, VARIANTS, make
+from tests.contracts.strategies import BACKBONES, NAMES
 from tests.contracts.strategies import tiny as tiny_of
 from torch import Tensor, nn
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from tests.contracts import closed_forms
-from tests.contracts.closed_forms import EXPECTED, NETWORKS
-from tests.contracts.strategies import NAMES, make, tiny
+from tests.contracts.closed_forms import NETWORKS
+from tests.contracts.declared import closed_form, make
+from tests.contracts.strategies import NAMES, tiny
 
 from fss.backbones.resnet import ResNet
 from fss.backbones.staged import StagedModule
@@ -24,10 +25,6 @@ def resnet50() -> ResNet:
     """The real network without values: injection is shape arithmetic on the meta device."""
     with torch.device("meta"):
         return ResNet(50, "deep")
-
-
-def test_every_strategy_has_an_expected_count() -> None:
-    assert set(EXPECTED) == set(NAMES), "add the closed form of the new strategy to EXPECTED"
 
 
 @pytest.fixture
@@ -47,9 +44,10 @@ BUILT: dict[str, Callable[[], StagedModule]] = {
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("name", NAMES)
 def test_trainable_counts_layer_by_layer(name: str, network: str) -> None:
+    expected = closed_form(name)(NETWORKS[network]())
     with torch.device("meta"):
         backbone = BUILT[network]()
-    assert make(name).apply(backbone).trainable == EXPECTED[name](NETWORKS[network]())
+    assert make(name).apply(backbone).trainable == expected
 
 
 # ResNet-50 and VGG-16, added up by hand: channels of all batch norms are 256 + 1,408 + 3,584 + 10,240 + 11,264 and
@@ -103,7 +101,7 @@ def test_vgg16_counts_of_the_release(rounding: int, total: int | None, vgg16: VG
     report = SVF(rank_rounding=rounding).apply(vgg16)
     assert report.plain_total == 14_723_136
     assert report.trainable_total == 3_840
-    assert report.trainable == EXPECTED["svf"](closed_forms.vgg16())
+    assert report.trainable == closed_form("svf")(closed_forms.vgg16())
     ranks = {n: m.S.numel() for n, m in vgg16.named_modules() if isinstance(m, SVFConv2d)}
     for stage, expected in RELEASED_VGG.items():
         own = [r for n, r in ranks.items() if n.startswith(f"layer{stage}.")]
@@ -120,7 +118,7 @@ def test_resnet101_counts() -> None:
     with torch.device("meta"):
         backbone = ResNet(101, "deep")
     report = SVF(rank_rounding=4).apply(backbone)
-    assert report.trainable == EXPECTED["svf"](closed_forms.resnet50((3, 4, 23, 3)))
+    assert report.trainable == closed_form("svf")(closed_forms.resnet50((3, 4, 23, 3)))
     assert report.trainable_total == 25_600
     assert report.notes == ["layer0.0: rank 27 truncated to 24"]
 
@@ -157,7 +155,7 @@ def test_rounding_decomposes_frozen_stages_too() -> None:
     report = SVF(rank_rounding=4).apply(backbone)
     assert report.notes == []  # all ranks of this small network are multiples of 4
     assert isinstance(backbone.layer0[0], SVFConv2d)
-    assert set(report.trainable) == set(EXPECTED["svf"](closed_forms.resnet18(8)))
+    assert set(report.trainable) == set(closed_form("svf")(closed_forms.resnet18(8)))
     notes = SVF(stages=(2,), rank_rounding=16).apply(tiny()).notes
     assert notes[0] == "layer0.0: rank 8 truncated to 1"
     assert backbone.layer0[0].V.shape == (8, 3, 7, 7)

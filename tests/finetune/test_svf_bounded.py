@@ -1,17 +1,28 @@
-"""Singular values stay within their bounds after every step."""
+"""``svf_bounded``: the singular values, which stay within their bounds after every step."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from tests.contracts.closed_forms import DEEP, Counts, Network, convs
 from torch import nn
 
 from fss.finetune import apply
-from fss.finetune.bn import BN
-from fss.finetune.composed import Composed
 from fss.finetune.layers.module_stages import ModuleStages
-from fss.finetune.svf_bn import SVFBN
 from fss.finetune.svf_bounded import SVFBounded
+
+VARIANTS = {
+    "svf_bounded-svb": ("finetune.rule=svb",),
+    "svf_bounded-clamp": ("finetune.rule=clamp", "finetune.epsilon=0"),
+}
+BAD_OPTIONS = {
+    "finetune.rule=max": "rule=max.*relative, svb, clamp",
+    "finetune.epsilon=-1": "epsilon=-1.*from 0 up",
+}
+
+
+def trained(network: Network) -> Counts:
+    return {f"{c.name}.S": c.rank for c in convs(network, DEEP)}
 
 
 def model() -> nn.Sequential:
@@ -77,20 +88,3 @@ def test_a_zero_interval_keeps_the_pretrained_values() -> None:
             v.add_(torch.randn_like(v))
     strategy.after_step(ModuleStages(module))
     assert all(torch.equal(a, b) for a, b in zip(first, values(module), strict=True))
-
-
-def test_parts_are_composed_in_order() -> None:
-    class Both(Composed):
-        name = "both"
-        parts = (SVFBounded(epsilon=0), BN(affine=("bias",)))
-
-    module = model()
-    report = apply(module, Both())
-    assert report.strategy == "both"
-    assert report.trainable == {"0.S": 6, "1.bias": 6, "2.S": 3}
-    with torch.no_grad():
-        module[0].S.add_(1)  # type: ignore[operator]
-    before = module[0].S.detach().clone()
-    Both().after_step(ModuleStages(module))
-    assert not torch.equal(module[0].S, before)
-    assert apply(model(), SVFBN(affine=("weight",))).trainable == {"0.S": 6, "1.weight": 6, "2.S": 3}
