@@ -1,1 +1,1 @@
-"""From a data set to batches: data modules, episode data sets, transforms and their options."""
+"""Data loading: data modules, datasets, transforms and their options."""

@@ -1,4 +1,4 @@
-"""Training and validation images of the base learner for Lightning."""
+"""Lightning data module of the base learner: images with labels of all base classes."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from fss.types import Split
 
 
 class BaseDataModule(LightningDataModule):
-    """Both lists whole, as BAM's first stage takes them: no image is left out for the novel classes it shows.
+    """All images of both lists, as in BAM's first stage: images with novel classes are kept.
 
-    Novel classes are background. Validation and test are the same images, the validation list, at network size.
+    Novel classes are background. Validation and test both use the validation list, at network input size.
 
     Args:
         source: the data set.
         fold: 0..3.
-        seed: of order and augmentation.
+        seed: seed of the image order and augmentation.
         transforms: sizes and ranges of the transforms.
         loader: batch sizes and workers.
 
@@ -62,17 +62,17 @@ class BaseDataModule(LightningDataModule):
 
     @property
     def train_batches(self) -> int:
-        """Number of optimiser steps of an epoch, whatever the number of devices."""
+        """Number of optimiser steps per epoch, independent of the number of devices."""
         return len(self._ids("train")) // self.loading.batch_size
 
     @cached_property
     def test_images(self) -> int:
-        """Number of images of the test."""
+        """Number of test images."""
         return len(self._ids("val"))
 
     @cached_property
     def test_episodes_hash(self) -> str:
-        """SHA-256 of the list of tested images."""
+        """SHA-256 of the list of test images."""
         return hashlib.sha256("\n".join(self._ids("val")).encode()).hexdigest()
 
     @property
@@ -90,7 +90,7 @@ class BaseDataModule(LightningDataModule):
             self.source.prepare(split)
 
     def setup(self, stage: str | None = None) -> None:
-        """Check the lists of a stage.
+        """Check and prepare the image lists of a stage.
 
         Args:
             stage: ``fit``, ``validate``, ``test``; None for all.
@@ -123,9 +123,9 @@ class BaseDataModule(LightningDataModule):
 
     def _loader(self, split: Split) -> DataLoader[Any]:
         training, options = split == "train", self.loading
-        make = train_transform if training else eval_transform
+        build_transform = train_transform if training else eval_transform
         ids = self._ids("train" if training else "val")
-        dataset = BaseImages(self.source, ids, self.labels, make(self.transforms), self.seed, split)
+        dataset = BaseImages(self.source, ids, self.labels, build_transform(self.transforms), self.seed, split)
         trainer = self.trainer
         rank, world = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
         size = options.batch_size if training else options.test_batch_size * world

@@ -1,4 +1,4 @@
-"""Ordinary batches for the base learner: images with labels of all base classes."""
+"""Dataset of the base learner: images with labels of all base classes."""
 
 from __future__ import annotations
 
@@ -62,17 +62,17 @@ class LabelledImages:
 
 
 class BaseImages(Dataset[LabelledImage]):
-    """Images of one list, none left out, addressed by (epoch, i): a pure function of both and the seed.
+    """All images of one list, addressed by (epoch, i); an item depends only on these and the seed.
 
-    Training goes through a permutation per epoch. The crop is redrawn while it holds too little of the first base
-    class: the releases' rule looks for label 1, whatever that stands for.
+    Training permutes the list in every epoch. As in the releases, the random crop is redrawn while it holds too little
+    of label 1, which here is the first base class.
 
     Args:
         source: images and masks.
         ids: images in list order.
-        labels: which classes count.
-        transform: pipeline.
-        seed: of order and augmentation.
+        labels: converts masks to base-class labels.
+        transform: transform of image and label.
+        seed: seed of the image order and augmentation.
         split: ``train`` permutes; other splits keep the order.
     """
 

@@ -1,4 +1,4 @@
-"""Labels of all base classes at once, derived from class masks (protocol A.3)."""
+"""Labels of all base classes, derived from class masks (protocol A.3)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from fss.data.sources.masks import UInt8
 
-IGNORE = 255  # fss.types.IGNORE, repeated as importing that loads torch
+IGNORE = 255  # a copy of fss.types.IGNORE, whose import would load torch
 
 
 class BaseLabels:
@@ -25,7 +25,7 @@ class BaseLabels:
         self._table[IGNORE] = IGNORE
 
     def __call__(self, mask: UInt8) -> UInt8:
-        """Translate a mask.
+        """Convert a mask to base-class labels.
 
         Args:
             mask: class indices, (H, W).
@@ -38,7 +38,7 @@ class BaseLabels:
         return label
 
     def index(self, class_id: int) -> int:
-        """Return the position of a class among the base classes, from 0 on; -1 for any other class.
+        """Return the zero-based position of a class among the base classes; -1 for any other class.
 
         Args:
             class_id: id of the class.

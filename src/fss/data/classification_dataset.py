@@ -1,4 +1,4 @@
-"""Single objects with a class label: the images on which the demo's small backbone is pre-trained."""
+"""Images of single objects with class labels, for pre-training the demo's small backbone."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from torchvision.transforms import v2
 
 from fss.errors import DataError
 
-# The backbone sees the normalisation it will meet in segmentation.
+# The same normalisation as in segmentation.
 _NORMALISE = v2.Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
 def classification_loader(
     root: Path, split: Literal["train", "val"], batch_size: int, workers: int, seed: int
 ) -> tuple[DataLoader[tuple[Tensor, Tensor]], list[str]]:
-    """Load a folder of classes.
+    """Return a data loader of images sorted into one folder per class.
 
     Args:
         root: holds ``train/NAME/*.jpg`` and ``val/NAME/*.jpg``.
-        split: which of them; training images are cropped and flipped at random.
+        split: which of the two; training images are cropped and flipped at random.
         batch_size: images per step.
-        workers: loader processes.
-        seed: order of the training images.
+        workers: data loader workers.
+        seed: seed of the order of the training images.
 
     Returns:
         The loader of (images (N, 3, H, W), labels (N)), and the class names.
 
     Raises:
-        DataError: if the folder is missing or holds no images, or fewer than a batch. Iterating raises it for a
-            damaged image.
+        DataError: if the folder is missing or empty, or has fewer training images than a batch. Iterating raises it
+            for a damaged image.
     """
     size = 64
     augment = [v2.RandomResizedCrop(size, scale=(0.5, 1.0), antialias=True), v2.RandomHorizontalFlip()]

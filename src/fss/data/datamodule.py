@@ -1,4 +1,4 @@
-"""Training, validation and test episodes for Lightning."""
+"""Lightning data module of training, validation and test episodes."""
 
 from __future__ import annotations
 
@@ -27,9 +27,8 @@ from fss.types import Split
 class FewShotDataModule(LightningDataModule):
     """Episodes of one fold: base classes in training, novel classes in the test.
 
-    Everything is a pure function of the arguments, the epoch and the episode number: number of workers, devices
-    and restarts do not matter. Use it with ``Trainer(use_distributed_sampler=False)``: the sampler shares the
-    episodes among the processes itself.
+    An episode depends only on the arguments, the epoch and its number, not on the number of workers or devices or on
+    restarts. Use ``Trainer(use_distributed_sampler=False)``: the sampler itself splits the episodes among processes.
 
     Args:
         source: the data set.
@@ -37,8 +36,8 @@ class FewShotDataModule(LightningDataModule):
         shot: supports per episode.
         seed: seed of episodes and augmentation.
         transforms: sizes and ranges of the transforms.
-        index: which images take part.
-        episodes: validation and test episodes.
+        index: which images are used.
+        episodes: options of the validation and test episodes.
         loader: batch sizes and workers.
 
     Raises:
@@ -64,27 +63,27 @@ class FewShotDataModule(LightningDataModule):
 
     @property
     def base_classes(self) -> dict[int, str]:
-        """Id -> name of the classes trained on, ascending; ``class_index`` of training episodes counts these."""
+        """Id -> name of the training classes, ascending; ``class_index`` of training episodes refers to these."""
         return self.streams.named("train")
 
     @property
     def novel_classes(self) -> dict[int, str]:
-        """Id -> name of the classes tested on, ascending; ``class_index`` of test episodes counts these."""
+        """Id -> name of the test classes, ascending; ``class_index`` of test episodes refers to these."""
         return self.streams.named("test")
 
     @property
     def val_classes(self) -> dict[int, str]:
-        """Id -> name of the classes validated on, ascending; ``class_index`` of validation counts these."""
+        """Id -> name of the validation classes, ascending; ``class_index`` of validation episodes refers to these."""
         return self.streams.named("val")
 
     @property
     def train_length(self) -> int:
-        """Number of training episodes of an epoch, those of an incomplete last batch included."""
+        """Number of training episodes per epoch, including those of an incomplete last batch."""
         return len(self.streams.train)
 
     @property
     def train_batches(self) -> int:
-        """Number of optimiser steps of an epoch, whatever the number of devices."""
+        """Number of optimiser steps per epoch, independent of the number of devices."""
         return self.train_length // self.loading.batch_size
 
     @cached_property
@@ -99,7 +98,7 @@ class FewShotDataModule(LightningDataModule):
 
     @property
     def data_facts(self) -> Facts:
-        """Facts of the data set for the result file: lists, rules of the masks, origin."""
+        """Facts of the data set for the result file: lists, mask rule, origin."""
         return self.source.facts()
 
     def prepare_data(self) -> None:
@@ -112,7 +111,7 @@ class FewShotDataModule(LightningDataModule):
         self._make("fit" if trainer is None or trainer.state.fn == "fit" else "test")
 
     def setup(self, stage: str | None = None) -> None:
-        """Check the data set and make the episode streams of a stage.
+        """Check the data set and build the episode streams of a stage.
 
         Args:
             stage: ``fit``, ``validate``, ``test``, ``predict``; None for all.
@@ -148,10 +147,10 @@ class FewShotDataModule(LightningDataModule):
     def _loader(self, split: Split) -> DataLoader[EpisodeItem]:
         training = split == "train"
         draws = getattr(self.streams, split)
-        make = train_transform if training else eval_transform
+        build_transform = train_transform if training else eval_transform
         classes = tuple(self.streams.named(split))
         base = BaseLabels(self.streams.classes.base) if self.streams.episodes.base_labels else None
-        dataset = EpisodeDataset(self.source, draws, make(self.transforms), self.seed, split, classes, base)
+        dataset = EpisodeDataset(self.source, draws, build_transform(self.transforms), self.seed, split, classes, base)
         rank, world = self._processes()
         options = self.loading
         size = options.batch_size if training else options.test_batch_size * world
@@ -167,7 +166,7 @@ class FewShotDataModule(LightningDataModule):
         )
 
     def _order(self, draws: DrawSource, split: Split) -> list[int] | None:
-        """Order episodes by class and query, unless only the first ones are asked for."""
+        """Return the episode numbers sorted by class and query, or None if a limit asks for the first episodes only."""
         limit = getattr(self.trainer, f"limit_{split}_batches", 1.0)
         if split == "train" or not self.loading.group_by_image or limit != 1.0 or isinstance(limit, int):
             return None

@@ -1,4 +1,4 @@
-"""The data set of episodes: joins draws, images and transforms, and collates into ``fss.types.Episode``."""
+"""Dataset of episodes: reads and transforms the images of each draw and collates them into ``fss.types.Episode``."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class EpisodeItem:
         support_images: (K, 3, H, W), last sampled first.
         support_labels: (K, H, W), uint8, in the same order.
         draw: class and image ids.
-        class_index: position of the class in the ascending list of the split.
+        class_index: position of the class in the split's ascending class list.
         index: number i of the episode.
         full_label: query label at original size, uint8; None in training.
-        base: all base classes of the query, if asked for.
+        base: base-class labels of the query, if requested.
     """
 
     query: Tensor
@@ -48,10 +48,10 @@ class EpisodeItem:
 
 @dataclass
 class BaseItem:
-    """All base classes of a query.
+    """Base-class labels of a query.
 
     Attributes:
-        label: through the transform of the query, (H, W), uint8.
+        label: after the query's transform, (H, W), uint8.
         full_label: at original size, uint8; None in training.
         index: position of the episode's class among the base classes; -1 for a novel one.
     """
@@ -62,16 +62,16 @@ class BaseItem:
 
 
 class EpisodeDataset(Dataset[EpisodeItem]):
-    """Episodes addressed by (epoch, i), as :class:`fss.data.epoch_sampler.EpisodeIndexSampler` hands them out.
+    """Episodes addressed by (epoch, i), as yielded by :class:`fss.data.epoch_sampler.EpisodeIndexSampler`.
 
     Args:
         source: images and masks.
-        draws: which images make episode i.
-        transform: pipeline of query and supports.
+        draws: class and images of every episode.
+        transform: transform of query and supports.
         seed: seed of the random transforms.
-        split: stream of the random transforms.
-        class_ids: ascending classes of the split, which number ``class_index``.
-        base_labels: gives all base classes of the query too; None for methods that do not ask.
+        split: random stream of the transforms; ``train`` keeps no full-size labels.
+        class_ids: classes of the split; ``class_index`` is a class's position in their ascending order.
+        base_labels: adds the base-class labels of the query; None for methods that do not need them.
 
     Raises:
         DataError: if an episode has a class that is not in ``class_ids``.
@@ -87,9 +87,9 @@ class EpisodeDataset(Dataset[EpisodeItem]):
         class_ids: Sequence[int],
         base_labels: BaseLabels | None = None,
     ) -> None:
-        strangers = set(draws.class_ids) - set(class_ids)
-        if strangers:
-            raise DataError(f"The episodes hold classes {sorted(strangers)}; allowed here are {sorted(class_ids)}.")
+        unknown = set(draws.class_ids) - set(class_ids)
+        if unknown:
+            raise DataError(f"The episodes hold classes {sorted(unknown)}; allowed here are {sorted(class_ids)}.")
         self.source, self.draws, self.transform = source, draws, transform
         self.seed, self.split = seed, split
         self.class_index = {c: k for k, c in enumerate(sorted(class_ids))}
@@ -103,7 +103,7 @@ class EpisodeDataset(Dataset[EpisodeItem]):
         """Return one episode.
 
         Args:
-            key: (epoch, i), or i alone for epoch 0, as Lightning's ``overfit_batches`` asks.
+            key: (epoch, i), or i alone for epoch 0, as used by Lightning's ``overfit_batches``.
 
         Raises:
             DataError: if an image or mask is missing or damaged, or their sizes differ.
@@ -116,10 +116,10 @@ class EpisodeDataset(Dataset[EpisodeItem]):
         if self.base_labels is None:
             query, query_label = self.transform(image, label, seeds[0])
         else:
-            full = self.base_labels(mask)
-            query, query_label, small = self.transform.with_more(image, label, full, seeds[0])
-            kept = None if self.split == "train" else torch.from_numpy(full)
-            base = BaseItem(small, kept, self.base_labels.index(draw.class_id))
+            full_base = self.base_labels(mask)
+            query, query_label, base_label = self.transform.with_more(image, label, full_base, seeds[0])
+            kept_full_base = None if self.split == "train" else torch.from_numpy(full_base)
+            base = BaseItem(base_label, kept_full_base, self.base_labels.index(draw.class_id))
         supports = [self._support(*pair, draw.class_id) for pair in zip(draw.supports, seeds[1:], strict=True)]
         supports.reverse()  # last sampled first
         return EpisodeItem(
@@ -186,12 +186,12 @@ def collate(items: list[EpisodeItem]) -> Episode:
     Returns:
         The batch; see :class:`fss.types.Episode` for the shapes.
     """
-    bases = [e.base for e in items if e.base is not None]
+    base_items = [e.base for e in items if e.base is not None]
     extras = {}
-    if bases:
+    if base_items:
         extras = {
-            "base_label": _stacked([b.label for b in bases]),
-            "base_index": torch.tensor([b.index for b in bases]),
+            "base_label": _stacked([b.label for b in base_items]),
+            "base_index": torch.tensor([b.index for b in base_items]),
         }
     return Episode(
         query=_stacked([e.query for e in items]),
@@ -204,11 +204,11 @@ def collate(items: list[EpisodeItem]) -> Episode:
         query_ids=[e.draw.query for e in items],
         support_ids=[list(e.draw.supports) for e in items],
         full_labels=[e.full_label for e in items if e.full_label is not None],
-        full_base_labels=[b.full_label for b in bases if b.full_label is not None],
+        full_base_labels=[b.full_label for b in base_items if b.full_label is not None],
         extras=extras,
     )
 
 
 def _stacked(tensors: list[Tensor]) -> Tensor:
-    """Stack tensors; a single one is not copied, images are large."""
+    """Stack tensors without copying a single one, as images are large."""
     return tensors[0][None] if len(tensors) == 1 else torch.stack(tensors)

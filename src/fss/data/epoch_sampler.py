@@ -1,4 +1,4 @@
-"""Which episode numbers a process loads, in which order: the only part of sampling that needs torch."""
+"""Sampler of the episode numbers that each process loads: the only part of episode sampling that needs torch."""
 
 from __future__ import annotations
 
@@ -10,27 +10,26 @@ from fss.errors import DataError
 
 
 class EpisodeIndexSampler(Sampler[tuple[int, int]]):
-    """Hands (epoch, i) to the data loader, so that workers need no state.
+    """Yields (epoch, i) to the data loader, so that its workers need no state.
 
-    Process r of W takes r, r + W, r + 2W, ...: batch b of all processes together is exactly episodes
-    [b * batch, (b + 1) * batch), whatever W is. In training an incomplete global batch is left out; elsewhere
-    nothing is padded and nothing is dropped. Use it with ``Trainer(use_distributed_sampler=False)``.
+    Process r of W takes r, r + W, r + 2W, ...: global batch b is exactly the episodes [b * batch, (b + 1) * batch),
+    whatever W is. Training drops an incomplete global batch; otherwise nothing is padded or dropped. Use
+    ``Trainer(use_distributed_sampler=False)``.
 
     Attributes:
-        skip: global batches that the next iteration leaves out, because they were trained before an interruption.
+        skip: global batches that the next iteration skips because they were trained before an interruption.
 
     Args:
         length: episodes per epoch.
         batch_size: size of the global batch.
         rank: number of this process.
         world_size: number of processes W.
-        training: whether epochs differ and incomplete batches are left out.
-        order: all episode numbers in the order in which they are wanted; None: ascending. A process still takes the
-            same episodes.
+        training: whether epochs differ and incomplete batches are dropped.
+        order: all episode numbers in loading order; None: ascending. Each process takes the same episodes either way.
 
     Raises:
-        DataError: if a training batch does not divide by the processes, or is larger than the epoch, or if there
-            are more processes than episodes.
+        DataError: if a training batch is not divisible by the number of processes or is larger than the epoch, or if
+            there are more processes than episodes.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class EpisodeIndexSampler(Sampler[tuple[int, int]]):
         self.skip = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch (called by Lightning); validation and test episodes stay the same.
+        """Set the epoch (called by Lightning); no effect on validation and test episodes.
 
         Args:
             epoch: number of the epoch.

@@ -1,4 +1,4 @@
-"""The transform of validation, test and prediction: resize onto a square canvas (protocol B.2); no albumentations."""
+"""Transform for validation, test and prediction: resize onto a square canvas (protocol B.2), without albumentations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Array = npt.NDArray[Any]
 
 
 class Transform(Protocol):
-    """A transform of one image and its label, random only through the seed of each call."""
+    """A transform of one image and its label; all randomness comes from the seed of each call."""
 
     def __call__(self, image: UInt8, label: UInt8, seed: int) -> tuple[Tensor, Tensor]:
         """Transform an image and its label.
@@ -27,7 +27,7 @@ class Transform(Protocol):
         Args:
             image: RGB, (H, W, 3), uint8.
             label: 0, 1, 255, (H, W), uint8.
-            seed: state of all random steps.
+            seed: seed of all random steps.
 
         Returns:
             Normalised image, (3, S, S), float32, and label, (S, S), uint8.
@@ -35,13 +35,13 @@ class Transform(Protocol):
         ...
 
     def with_more(self, image: UInt8, label: UInt8, more: UInt8, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Transform an image and two labels by one draw; a crop follows the first label.
+        """Transform an image and two labels with the same random parameters; a crop depends on the first label.
 
         Args:
             image: RGB, (H, W, 3), uint8.
             label: 0, 1, 255, (H, W), uint8.
             more: another label of the same image, (H, W), uint8.
-            seed: state of all random steps.
+            seed: seed of all random steps.
 
         Returns:
             Normalised image, (3, S, S), float32, and both labels, (S, S), uint8.
@@ -52,8 +52,8 @@ class Transform(Protocol):
 class EvalTransform:
     """Resize the longer side to S, round both sides down to multiples of 8, place top-left on an S x S canvas.
 
-    Computed in float32, as the release does. The canvas is 0 before normalisation, not the mean colour; the label
-    canvas is 255.
+    Computed in float32, as in the release. The canvas is 0 before normalisation, not the mean colour; the label canvas
+    is 255.
 
     Args:
         size: side S.
@@ -68,7 +68,7 @@ class EvalTransform:
         Args:
             image: RGB, (H, W, 3), uint8.
             label: 0, 1, 255, (H, W), uint8.
-            seed: not used: nothing is random.
+            seed: unused, nothing is random.
 
         Returns:
             Normalised image, (3, S, S), float32, and label, (S, S), uint8.
@@ -82,7 +82,7 @@ class EvalTransform:
             image: RGB, (H, W, 3), uint8.
             label: 0, 1, 255, (H, W), uint8.
             more: another label of the same image, (H, W), uint8.
-            seed: not used: nothing is random.
+            seed: unused, nothing is random.
 
         Returns:
             Normalised image, (3, S, S), float32, and both labels, (S, S), uint8.
@@ -111,7 +111,7 @@ def resized_shape(height: int, width: int, size: int) -> tuple[int, int]:
         size: side S of the canvas.
 
     Returns:
-        Multiples of 8; at least 8, where the release would fail on images over 59 times as long as wide.
+        Multiples of 8, at least 8; the release fails on images over 59 times as long as wide.
     """
     ratio = size / max(height, width)
     sides = (size if side == max(height, width) else int(side * ratio) for side in (height, width))

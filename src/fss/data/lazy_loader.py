@@ -1,4 +1,4 @@
-"""A data loader that asks its sampler only when the first batch is wanted."""
+"""A data loader that starts its workers and sampler only when the first batch is requested."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch.utils.data import DataLoader
 
 
 class EpisodeLoader(DataLoader[Any]):
-    """Starts its workers at the first batch, not when the iterator is made.
+    """Starts its workers at the first batch, not when the iterator is created.
 
-    Lightning makes the first iterator before it has restored a checkpoint, to count the steps; workers would then
-    fetch the first batches of epoch 0 whatever epoch is continued.
+    Lightning creates the first iterator, to count the steps, before it restores a checkpoint; workers would then load
+    the first batches of epoch 0 even if a later epoch is resumed.
     """
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]

@@ -1,4 +1,4 @@
-"""From an image of 0..255 to the network's input: normalised, channels first, in one pass over the pixels."""
+"""Conversion of an image in 0..255 to the network input: normalised and channels first, in one pass over the pixels."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ _TABLES = (np.arange(256, dtype=np.float32) - _MEAN[:, None]) * _FACTOR[:, None]
 def normalised(image: npt.NDArray[Any]) -> Tensor:
     """Normalise an image.
 
-    The values are those of albumentations' ``Normalize`` and ``ToTensorV2``, bit for bit; those two write the image
-    three times.
+    Bit-identical to albumentations' ``Normalize`` and ``ToTensorV2``, which write the image three times.
 
     Args:
-        image: RGB of 0..255, (H, W, 3), uint8 or float32.
+        image: RGB in 0..255, (H, W, 3), uint8 or float32.
 
     Returns:
         (3, H, W), float32.

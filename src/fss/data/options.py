@@ -1,4 +1,4 @@
-"""Option groups of the data module: plain values, checked when made."""
+"""Option groups of the data modules, validated on construction."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class LoaderOptions:
     Attributes:
         batch_size: training episodes per step over all devices.
         test_batch_size: validation and test episodes per step and device.
-        workers: loader processes per device; 0 loads in the main process.
-        progress: show bars while masks are read.
-        group_by_image: validation and test episodes of one class come together, and among them those of one query, so
-            that a memory of feature maps can be small.
+        workers: data loader workers per device; 0 loads in the main process.
+        progress: show progress bars while masks are read.
+        group_by_image: order validation and test episodes by class and then by query, so that a small feature cache
+            suffices.
     """
 
     batch_size: int = 8
@@ -31,7 +31,7 @@ class LoaderOptions:
         """Check the values.
 
         Raises:
-            DataError: if one is not allowed.
+            DataError: if a value is not allowed.
         """
         for name, least in (("batch_size", 1), ("test_batch_size", 1), ("workers", 0)):
             check_least(name, getattr(self, name), least)
@@ -42,11 +42,11 @@ class TransformOptions:
     """Sizes and ranges of the transforms.
 
     Attributes:
-        size: side S of the square network input; S - 1 must divide by 8.
-        scale_min: least random scale factor in training.
+        size: side S of the square network input; S - 1 must be divisible by 8.
+        scale_min: smallest random scale factor in training.
         scale_max: largest one; the release uses 0.9..1.1 on PASCAL and 0.8..1.25 on COCO.
         rotate: largest rotation in degrees.
-        augment: False trains on the test transform (for overfitting checks).
+        augment: False trains with the test transform (for overfitting checks).
     """
 
     size: int = 473
@@ -59,7 +59,7 @@ class TransformOptions:
         """Check the values.
 
         Raises:
-            DataError: if one is not allowed.
+            DataError: if a value is not allowed.
         """
         check_least("size", self.size, 17)
         if (self.size - 1) % 8:

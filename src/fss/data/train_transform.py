@@ -1,12 +1,12 @@
-"""The training transform of one image and its label, as the release does it (protocol B.1), with albumentations.
+"""Training transform of one image and its label as in the release (protocol B.1), built on albumentations.
 
-The stock transforms of albumentations differ from the release in ways that move results (resizing by a size ratio
+The stock transforms of albumentations differ from the release in ways that change results (resizing by a size ratio
 instead of the factor, rotation about another centre, other blur kernels, crops without the retry rule), so the
 steps are our own ``DualTransform`` classes on OpenCV.
 
-Departures of the training pipeline from the release:
+Deviations of the training pipeline from the release:
 
-* Images stay uint8 until the end, the release computes in float32. Every step rounds to whole grey levels, and
+* Images stay uint8 until the end; the release computes in float32. Every step rounds to whole grey levels, and
   OpenCV's 8-bit bilinear kernels use fixed-point weights: each of scale and rotation is off by at most 1 grey level
   plus the rounding (test: at most 1.01), the blur by 0.5.
 * The border colour of rotation and padding is the rounded mean (124, 116, 104), not (123.675, 116.28, 103.53).
@@ -14,7 +14,7 @@ Departures of the training pipeline from the release:
   one. All steps share that generator: ``Compose.set_random_seed`` would give every step the same numbers, so that
   flip, blur and rotation would happen together.
 
-The test transform has none, see :mod:`fss.data.eval_transform`.
+The test transform has no deviations, see :mod:`fss.data.eval_transform`.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ Array = npt.NDArray[Any]
 
 
 class RandomScale(A.DualTransform):  # type: ignore[misc]
-    """Scale by one factor for both axes; the sampling step is exactly 1/factor, whatever the rounded size.
+    """Scale both axes by one factor; the sampling step is exactly 1/factor, whatever the rounded size.
 
     Args:
-        low: least factor.
+        low: smallest factor.
         high: largest factor.
     """
 
@@ -66,7 +66,7 @@ class RandomScale(A.DualTransform):  # type: ignore[misc]
 
 
 class RandomRotate(A.DualTransform):  # type: ignore[misc]
-    """Rotate about (w/2, h/2) on the same canvas; outside is the mean colour, label 255.
+    """Rotate about (w/2, h/2) on the same canvas, filled with the mean colour, or 255 in the label.
 
     Args:
         limit: largest angle in degrees.
@@ -93,7 +93,7 @@ class RandomRotate(A.DualTransform):  # type: ignore[misc]
 
 
 class BinomialBlur(A.ImageOnlyTransform):  # type: ignore[misc]
-    """5 x 5 Gaussian blur with sigma 0, which is OpenCV's table [1, 4, 6, 4, 1] / 16; border reflect-101.
+    """5 x 5 Gaussian blur with sigma 0, in OpenCV the kernel [1, 4, 6, 4, 1] / 16; border reflect-101.
 
     Args:
         p: probability.
@@ -108,7 +108,7 @@ class BinomialBlur(A.ImageOnlyTransform):  # type: ignore[misc]
 
 
 class Flip(A.DualTransform):  # type: ignore[misc]
-    """Mirror left and right.
+    """Flip left to right.
 
     Args:
         p: probability.
@@ -118,14 +118,14 @@ class Flip(A.DualTransform):  # type: ignore[misc]
         super().__init__(p=p)
 
     def apply(self, img: Array, **params: Any) -> Array:
-        """Mirror image or label."""
+        """Flip image or label."""
         return cv2.flip(img, 1)
 
 
 class PadRandomCrop(A.DualTransform):  # type: ignore[misc]
-    """Pad to at least S x S, then crop S x S at random; redraw while too little foreground is left.
+    """Pad to at least S x S, then crop S x S at random; redraw if too little foreground is left.
 
-    The offset is redrawn, at most 31 times, while the crop holds less than 0.85 of the padded label's foreground.
+    The offset is redrawn, at most 31 times, while the crop holds less than 0.85 of the label's foreground.
 
     Args:
         size: side S.
@@ -138,7 +138,7 @@ class PadRandomCrop(A.DualTransform):  # type: ignore[misc]
         self.size = size
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Draw the offset of the crop from the image; it is negative where the crop reaches over the border."""
+        """Draw the crop's offset in the image; it is negative where the crop reaches over the border."""
         h, w = params["shape"][:2]
         pad_h, pad_w = max(self.size - h, 0), max(self.size - w, 0)
         foreground = np.equal(data["mask"], 1).view(np.uint8)
@@ -152,11 +152,11 @@ class PadRandomCrop(A.DualTransform):  # type: ignore[misc]
         return {"top": top, "left": left}
 
     def apply(self, img: Array, top: int, left: int, **params: Any) -> Array:
-        """Crop the image, outside is the mean colour, (H, W, 3) -> (S, S, 3)."""
+        """Crop the image, padded with the mean colour, (H, W, 3) -> (S, S, 3)."""
         return self._cut(img, top, left, MEAN_COLOUR)
 
     def apply_to_mask(self, mask: Array, top: int, left: int, **params: Any) -> Array:
-        """Crop the label, outside is 255, (H, W) -> (S, S)."""
+        """Crop the label, padded with 255, (H, W) -> (S, S)."""
         return self._cut(mask, top, left, (IGNORE,))
 
     def _cut(self, array: Array, top: int, left: int, value: tuple[int, ...]) -> Array:
@@ -167,7 +167,7 @@ class PadRandomCrop(A.DualTransform):  # type: ignore[misc]
 
 
 class JointTransform:
-    """A pipeline for one image and its label, random only through the seed of each call.
+    """A pipeline for one image and its label; all randomness comes from the seed of each call.
 
     Args:
         steps: geometric and photometric steps on uint8 arrays; normalisation and conversion follow.
@@ -182,7 +182,7 @@ class JointTransform:
         Args:
             image: RGB, (H, W, 3), uint8.
             label: 0, 1, 255, (H, W), uint8.
-            seed: state of all random steps.
+            seed: seed of all random steps.
 
         Returns:
             Normalised image, (3, S, S), float32, and label, (S, S), uint8.
@@ -191,13 +191,13 @@ class JointTransform:
         return out["image"], out["mask"]
 
     def with_more(self, image: UInt8, label: UInt8, more: UInt8, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Transform an image and two labels by one draw; the crop follows the first label.
+        """Transform an image and two labels with the same random parameters; the crop depends on the first label.
 
         Args:
             image: RGB, (H, W, 3), uint8.
             label: 0, 1, 255, (H, W), uint8.
             more: another label of the same image, (H, W), uint8.
-            seed: state of all random steps.
+            seed: seed of all random steps.
 
         Returns:
             Normalised image, (3, S, S), float32, and both labels, (S, S), uint8.
@@ -233,9 +233,9 @@ def train_transform(options: TransformOptions) -> Transform:
 def _warp(array: Array, matrix: Array, interpolation: int, border: tuple[int, ...]) -> Array:
     h, w = array.shape[:2]
     coloured = array.ndim == 3
-    if coloured:  # with a fourth channel OpenCV takes less than half the time and gives the same grey levels
+    if coloured:  # with four channels OpenCV needs less than half the time and gives the same grey levels
         array = cv2.cvtColor(array, cv2.COLOR_RGB2RGBA)
-    turned = cv2.warpAffine(
+    rotated = cv2.warpAffine(
         array, matrix, (w, h), flags=interpolation, borderMode=cv2.BORDER_CONSTANT, borderValue=border
     )
-    return cv2.cvtColor(turned, cv2.COLOR_RGBA2RGB) if coloured else turned
+    return cv2.cvtColor(rotated, cv2.COLOR_RGBA2RGB) if coloured else rotated

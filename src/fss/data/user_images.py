@@ -1,4 +1,4 @@
-"""Photographs and masks of a user's own, in any size and from any camera or drawing program."""
+"""Reading of a user's own images and masks, of any size and from any camera or drawing program."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _VOID = 255
 
 
 def read_own_image(path: Path) -> UInt8:
-    """Read a photograph as a viewer shows it: turned as its EXIF note says.
+    """Read an image, rotated according to its EXIF orientation.
 
     Args:
         path: any format that Pillow reads.
@@ -24,17 +24,17 @@ def read_own_image(path: Path) -> UInt8:
         RGB, (H, W, 3), uint8.
 
     Raises:
-        DataError: if it is missing, damaged or no image.
+        DataError: if it is missing, damaged or not an image.
     """
     with _opened(path) as image:
         return np.array(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 def read_own_mask(path: Path, value: int | None = None) -> UInt8:
-    """Read which pixels of a support image belong to the object.
+    """Read the object mask of a support image.
 
-    Black is background. Of several other values one must be named, except that 255 beside a single other value means
-    "ignore", as in VOC's masks. Palette images count as indices, colours as one value if they are grey.
+    0 is background. If the mask has several other values, ``value`` must name the object's, except that 255 next to a
+    single other value means "ignore", as in VOC's masks. Palette images are read as indices; RGB images must be grey.
 
     Args:
         path: any format that Pillow reads.
@@ -44,19 +44,19 @@ def read_own_mask(path: Path, value: int | None = None) -> UInt8:
         1 on the object, 255 where ignored, 0 elsewhere, (H, W), uint8.
 
     Raises:
-        DataError: if it is missing or damaged, has real colours, no object, or several values and none is named.
+        DataError: if it is missing or damaged, has colours, no object, or several values of which none is named.
     """
     with _opened(path) as image:
         pixels = _one_channel(path, ImageOps.exif_transpose(image))
-    found = [int(v) for v in np.unique(pixels) if v]
+    values = [int(v) for v in np.unique(pixels) if v]
     if value is None:
-        candidates = found if len(found) == 1 else [v for v in found if v != _VOID]
+        candidates = values if len(values) == 1 else [v for v in values if v != _VOID]
         if len(candidates) != 1:
-            hint = "It is empty: paint the object" if not found else "Say which one is the object with --value"
-            raise DataError(f"The mask {path} holds the values {[0, *found][:8]}. {hint}.")
+            hint = "It is empty: paint the object" if not values else "Say which one is the object with --value"
+            raise DataError(f"The mask {path} holds the values {[0, *values][:8]}. {hint}.")
         value = candidates[0]
-    elif value not in found:
-        raise DataError(f"The mask {path} has no pixel of value {value}; it holds {[0, *found][:8]}.")
+    elif value not in values:
+        raise DataError(f"The mask {path} has no pixel of value {value}; it holds {[0, *values][:8]}.")
     label: UInt8 = (pixels == value).astype(np.uint8)
     if value != _VOID:
         label[pixels == _VOID] = _VOID
@@ -64,7 +64,7 @@ def read_own_mask(path: Path, value: int | None = None) -> UInt8:
 
 
 def png(pixels: UInt8) -> bytes:
-    """Encode an image.
+    """Encode an image as PNG.
 
     Args:
         pixels: RGB (H, W, 3) or grey (H, W).

@@ -125,9 +125,9 @@ class GeneralisedIoU(Metric):
         counted = target != IGNORE
         pairs = target[counted] * ids + prediction[counted]
         confusion = torch.bincount(pairs, minlength=ids * ids).reshape(ids, ids)
-        inter, support = confusion.diagonal(), confusion.sum(dim=1)
-        self.counts[int(class_index)] += torch.stack([inter, support + confusion.sum(dim=0) - inter], dim=1)
-        self.episodes += torch.stack([torch.ones_like(support[-1]), (support[-1] > 0).long()])
+        inter, target_pixels = confusion.diagonal(), confusion.sum(dim=1)
+        self.counts[int(class_index)] += torch.stack([inter, target_pixels + confusion.sum(dim=0) - inter], dim=1)
+        self.episodes += torch.stack([torch.ones_like(target_pixels[-1]), (target_pixels[-1] > 0).long()])
 
     def compute(self) -> GeneralisedScores:
         """Return the scores over all episodes."""

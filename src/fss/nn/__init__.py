@@ -1,1 +1,1 @@
-"""Blocks that several heads share: pooling, prior mask, prototypes, interpolation."""
+"""Blocks shared by several heads: pooling, prior mask, prototypes, interpolation."""

@@ -1,4 +1,4 @@
-"""Atrous spatial pyramid pooling without normalisation, as BAM's meta learner uses it."""
+"""Atrous spatial pyramid pooling without normalisation, as in BAM's meta learner."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ RATES = (6, 12, 18)
 class ASPP(nn.Module):
     """Five parallel branches: global average, 1x1, and three dilated 3x3 convolutions, each with bias and ReLU.
 
-    Weights start from He's normal initialisation (fan-in); biases keep PyTorch's default.
+    Weights use He normal initialisation (fan-in); biases keep PyTorch's default.
     """
 
     def __init__(self, channels: int) -> None:
@@ -34,7 +34,7 @@ class ASPP(nn.Module):
             x: (N, C, h, w).
 
         Returns:
-            Branch outputs side by side, global first, (N, 5C, h, w).
+            Concatenated branch outputs, global first, (N, 5C, h, w).
         """
         pooled = self.branches[0](x.mean(dim=(2, 3), keepdim=True)).expand_as(x)
         return torch.cat([pooled, *(branch(x) for branch in self.branches[1:])], dim=1)

@@ -1,4 +1,4 @@
-"""Stacks of convolutions that PFENet, the baseline and BAM share."""
+"""Convolution stacks shared by PFENet, the baseline and BAM."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from fss.nn.dropout import SharedDropout2d
 
 
 def reduction(channels: int, width: int, dropout: float = 0.0) -> nn.Sequential:
-    """Reduce channels: 1x1 convolution without bias, ReLU, dropout of whole channels where there is any.
+    """Reduce channels: 1x1 convolution without bias, ReLU, optional channel dropout.
 
     Args:
         channels: input channels.
         width: output channels.
-        dropout: share of output channels dropped in training; 0 leaves the module out.
+        dropout: fraction of output channels dropped in training; 0 omits the module.
 
     Returns:
         The stack; its convolution is module 0.
@@ -25,7 +25,7 @@ def reduction(channels: int, width: int, dropout: float = 0.0) -> nn.Sequential:
 
 
 def refinement(width: int) -> nn.Sequential:
-    """Refine a map: twice a 3x3 convolution without bias and ReLU; callers add the input.
+    """Refine a map: two 3x3 convolutions without bias, each with ReLU; callers add the residual.
 
     Args:
         width: channels.
@@ -42,12 +42,12 @@ def refinement(width: int) -> nn.Sequential:
 
 
 def classifier(width: int, classes: int = 2, dropout: float = 0.1) -> nn.Sequential:
-    """Score classes: 3x3 convolution without bias, ReLU, dropout of whole channels, 1x1 convolution with bias.
+    """Classify: 3x3 convolution without bias, ReLU, channel dropout, 1x1 convolution with bias.
 
     Args:
         width: input channels.
         classes: output channels.
-        dropout: share of channels dropped in training.
+        dropout: fraction of channels dropped in training.
 
     Returns:
         The stack; its convolutions are modules 0 and 3.

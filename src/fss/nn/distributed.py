@@ -1,4 +1,4 @@
-"""What a value is over all processes of a training."""
+"""Rank, world size, and means over the processes of distributed training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, distributed
 
 
 def rank_and_world() -> tuple[int, int]:
-    """Return the number of this process and how many there are; (0, 1) outside of parallel training."""
+    """Return the rank of this process and the number of processes; (0, 1) outside distributed training."""
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
@@ -17,14 +17,14 @@ def rank_and_world() -> tuple[int, int]:
 def mean_over_processes(value: Tensor) -> Tensor:
     """Average a value over all processes, so that a loss divided by it has the gradient of the global batch.
 
-    Parallel training averages the gradients of its processes. If each divided by its own number of pixels, the
-    result would depend on how the batch was shared; divided by the mean number, it does not.
+    Distributed training averages the gradients of its processes. If each divided by its own number of pixels, the
+    result would depend on how the batch was split; divided by the mean number, it does not.
 
     Args:
         value: a scalar; all processes must call this together.
 
     Returns:
-        The mean, float32; ``value`` itself where there is one process.
+        The mean, float32; ``value`` itself if there is one process.
     """
     if rank_and_world()[1] == 1:
         return value

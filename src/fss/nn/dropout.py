@@ -1,4 +1,4 @@
-"""Dropout of whole channels that does not depend on how a batch is shared among processes."""
+"""Channel dropout that does not depend on how a batch is split among processes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from fss.nn.distributed import rank_and_world
 
 
 class SharedDropout2d(nn.Dropout2d):
-    """``nn.Dropout2d`` whose mask belongs to the global batch.
+    """``nn.Dropout2d`` with one mask for the global batch.
 
-    With equal seeds every process draws the mask of all processes together and takes the rows of its own episodes,
-    which are every W-th one. With one process this is ``nn.Dropout2d``, number by number.
+    With equal seeds every process draws the mask of the global batch and takes the rows of its own episodes, every
+    W-th one. With one process the values equal those of ``nn.Dropout2d``.
     """
 
     def forward(self, input: Tensor) -> Tensor:

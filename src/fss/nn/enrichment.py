@@ -13,11 +13,11 @@ from fss.nn.resize import up
 
 
 def side(bin_: float, height: int) -> int:
-    """Return the side of one scale's grid.
+    """Return the side length of one grid.
 
     Args:
-        bin_: above 1: the side itself; else a share of the height, truncated.
-        height: of the feature map.
+        bin_: above 1: the side itself; else a fraction of the height, rounded down.
+        height: height of the feature map.
 
     Returns:
         At least 1.
@@ -26,9 +26,9 @@ def side(bin_: float, height: int) -> int:
 
 
 class FeatureEnrichment(nn.Module):
-    """Merges query, prototype and prior on several grids, fine to coarse, and hands each grid's result to the next.
+    """Merges query, prototype and prior on several grids, fine to coarse, passing each grid's result to the next.
 
-    Grids may be finer than the feature map: VGG's 30 x 30 map meets 60 bins in the SVF release.
+    Grids may be finer than the feature map: the SVF release uses 60 bins with VGG's 30 x 30 map.
     """
 
     def __init__(self, width: int, bins: Sequence[float]) -> None:
@@ -54,19 +54,19 @@ class FeatureEnrichment(nn.Module):
             prior: (B, 1, h, w).
 
         Returns:
-            The grids' results side by side, (B, bins * C, h, w), and their own scores, each (B, 2, b, b).
+            The concatenated results of all grids, (B, bins * C, h, w), and the logits of each grid, (B, 2, b, b).
         """
         size = (query.shape[-2], query.shape[-1])
         results: list[Tensor] = []
-        scores: list[Tensor] = []
+        logits: list[Tensor] = []
         for i, bin_ in enumerate(self.bins):
             b = side(bin_, size[0])
             pooled = F.adaptive_avg_pool2d(query, b)
             y = self.init_merge[i](torch.cat([pooled, prototype.expand_as(pooled), up(prior, b)], dim=1))
             if i > 0:
-                finer = up(results[-1], b)  # already at the size of the query, as in the release
+                finer = up(results[-1], b)  # from the query's size, as in the release
                 y = self.alpha_conv[i - 1](torch.cat([y, finer], dim=1)) + y
             y = self.beta_conv[i](y) + y
-            scores.append(self.inner_cls[i](y))
+            logits.append(self.inner_cls[i](y))
             results.append(up(y, size))
-        return torch.cat(results, dim=1), scores
+        return torch.cat(results, dim=1), logits

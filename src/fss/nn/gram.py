@@ -1,4 +1,4 @@
-"""Difference in style between two images, by the Gram matrices of their features (BAM, arXiv 2203.07615)."""
+"""Style difference between images, from the Gram matrices of their features (BAM, arXiv 2203.07615)."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ EPS = 1e-7
 
 
 def gram(features: Tensor) -> Tensor:
-    """Compare every channel with every other one over all positions.
+    """Compute the cosine similarity of every pair of channels over all positions.
 
     Args:
         features: (N, C, h, w).
 
     Returns:
-        Cosines between channels, (N, C, C).
+        Cosine similarities, (N, C, C).
     """
-    rows = features.flatten(2)
-    norms = rows.norm(dim=2)
-    cosines: Tensor = torch.bmm(rows, rows.transpose(1, 2)) / (norms.unsqueeze(2) * norms.unsqueeze(1) + EPS)
+    channels = features.flatten(2)
+    norms = channels.norm(dim=2)
+    cosines: Tensor = torch.bmm(channels, channels.transpose(1, 2)) / (norms.unsqueeze(2) * norms.unsqueeze(1) + EPS)
     return cosines
 
 
 def style_distance(query: Tensor, supports: Tensor) -> Tensor:
-    """Return psi: how far each support's Gram matrix is from the query's.
+    """Return psi, the distance of each support's Gram matrix from the query's.
 
     Args:
         query: low-level features of the query, (B, C, h, w).
-        supports: those of the supports, not masked, (B, K, C, r, s).
+        supports: unmasked low-level features of the supports, (B, K, C, r, s).
 
     Returns:
         Frobenius norm of the difference over C, (B, K); 0 for equal matrices.
@@ -39,11 +39,11 @@ def style_distance(query: Tensor, supports: Tensor) -> Tensor:
 
 
 def gram_distance(query: Tensor, supports: Sequence[Tensor]) -> Tensor:
-    """Return psi from the matrices.
+    """Return psi from precomputed Gram matrices.
 
     Args:
-        query: of the query, (B, C, C).
-        supports: of its supports, K of (B, C, C).
+        query: Gram matrices of the queries, (B, C, C).
+        supports: Gram matrices of the K supports, (B, C, C) each.
 
     Returns:
         As :func:`style_distance`, (B, K).

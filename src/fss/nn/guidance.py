@@ -1,4 +1,4 @@
-"""What the supports tell about the query, shot by shot: prototypes and prior masks."""
+"""Guidance of the query by its supports: a prototype and a prior mask per shot."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from fss.types import EpisodeFeatures
 
 
 def guidance(features: EpisodeFeatures, reduce: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-    """Pool every support's middle features over its mask, and compare its high-level ones with the query's.
+    """Compute a prototype from the middle features and a prior mask from the high-level features of every support.
 
     Args:
         features: stages 2, 3 and 4; supports masked before stage 4.
         reduce: maps middle features (B, C3 + C2, h, w) to (B, C, h, w), one support at a time.
 
     Returns:
-        Prototypes (B, K, C, 1, 1) and priors (B, K, 1, h, w), at the resolution of stage 3.
+        Prototypes (B, K, C, 1, 1) and prior masks (B, K, 1, h, w), at the resolution of stage 3.
     """
     query4, size = features.query[4], (features.query[3].shape[-2], features.query[3].shape[-1])
     prototypes, priors = [], []
@@ -35,16 +35,16 @@ def guidance(features: EpisodeFeatures, reduce: Callable[[Tensor], Tensor]) -> t
 
 
 def support_parts(maps: Mapping[int, Tensor], labels: Tensor, reduce: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-    """Return what guidance takes from one support.
+    """Return the parts of :func:`guidance` that depend on one support only.
 
     Args:
-        maps: stages 2, 3 and 4, each (1, C, h, w); stage 4 counts inside the mask alone.
+        maps: stages 2, 3 and 4, each (1, C, h, w); of stage 4 only positions inside the mask matter.
         labels: (1, H, W).
         reduce: as in :func:`guidance`.
 
     Returns:
-        ``prototype`` (C, 1, 1), and of the positions inside the mask, and one outside, ``object`` (C4, n, 1) and
-        ``weights`` (1, n, 1), the resized mask.
+        ``prototype`` (C, 1, 1), and for the positions inside the mask plus one outside, n in all, the features
+        ``object`` (C4, n, 1) and the resized mask ``weights`` (1, n, 1).
     """
     high = maps[4]
     mask = support_mask(labels, high.dtype)
@@ -61,10 +61,10 @@ def support_parts(maps: Mapping[int, Tensor], labels: Tensor, reduce: Callable[[
 def guidance_of(
     queries: Sequence[Tensor], supports: Sequence[Sequence[Mapping[str, Tensor]]], size: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    """Return what :func:`guidance` returns, from parts.
+    """Compute :func:`guidance` from the results of :func:`support_parts`.
 
     Args:
-        queries: stage 4 of every query, (C4, h, w), B.
+        queries: stage 4 of the B queries, each (C4, h, w).
         supports: :func:`support_parts` of every support, B rows of K.
         size: resolution of stage 3.
     """

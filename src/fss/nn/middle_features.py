@@ -1,4 +1,4 @@
-"""Middle-level features: stages 3 and 2 side by side."""
+"""Middle-level features: stages 3 and 2 concatenated."""
 
 from __future__ import annotations
 

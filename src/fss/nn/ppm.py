@@ -13,7 +13,7 @@ BINS = (1, 2, 3, 6)
 
 
 class PPM(nn.Module):
-    """Pool to several grid sizes, reduce, resize back, and put everything side by side.
+    """Pool to several grid sizes, reduce, resize back, and concatenate with the input.
 
     Parameter names are those of the release: ``features.i.1`` (convolution) and ``features.i.2`` (norm).
     """
@@ -22,7 +22,7 @@ class PPM(nn.Module):
         """Build one branch per grid size.
 
         Args:
-            channels: input channels; every branch reduces them to their share, so that the output has twice as many.
+            channels: input channels; all branches together add as many, so the output has twice as many.
             bins: sides of the grids.
         """
         super().__init__()

@@ -9,15 +9,15 @@ from fss.nn.resize import up
 
 EPS = 1e-7
 CHUNK = 1 << 22
-"""Similarities that exist at a time: 16 MB in float32, of 169 MB for a pair of images at 641^2."""
+"""Similarities held in memory at a time: 16 MB in float32, of 169 MB for a pair of images at 641^2."""
 
 
 def prior_mask(query: Tensor, support: Tensor, mask: Tensor) -> Tensor:
     """Score every query position by its best cosine match within the masked support.
 
-    The matrix of all pairs of positions never exists: it is searched piece by piece, one episode after the other,
-    and support positions outside the mask, whose similarity is zero, are left out. A gradient flows through the best
-    match of each query position alone, as it does through a maximum, so that nothing of the search is kept for it.
+    The full similarity matrix is never stored: it is computed in chunks, one episode at a time, and support positions
+    outside the mask, whose similarity is zero, are skipped. As with any maximum, gradients flow only through the best
+    match of each query position, so the search itself runs without autograd.
 
     Args:
         query: high-level features of the query, (N, C, h, w).
@@ -25,7 +25,7 @@ def prior_mask(query: Tensor, support: Tensor, mask: Tensor) -> Tensor:
         mask: full-resolution support mask in [0, 1], (N, 1, H, W).
 
     Returns:
-        prior: min-max scaled to [0, 1] per image, (N, 1, h, w); zero everywhere for an empty mask.
+        prior: min-max scaled to [0, 1] per image, (N, 1, h, w); all zero for an empty mask.
     """
     n, _, h, w = query.shape
     weights = up(mask, (support.shape[2], support.shape[3]))
@@ -37,7 +37,7 @@ def prior_mask(query: Tensor, support: Tensor, mask: Tensor) -> Tensor:
 
 
 def _best(query: Tensor, support: Tensor, weights: Tensor) -> Tensor:
-    """Return the best cosine of each query position (C, hw) with the masked support (C, rs), (hw)."""
+    """Return the best cosine similarity of each query position (C, hw) with the masked support (C, rs), (hw)."""
     with torch.no_grad():
         value, position = _search(query, support, weights)
     if not torch.is_grad_enabled() or not (query.requires_grad or support.requires_grad):
@@ -48,20 +48,20 @@ def _best(query: Tensor, support: Tensor, weights: Tensor) -> Tensor:
 
 
 def _search(query: Tensor, support: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the greatest similarity of each query position and the support position that has it, (hw) each."""
+    """Return the best similarity of each query position and the support position that has it, (hw) each."""
     inside = weights.nonzero().flatten()
-    if len(inside) < len(weights):  # one position stands for all that are masked out
+    if len(inside) < len(weights):  # one position represents all that are masked out
         inside = torch.cat([inside, (weights == 0).nonzero().flatten()[:1]])
-    kept = support[:, inside]
-    norms, query_norms = kept.norm(dim=0), query.norm(dim=0)
+    candidates = support[:, inside]
+    norms, query_norms = candidates.norm(dim=0), query.norm(dim=0)
     values, positions = [], []
     step = max(1, CHUNK // query.shape[1])
     for start in range(0, len(inside), step):
-        piece = slice(start, start + step)
-        pairs = norms[piece, None] * query_norms + EPS
-        value, position = ((kept[:, piece].T @ query) / pairs).max(dim=0)
+        chunk = slice(start, start + step)
+        norm_products = norms[chunk, None] * query_norms + EPS
+        value, position = ((candidates[:, chunk].T @ query) / norm_products).max(dim=0)
         values.append(value)
         positions.append(position + start)
-    value, piece_of = torch.stack(values).max(dim=0)
-    position = torch.stack(positions).gather(0, piece_of[None])[0]
+    value, best_chunk = torch.stack(values).max(dim=0)
+    position = torch.stack(positions).gather(0, best_chunk[None])[0]
     return value, inside[position]

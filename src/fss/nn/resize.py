@@ -1,4 +1,4 @@
-"""The one interpolation of the field: bilinear with aligned corners."""
+"""Bilinear interpolation with aligned corners, the standard in few-shot segmentation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def up(x: Tensor, size: tuple[int, int] | int, align_corners: bool = True) -> Tensor:
-    """Resize maps bilinearly; equal sizes return the input.
+    """Resize maps bilinearly; maps that already have the size are returned as they are.
 
     Args:
         x: (N, C, h, w), floating point.

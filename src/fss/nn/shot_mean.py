@@ -1,4 +1,4 @@
-"""Aggregation of K supports."""
+"""Aggregation over K shots."""
 
 from __future__ import annotations
 

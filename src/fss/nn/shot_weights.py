@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class ShotWeights(nn.Sequential):
-    """Turns the style distance of every support into its weight.
+    """Computes the weight of every support from its style distance.
 
     The distances are sorted first, so that the order of the supports does not matter.
     """
@@ -17,7 +17,7 @@ class ShotWeights(nn.Sequential):
 
         Args:
             shot: number of supports K, at least 2.
-            hidden: width between its two layers; 0: a single layer without bias that starts as the mean.
+            hidden: width between its two layers; 0: a single layer without bias, initialised to the mean.
         """
         if hidden:
             super().__init__(nn.Conv2d(shot, hidden, 1), nn.ReLU(inplace=True), nn.Conv2d(hidden, shot, 1))
@@ -27,7 +27,7 @@ class ShotWeights(nn.Sequential):
             super().__init__(single)
 
     def forward(self, distances: Tensor) -> Tensor:
-        """Weigh the supports.
+        """Compute the weights.
 
         Args:
             distances: psi of every support, (B, K).
