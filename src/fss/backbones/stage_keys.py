@@ -1,4 +1,4 @@
-"""Conversion of the layer names of published classification networks to stage names."""
+"""Convert the layer names of published classification networks to stage names."""
 
 from __future__ import annotations
 

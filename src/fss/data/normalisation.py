@@ -1,4 +1,4 @@
-"""Conversion of an image in 0..255 to the network input: normalised and channels first, in one pass over the pixels."""
+"""Convert an image in 0..255 to the network input: normalised and channels first, in one pass over the pixels."""
 
 from __future__ import annotations
 

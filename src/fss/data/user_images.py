@@ -1,4 +1,4 @@
-"""Reading of a user's own images and masks, of any size and from any camera or drawing program."""
+"""Read a user's own images and masks, of any size and from any camera or drawing program."""
 
 from __future__ import annotations
 

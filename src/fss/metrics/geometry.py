@@ -1,4 +1,4 @@
-"""Resize of logits and label for scoring at the original image size, as in the releases."""
+"""Resize logits and label for scoring at the original image size, as in the releases."""
 
 from __future__ import annotations
 

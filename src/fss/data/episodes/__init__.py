@@ -1,1 +1,1 @@
-"""Which images make up an episode: index of classes, samplers, streams and lists."""
+"""Episode sampling: class index, samplers, streams and episode lists."""

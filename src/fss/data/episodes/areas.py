@@ -1,4 +1,4 @@
-"""Table of pixel areas, image x class, built from masks in parallel and cached by content."""
+"""Table of pixel areas, image x class, measured on the masks in parallel and cached by content."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from fss.data.sources.derived_files import THREADS, cache_dir, fingerprint, writ
 from fss.data.sources.masks import mask_histogram
 from fss.errors import DataError
 
-IGNORE = 255  # fss.types.IGNORE, repeated as importing that loads torch, which the index does not need
+IGNORE = 255  # a copy of fss.types.IGNORE, whose import would load torch
 
 _VERSION = 1  # of the cache file
-_CHUNK = 32  # masks per task of a thread
+_CHUNK = 32  # masks per thread task
 
 
 @dataclass(frozen=True)
 class AreaTable:
-    """How many pixels of each class every image of a list holds.
+    """Pixel area of each class in every image of a list.
 
     Attributes:
         ids: image ids in list order, length N.
@@ -43,22 +43,22 @@ class AreaTable:
         """Return the areas of some classes, (N, len(class_ids)).
 
         Args:
-            class_ids: ids of known classes.
+            class_ids: some of :attr:`class_ids`.
         """
-        where = {c: k for k, c in enumerate(self.class_ids)}
-        return self.areas[:, [where[c] for c in class_ids]]
+        column_of = {c: k for k, c in enumerate(self.class_ids)}
+        return self.areas[:, [column_of[c] for c in class_ids]]
 
 
 def area_table(source: SegmentationSource, split: ListSplit, progress: bool = True) -> AreaTable:
-    """Return the areas of a list, from the cache if no mask has changed.
+    """Return the area table of an image list, from the cache if no mask has changed.
 
     Args:
         source: the data set.
         split: which image list.
-        progress: show a bar while masks are read.
+        progress: show a progress bar while masks are read.
 
     Raises:
-        DataError: if masks are missing, damaged or hold values that are no class.
+        DataError: if masks are missing, damaged or hold values that are not class ids.
     """
     ids = tuple(source.ids(split))
     files = mask_paths(source, ids)
@@ -104,11 +104,11 @@ def _histograms(files: Sequence[Path]) -> npt.NDArray[np.int64]:
 
 
 def _check_values(counts: npt.NDArray[np.int64], files: Sequence[Path], class_ids: Sequence[int]) -> None:
-    strange = counts > 0
-    strange[:, [0, IGNORE, *class_ids]] = False
-    if strange.any():
-        row = int(strange.any(axis=1).argmax())
+    invalid = counts > 0
+    invalid[:, [0, IGNORE, *class_ids]] = False
+    if invalid.any():
+        row = int(invalid.any(axis=1).argmax())
         raise DataError(
-            f"The mask {files[row]} holds the values {np.flatnonzero(strange[row])[:8].tolist()}; allowed are 0, the "
+            f"The mask {files[row]} holds the values {np.flatnonzero(invalid[row])[:8].tolist()}; allowed are 0, the "
             f"class ids {class_ids[0]}..{class_ids[-1]} and 255. It belongs to another data set, or holds colours."
         )

@@ -17,11 +17,11 @@ _GENERALISED = 4  # purpose of the random stream, see fss.data.episodes.stateles
 
 
 class GeneralisedEpisodes:
-    """Every image of the validation list is a query, in list order, whatever it shows.
+    """Every image of the validation list is a query, in list order, whatever classes it contains.
 
-    An image without any base class gets one of its own novel classes; every other one, and an image of background
-    alone, gets any novel class of the fold, which may be absent. Supports are distinct images of that class other
-    than the query, however small it is in them.
+    A query without base classes gets one of its own novel classes. Any other query, and one of background alone, gets
+    any novel class of the fold, which it may not contain. Supports are distinct images other than the query with any
+    pixel of that class.
 
     Attributes:
         sampler: name of the rule.
@@ -31,8 +31,8 @@ class GeneralisedEpisodes:
         table: areas of the list.
         classes: base and novel classes of the fold.
         shot: supports per episode.
-        seed: of classes and supports, >= 0.
-        length: number of episodes; the list is gone through again where it is shorter.
+        seed: seed of classes and supports, >= 0.
+        length: number of episodes; a shorter list is repeated.
 
     Raises:
         DataError: if a number is not allowed, or a class has too few images.
@@ -51,11 +51,11 @@ class GeneralisedEpisodes:
         self._per_class = {
             c: tuple(table.ids[row] for row in np.flatnonzero(self._novel[:, k])) for k, c in enumerate(self.class_ids)
         }
-        small = [c for c, images in self._per_class.items() if len(images) < shot + 1]
-        if small:
+        too_small = [c for c, images in self._per_class.items() if len(images) < shot + 1]
+        if too_small:
             raise DataError(
-                f"The novel classes {small} are in fewer than shot + 1 = {shot + 1} validation images. Complete the "
-                "data set, or lower shot."
+                f"The novel classes {too_small} are in fewer than shot + 1 = {shot + 1} validation images. Complete "
+                "the data set, or lower shot."
             )
 
     def __len__(self) -> int:
@@ -66,7 +66,7 @@ class GeneralisedEpisodes:
         """Return episode ``i``.
 
         Args:
-            epoch: does not matter.
+            epoch: unused.
             i: number of the episode.
         """
         row = i % len(self.ids)

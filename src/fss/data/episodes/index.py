@@ -1,4 +1,4 @@
-"""Which images are queries and which may support each class, from the table of areas (protocol A.1)."""
+"""Index of the query images and of each class's candidate supports, from the area table (protocol A.1)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _log = logging.getLogger(__name__)
 class ClassIndex:
     """The query images of a split and the images of each of its classes, in list order.
 
-    Its lists are arrays (:class:`fss.data.sources.shared_ids.Names`), so that loader processes share one copy.
+    Ids are stored as arrays (:class:`fss.data.sources.shared_ids.Names`), so that data loader workers share one copy.
 
     Attributes:
-        class_ids: ids of the classes episodes are drawn for, ascending.
+        class_ids: ids of the classes that episodes are drawn for, ascending.
         images: ids of the query images, N of them.
-        per_class: class id -> images in which its area is large enough, the candidates for supports.
+        per_class: class id -> images in which its area is large enough, the candidate supports.
         present: whether a class has any pixel in a query image, (N, len(class_ids)), bool.
     """
 
@@ -42,16 +42,16 @@ def class_index(
     forbidden: Sequence[int] = (),
     min_area: int = MIN_AREA,
 ) -> ClassIndex:
-    """Apply the released rules to a table of areas.
+    """Build the index of an image list by the released rules.
 
     An image is a query if at least one relevant class is large enough in it and no forbidden class has a single
-    pixel. It enters the list of each class that is large enough. Other classes do not matter.
+    pixel. It is listed under each class that is large enough. Other classes are ignored.
 
     Args:
         table: areas of one image list.
-        relevant: classes episodes are drawn for.
+        relevant: classes that episodes are drawn for.
         forbidden: classes whose presence removes an image.
-        min_area: least area of a class.
+        min_area: minimum area of a class.
     """
     classes = tuple(sorted(relevant))
     areas = table.columns(classes)
@@ -68,13 +68,12 @@ def class_index(
 
 
 def without_small_classes(index: ClassIndex, shot: int, rule: SmallClasses, names: dict[int, str]) -> ClassIndex:
-    """Make sure that every class has a query and ``shot`` other images as supports.
+    """Ensure that every class has a query and ``shot`` other images as supports.
 
     Args:
         index: index of a split.
         shot: supports per episode.
-        rule: ``error``, or ``drop`` to leave such classes out, with a warning, and the images that held no
-            other class.
+        rule: ``error``, or ``drop`` to remove smaller classes, and images that have no other class, with a warning.
         names: class names, for the messages.
 
     Returns:
@@ -97,8 +96,8 @@ def without_small_classes(index: ClassIndex, shot: int, rule: SmallClasses, name
     if not kept:
         raise DataError(f"{problem}. No class is left; lower shot or data.min_area, or complete the data set.")
     _log.warning("%s. They are left out (small_classes=drop).", problem)
-    alive = {i for c in kept for i in index.per_class[c]}
-    rows = [r for r, i in enumerate(index.images) if i in alive]
+    kept_images = {i for c in kept for i in index.per_class[c]}
+    rows = [r for r, i in enumerate(index.images) if i in kept_images]
     columns = [k for k, c in enumerate(index.class_ids) if c in kept]
     return ClassIndex(
         class_ids=kept,

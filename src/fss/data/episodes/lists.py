@@ -1,4 +1,4 @@
-"""Episode lists on disk: export, replay, and the hash that goes into every result."""
+"""Episode lists on disk: export, replay, and the hash stored in every result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EpisodeList:
-    """A fixed list of episodes and where it came from.
+    """A fixed list of episodes and its origin.
 
     Attributes:
         data: name of the data set.
@@ -29,7 +29,7 @@ class EpisodeList:
         shot: supports per episode.
         split: stream the list was drawn from.
         seed: seed of the stream.
-        sampler: which rule drew it.
+        sampler: name of the sampling rule.
         episodes: the draws.
     """
 
@@ -54,7 +54,7 @@ class EpisodeList:
         """Return episode ``i``.
 
         Args:
-            epoch: ignored, a list is the same in every epoch.
+            epoch: unused, a list is the same in every epoch.
             i: number of the episode.
         """
         return self.episodes[i]
@@ -76,9 +76,9 @@ class EpisodeList:
         Raises:
             DataError: if it cannot be written.
         """
-        head = {k: getattr(self, k) for k in ("data", "fold", "shot", "split", "seed", "sampler")}
+        header = {k: getattr(self, k) for k in ("data", "fold", "shot", "split", "seed", "sampler")}
         rows = [{"class": e.class_id, "query": e.query, "supports": list(e.supports)} for e in self.episodes]
-        write_atomic(path, json.dumps({**head, "hash": episodes_hash(self.episodes), "episodes": rows}) + "\n")
+        write_atomic(path, json.dumps({**header, "hash": episodes_hash(self.episodes), "episodes": rows}) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> EpisodeList:
@@ -88,7 +88,7 @@ class EpisodeList:
             path: JSON file.
 
         Raises:
-            DataError: if the file is missing, damaged, or not such a list.
+            DataError: if the file is missing, damaged, or not an episode list.
         """
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
@@ -127,7 +127,7 @@ def record(draws: DrawSource, count: int | None = None) -> tuple[Draw, ...]:
 
 
 def checked_replay(path: Path, source: SegmentationSource, classes: FoldClasses, shot: int) -> EpisodeList:
-    """Read a list to test on and check that it belongs to this test.
+    """Read an episode list and check that it fits this test.
 
     Args:
         path: JSON file.
@@ -146,18 +146,18 @@ def checked_replay(path: Path, source: SegmentationSource, classes: FoldClasses,
     ):
         if theirs != ours:
             raise _not_a_list(path, f"it is for {what} {theirs}, this run has {what} {ours}")
-    strangers = set(loaded.class_ids) - set(classes.novel)
-    if strangers:
-        raise _not_a_list(path, f"it holds classes {sorted(strangers)}, novel here are {list(classes.novel)}")
-    known = set(source.ids("val"))
-    unknown = sorted({i for e in loaded.episodes for i in (e.query, *e.supports)} - known)
-    if unknown:
-        raise _not_a_list(path, f"{len(unknown)} images are not in the validation list, first {unknown[0]}")
+    other_classes = set(loaded.class_ids) - set(classes.novel)
+    if other_classes:
+        raise _not_a_list(path, f"it holds classes {sorted(other_classes)}, novel here are {list(classes.novel)}")
+    val_ids = set(source.ids("val"))
+    missing = sorted({i for e in loaded.episodes for i in (e.query, *e.supports)} - val_ids)
+    if missing:
+        raise _not_a_list(path, f"{len(missing)} images are not in the validation list, first {missing[0]}")
     return loaded
 
 
 def episodes_hash(episodes: Sequence[Draw]) -> str:
-    """Return the SHA-256 of what decides an episode list: class, query and supports in order.
+    """Return the SHA-256 of an episode list: of class, query and supports, in order.
 
     Args:
         episodes: the draws.

@@ -1,4 +1,4 @@
-"""Options of index and episodes: plain values, checked when made."""
+"""Options of class index and episodes, validated on construction."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from fss.errors import DataError
 
 MIN_AREA = 2 * 32 * 32
-"""Least pixel area of a class that makes an image count for it (protocol A.1)."""
+"""Minimum pixel area of a class for an image to count for it (protocol A.1)."""
 NovelImages = Literal["drop", "keep"]
 SmallClasses = Literal["error", "drop"]
 Selection = Literal["novel", "base"]
@@ -20,13 +20,13 @@ Task = Literal["episodes", "generalised"]
 
 @dataclass(frozen=True)
 class IndexOptions:
-    """Which images take part.
+    """Which images are used.
 
     Attributes:
-        novel_images: ``drop``: training images with any pixel of a novel class are left out (the "dagger
-            trick" of BAM and SVF); ``keep``: they stay, novel pixels count as background (PFENet).
-        min_area: least pixel area of a class that makes an image count for it.
-        small_classes: a class with fewer than shot + 1 images is an ``error``, or is left out (``drop``).
+        novel_images: ``drop``: training images with any pixel of a novel class are removed (the "dagger trick" of BAM
+            and SVF); ``keep``: they stay, with novel pixels as background (PFENet).
+        min_area: minimum pixel area of a class for an image to count for it.
+        small_classes: a class with fewer than shot + 1 images is an ``error`` or is removed (``drop``).
     """
 
     novel_images: NovelImages = "drop"
@@ -37,7 +37,7 @@ class IndexOptions:
         """Check the values.
 
         Raises:
-            DataError: if one is not allowed.
+            DataError: if a value is not allowed.
         """
         check_choice("novel_images", self.novel_images, get_args(NovelImages))
         check_choice("small_classes", self.small_classes, get_args(SmallClasses))
@@ -46,24 +46,24 @@ class IndexOptions:
 
 @dataclass(frozen=True)
 class EpisodeOptions:
-    """Which episodes validate and test.
+    """Validation and test episodes.
 
     Attributes:
         selection: what validation runs on. ``novel``: the test episodes themselves, the convention of the field;
-            ``base``: base classes on the validation list, without images that hold novel pixels.
-        test_episodes: number of test episodes; the queries go through the list again and again.
-        val_episodes: number of validation episodes, under ``novel`` the first ones of the test; None: as many as
-            in the test.
+            ``base``: base classes on the validation list, without images that contain novel pixels.
+        test_episodes: number of test episodes; their queries cycle through the list.
+        val_episodes: number of validation episodes, under ``novel`` the first test episodes; None: as many as in the
+            test.
         test_shot: supports in test episodes; None: as in training.
-        test_seed: seed of test and validation episodes, apart from the training's, so that runs of several seeds are
-            tested on the same episodes (the releases seed every validation with 321).
-        replay: JSON list to test on instead of drawing; its length replaces ``test_episodes``.
+        test_seed: seed of test and validation episodes, separate from the training seed, so that runs with different
+            seeds are tested on the same episodes (the releases seed every validation with 321).
+        replay: JSON episode list to test on instead of sampling; its length replaces ``test_episodes``.
         sampler: how episodes of novel classes are drawn. ``stateless``: each from the seed and its number;
-            ``release``: as the 8 loader processes of SVF and BAM draw them. Training episodes and validation on
-            base classes, which the releases do not have, are stateless always.
-        base_labels: every query brings the labels of all base classes too.
-        task: what is tested: ``episodes``, one novel class against the rest, or ``generalised``, base classes and a
-            novel one at once, on all images of the list.
+            ``release``: as the 8 data loader workers of SVF and BAM draw them. Training episodes, and validation on
+            base classes, which the releases do not have, are always stateless.
+        base_labels: whether every query also has labels of all base classes.
+        task: what is tested. ``episodes``: one novel class against the rest; ``generalised``: base classes and one
+            novel class together, on all images of the list.
     """
 
     selection: Selection = "novel"
@@ -80,7 +80,7 @@ class EpisodeOptions:
         """Check the values.
 
         Raises:
-            DataError: if one is not allowed.
+            DataError: if a value is not allowed.
         """
         check_choice("selection", self.selection, get_args(Selection))
         check_choice("sampler", self.sampler, get_args(Sampler))
@@ -92,44 +92,44 @@ class EpisodeOptions:
 
 
 def check_least(option: str, value: object, least: int) -> None:
-    """Check an option that is a whole number.
+    """Check an integer option.
 
     Args:
-        option: its name.
-        value: what was given.
+        option: name of the option.
+        value: given value.
         least: smallest number allowed.
 
     Raises:
-        DataError: if it is no whole number or too small.
+        DataError: if it is not an integer or is too small.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise DataError(f"{option}={value!r} is not allowed: give a whole number from {least} up.")
 
 
 def check_number(option: str, value: object) -> None:
-    """Check an option that is a number.
+    """Check a numeric option.
 
     Args:
-        option: its name.
-        value: what was given.
+        option: name of the option.
+        value: given value.
 
     Raises:
-        DataError: if it is no number.
+        DataError: if it is not a number.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise DataError(f"{option}={value!r} is not allowed: give a number.")
 
 
 def check_choice(option: str, value: object, allowed: Sequence[str]) -> None:
-    """Check an option that has names for values.
+    """Check an option with a fixed set of values.
 
     Args:
-        option: its name.
-        value: what was given.
-        allowed: the names.
+        option: name of the option.
+        value: given value.
+        allowed: allowed values.
 
     Raises:
-        DataError: if it is none of them.
+        DataError: if it is not one of them.
     """
     if value not in allowed:
         raise DataError(f"{option}={value!r} is not known: allowed are {', '.join(allowed)}.")

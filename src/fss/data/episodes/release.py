@@ -1,4 +1,4 @@
-"""The episodes that the released code validates and tests on, draw by draw (protocol A.3 and D.1). Loads no torch."""
+"""The exact validation and test episodes of the released code (protocol A.3 and D.1). Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from fss.data.episodes.stateless import Draw, check_enough
 from fss.errors import DataError
 
 WORKERS = 8
-"""Loader processes of every released configuration; the episodes depend on their number."""
+"""Data loader workers in every released configuration; the episodes depend on their number."""
 
 BAM_TEST_SEEDS = (510, 365, 382, 322, 988)
 """Seeds of BAM's test.py and test_GFSS.py: ``numpy.random.RandomState(123).randint(0, 1000, 5)``."""
 
 
 def base_seeds(seed: int) -> Iterator[int]:
-    """Yield what torch's loader draws when it starts a pass: the seed of its first worker.
+    """Yield the base seed that torch's data loader draws at the start of each pass, the seed of its first worker.
 
     It is ``torch.empty((), dtype=torch.int64).random_()`` after ``torch.manual_seed(seed)``: two outputs of the
     Mersenne Twister, high word first, without the sign bit.
@@ -32,19 +32,19 @@ def base_seeds(seed: int) -> Iterator[int]:
         One seed per pass over the list.
     """
     bits = np.random.MT19937()
-    bits._legacy_seeding(seed & 0xFFFFFFFF)  # the plain initialisation that torch has too; the public one hashes
+    bits._legacy_seeding(seed & 0xFFFFFFFF)  # the plain seeding that torch uses; NumPy's public one hashes the seed
     while True:
         high, low = (int(word) for word in bits.random_raw(2))
         yield (high << 32 | low) & (1 << 63) - 1
 
 
 class ReleaseEpisodes:
-    """Validation and test episodes as the releases of SVF and BAM draw them; there are no such training episodes.
+    """Validation and test episodes as drawn by the releases of SVF and BAM; not available for training.
 
-    Queries follow the list, again and again. Item i of a pass belongs to worker i mod 8, whose ``random`` starts at
-    the base seed of the pass plus its number, and which draws class and supports one after the other. All episodes
-    are drawn at once, so the real number of loader processes, batch size and devices do not matter. Unlike stateless
-    episodes, those of fewer shots are not the first supports of those with more.
+    Queries cycle through the list. Item i of a pass belongs to worker i mod 8, which seeds ``random`` with the base
+    seed of the pass plus its own number and draws class and supports in turn. All episodes are drawn in advance, so
+    the actual number of workers, the batch size and the devices have no effect. Unlike in stateless episodes, the
+    supports of fewer shots are not the first ones of more shots.
 
     Attributes:
         sampler: name of the rule.
@@ -85,7 +85,7 @@ class ReleaseEpisodes:
         """Return episode ``i``.
 
         Args:
-            epoch: ignored, the release seeds every validation alike.
+            epoch: unused, the release seeds every validation alike.
             i: number of the episode, 0..len-1.
         """
         return self.episodes[i]
@@ -109,7 +109,7 @@ def _draw(random: Random, index: ClassIndex, row: int, shot: int) -> Draw:
     check_enough(images, query, shot)
     supports: list[str] = []
     for _ in range(shot):
-        random.randint(1, len(images))  # the release draws one support that it never looks at
+        random.randint(1, len(images))  # the release draws and discards one number here
         image = query
         while image == query or image in supports:
             image = images[random.randint(1, len(images)) - 1]

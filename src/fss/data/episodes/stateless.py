@@ -1,4 +1,4 @@
-"""Stateless draws: episode i is a pure function of (seed, epoch, split, i). Touches no file."""
+"""Stateless sampling: episode i is a pure function of (seed, epoch, split, i). Reads no files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fss.types import Split
 
 _SPLIT_CODE: dict[Split, int] = {"train": 0, "val": 1, "test": 2}
-_ORDER, _DRAW, _AUGMENT = 0, 1, 2  # purposes of a random stream, so that none shares its numbers with another
+_ORDER, _DRAW, _AUGMENT = 0, 1, 2  # purpose of a random stream, part of its key to keep streams independent
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Draw:
 
 
 class DrawSource(Protocol):
-    """A stream of episodes: drawn, or read from a list.
+    """A stream of episodes, either sampled or read from a list.
 
     Attributes:
         sampler: name of the rule that drew the episodes.
@@ -116,12 +116,12 @@ def _epoch_order(n: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class StatelessEpisodes:
-    """Episodes by the released rule (protocol A.3), drawn without state.
+    """Episodes sampled by the released rule (protocol A.3), without state.
 
-    Training goes through a permutation of the list per epoch; validation and test follow the list order, episode
-    i has query i mod n, and further passes redraw class and supports. The class is uniform among the classes
-    present in the query, with no area check. Supports are distinct, differ from the query, and are uniform in the
-    list of the class. Episodes of fewer shots are the first supports of those with more.
+    Training permutes the list in every epoch; validation and test follow the list order: episode i has query i mod n,
+    and later passes redraw class and supports. The class is uniform among the classes present in the query, without
+    an area check. Supports are distinct, differ from the query, and are uniform in the list of the class. The
+    supports of fewer shots are the first ones of more shots.
 
     Attributes:
         sampler: name of the rule.
@@ -187,11 +187,11 @@ class StatelessEpisodes:
 
 
 def check_enough(images: Sequence[str], query: str, count: int) -> None:
-    """Check that an episode can have its supports, so that no draw goes on for ever.
+    """Check that an episode's class has enough supports, as drawing would otherwise never end.
 
     Args:
-        images: images of its class.
-        query: the query, no support itself.
+        images: images of the class.
+        query: the query, which is not a support.
         count: supports needed.
 
     Raises:

@@ -1,4 +1,4 @@
-"""From a data set and a fold to its three streams of episodes; shared by the data module and the command line."""
+"""Training, validation and test episode streams of a fold, shared by the data module and the command line."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 
 class EpisodeStreams:
-    """Classes, indices and episodes of one fold. Reads masks, or the cached table, only when asked.
+    """Classes, indices and episodes of one fold. Masks, or the cached area table, are read on first use.
 
     Args:
         source: the data set.
         fold: 0..3.
         shot: supports per training episode.
         seed: seed of the training episodes.
-        index: which images take part.
-        episodes: validation and test episodes.
-        progress: show bars while masks are read.
+        index: which images are used.
+        episodes: options of the validation and test episodes.
+        progress: show progress bars while masks are read.
 
     Raises:
         DataError: if fold, shot or seed is not allowed.
@@ -61,7 +61,7 @@ class EpisodeStreams:
 
     @cached_property
     def base_val_index(self) -> ClassIndex:
-        """Base classes on the validation list, without images that hold novel pixels."""
+        """Base classes on the validation list, without images that contain novel pixels."""
         return self.index("val", self.classes.base, self.classes.novel, self.shot)
 
     @cached_property
@@ -110,7 +110,7 @@ class EpisodeStreams:
 
     @cached_property
     def replayed(self) -> EpisodeList | None:
-        """The list to replay, if one was given.
+        """The episode list to replay, if one was given.
 
         Raises:
             DataError: if the list does not fit data set, fold or shot.
@@ -123,10 +123,12 @@ class EpisodeStreams:
         return checked_replay(path, self.source, self.classes, self.test_shot)
 
     def named(self, split: Split) -> dict[int, str]:
-        """Return the classes episodes of a split are drawn for, id -> name, ascending.
+        """Return the classes that episodes of a split are drawn for, id -> name, ascending.
+
+        With ``small_classes=drop`` this reads the masks.
 
         Args:
-            split: ``train``, ``val`` or ``test``. With ``small_classes=drop`` the masks are read to know.
+            split: ``train``, ``val`` or ``test``.
         """
         base = split == "train" or (split == "val" and self.episodes.selection == "base")
         ids = self.classes.base if base else self.classes.novel
@@ -135,7 +137,7 @@ class EpisodeStreams:
         return name_classes(ids, self.source.class_names)
 
     def index(self, split: ListSplit, relevant: tuple[int, ...], forbidden: tuple[int, ...], shot: int) -> ClassIndex:
-        """Return the index of a list.
+        """Return the index of an image list.
 
         Args:
             split: which list.
@@ -150,7 +152,7 @@ class EpisodeStreams:
         return without_small_classes(index, shot, self.options.small_classes, self.source.class_names)
 
     def raw_index(self, split: ListSplit, relevant: tuple[int, ...], forbidden: tuple[int, ...]) -> ClassIndex:
-        """Return the index of a list, classes with few images included.
+        """Return the index of an image list, including classes with too few images.
 
         Args:
             split: which list.
@@ -166,7 +168,7 @@ class EpisodeStreams:
         return class_index(table, relevant, forbidden, self.options.min_area)
 
     def _novel(self, index: ClassIndex, shot: int, count: int) -> DrawSource:
-        """Draw test episodes, or validation episodes that are tests too, by the rule asked for."""
+        """Return test or validation episodes of novel classes, drawn by the configured sampler."""
         seed = self.episodes.test_seed
         if self.episodes.sampler == "release":
             return ReleaseEpisodes(index, shot, seed, count)

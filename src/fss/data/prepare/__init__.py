@@ -1,1 +1,1 @@
-"""From official archives to the folders that a reader reads: downloads, extraction, one file per data set."""
+"""Prepare data sets from the official archives: download, extraction, one module per data set."""

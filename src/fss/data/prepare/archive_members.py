@@ -1,6 +1,6 @@
-"""Read single members of an archive that nobody vouches for, in the order in which they lie there.
+"""Read individual members of untrusted archives, in archive order.
 
-Nothing is ever written under a name that an archive chose: callers ask for names and receive bytes.
+Nothing is ever written under a name taken from an archive: callers ask for names and receive bytes.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from fss.data.prepare.archives import Place
 from fss.errors import DataError
 
 Content = bytes | Path
-"""A member's bytes, or its file where the archive has been unpacked."""
+"""A member's bytes, or its file if the archive is unpacked."""
 
 _MOST_MEMBERS = 400_000
-_RATIO, _FLOOR = 20, 1 << 28  # bytes unpacked: at most 20 times the archive's; the official ones need less than 5
-_LONGEST_READ = 1 << 26  # a forged header of a tar archive can ask for any number of bytes
+_RATIO, _FLOOR = 20, 1 << 28  # unpacked size: at most 20 times the archive's; the official ones stay below 5
+_LONGEST_READ = 1 << 26  # a forged tar header can request any number of bytes
 _BROKEN = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -31,7 +31,7 @@ _BROKEN = (
     EOFError,
     OSError,
     ValueError,
-    RuntimeError,  # also NotImplementedError: encrypted or strangely packed members
+    RuntimeError,  # also NotImplementedError: encryption or unsupported compression
     OverflowError,
 )
 
@@ -42,14 +42,14 @@ def read_members(place: Place, wanted: Collection[str], limit: int) -> Iterator[
     Args:
         place: the archive or unpacked folder.
         wanted: names below the archive's prefix.
-        limit: most bytes of one of them.
+        limit: maximum bytes per member.
 
     Yields:
         Name and content.
 
     Raises:
-        DataError: if a member is missing, too large, a link or there twice, if the archive is damaged, would unpack
-            to more than twenty times its size, or (unless it is the official one) holds names that lead outside.
+        DataError: if a member is missing, too large, a link or duplicated; if the archive is damaged, would unpack to
+            more than twenty times its size or (unless it is the official one) has names that lead outside.
     """
     wanted = frozenset(wanted)
     readers: dict[str, Callable[[], Iterator[tuple[str, Content]]]] = {
@@ -57,7 +57,7 @@ def read_members(place: Place, wanted: Collection[str], limit: int) -> Iterator[
         "tar": lambda: _from_tar(place, wanted, limit),
         "zip": lambda: _from_zip(place, wanted, limit),
     }
-    left = set(wanted)
+    remaining = set(wanted)
     if not wanted:
         return
     members = readers[place.kind]()
@@ -70,21 +70,21 @@ def read_members(place: Place, wanted: Collection[str], limit: int) -> Iterator[
             raise
         except _BROKEN as error:
             raise place.damaged(str(error) or type(error).__name__) from error
-        left.remove(name)
+        remaining.remove(name)
         yield name, content
-        if not left and place.verified:
-            return  # an official archive holds nothing unexpected behind the last one
-    if left:
-        raise place.damaged(f"it lacks {len(left)} of {len(wanted)} files, first {min(left)}")
+        if not remaining and place.verified:
+            return  # the rest of an official archive needs no checks
+    if remaining:
+        raise place.damaged(f"it lacks {len(remaining)} of {len(wanted)} files, first {min(remaining)}")
 
 
 def read_all(place: Place, wanted: Collection[str], limit: int) -> dict[str, bytes]:
-    """Return the wanted members at once; arguments and errors as :func:`read_members`.
+    """Return all wanted members at once; raises as :func:`read_members`.
 
     Args:
         place: the archive or unpacked folder.
         wanted: names below the archive's prefix.
-        limit: most bytes of one of them.
+        limit: maximum bytes per member.
 
     Returns:
         Name -> bytes.
@@ -110,7 +110,7 @@ def content_bytes(content: Content) -> bytes:
 
 
 class _Bounded(io.RawIOBase):
-    """A stream that ends with an error where a decompression bomb would go on."""
+    """A stream that raises when more is read than allowed, against decompression bombs."""
 
     def __init__(self, file: IO[bytes], total: int) -> None:
         self._file = file
@@ -131,7 +131,7 @@ class _Bounded(io.RawIOBase):
 
 
 class _Names:
-    """Checks the names of an archive's members and picks the wanted ones."""
+    """Checks the names of an archive's members and selects the wanted ones."""
 
     def __init__(self, place: Place, wanted: Collection[str], limit: int) -> None:
         self.place, self.wanted, self.limit = place, wanted, limit
@@ -140,11 +140,11 @@ class _Names:
         self.unpacked = 0
 
     def pick(self, name: str, size: int, plain: bool, folder: bool) -> str | None:
-        """Return the name below the prefix if the member is wanted, None if it is to be skipped.
+        """Return the name below the prefix if the member is wanted, else None.
 
         Args:
-            name: as stored.
-            size: declared bytes.
+            name: name as stored.
+            size: declared size in bytes.
             plain: whether it is a regular file.
             folder: whether it is a folder.
         """
@@ -190,7 +190,7 @@ def _from_tar(place: Place, wanted: frozenset[str], limit: int) -> Iterator[tupl
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         stream: IO[bytes] = gzip.GzipFile(fileobj=raw) if packed else raw  # type: ignore[assignment]
-        # the headers add to the declared sizes, at most a block or two for each member
+        # headers come on top of the declared sizes, one or two blocks per member
         bounded = _Bounded(stream, 2 * names.total)
         with tarfile.open(fileobj=bounded, mode="r:") as tar:
             for member in tar:

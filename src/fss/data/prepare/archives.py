@@ -1,4 +1,4 @@
-"""The official archives of every data set: where they come from, what they must hash to, where they lie."""
+"""The official archives of every data set: addresses, checksums, and how they are found and verified on disk."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Archive:
         url: official address.
         size: bytes.
         md5: 32 hexadecimal digits.
-        prefix: the folder within it that holds everything needed; also its place once unpacked.
-        probe: a file below ``prefix`` that tells an unpacked copy; empty: the folder itself tells it.
+        prefix: folder in the archive with everything needed; also its relative path once unpacked.
+        probe: file below ``prefix`` that identifies an unpacked copy; empty: the folder itself identifies it.
     """
 
     name: str
@@ -91,13 +91,13 @@ COCO: dict[int, dict[str, Archive]] = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where the content of an archive lies on this machine.
+    """Location of an archive's content on this machine.
 
     Attributes:
         archive: the record.
-        path: the archive file, or the unpacked folder ``prefix`` within which members lie.
-        md5: of the file; empty for an unpacked folder.
-        again: command that gets the archive anew.
+        path: the archive file, or the unpacked folder ``prefix``.
+        md5: MD5 of the file; empty for an unpacked folder.
+        again: command that downloads the archive again.
     """
 
     archive: Archive
@@ -107,18 +107,18 @@ class Place:
 
     @property
     def kind(self) -> Literal["folder", "tar", "zip"]:
-        """How to read it."""
+        """How the content is stored."""
         if not self.md5:
             return "folder"
         return "zip" if self.archive.name.endswith(".zip") else "tar"
 
     @property
     def verified(self) -> bool:
-        """Whether it is the official file, bit by bit."""
+        """Whether it is the official file, by its MD5."""
         return self.md5 == self.archive.md5
 
     def damaged(self, reason: str) -> DataError:
-        """Return the error for content that cannot be used.
+        """Return the error for unusable content.
 
         Args:
             reason: what is wrong.
@@ -134,7 +134,7 @@ class Place:
         )
 
     def record(self) -> dict[str, str | int | bool]:
-        """Return what the manifest keeps."""
+        """Return the entry of the archive in the manifest."""
         if self.kind == "folder":
             return {"name": self.archive.name, "unpacked": True, "verified": False}
         size = self.path.stat().st_size
@@ -142,7 +142,7 @@ class Place:
 
 
 def on_disk(archive: Archive, folder: Path) -> Path | None:
-    """Look for an archive, or for the folder that unpacking it made.
+    """Look for an archive or its unpacked folder.
 
     Args:
         archive: the record.
@@ -154,22 +154,22 @@ def on_disk(archive: Archive, folder: Path) -> Path | None:
     if (folder / archive.name).is_file():
         return folder / archive.name
     unpacked = folder / archive.prefix
-    found = (unpacked / archive.probe).is_file() if archive.probe else unpacked.is_dir()
-    return unpacked if found else None
+    exists = (unpacked / archive.probe).is_file() if archive.probe else unpacked.is_dir()
+    return unpacked if exists else None
 
 
 def verify(archive: Archive, path: Path, unverified: bool, again: str, progress: bool = True) -> Place:
-    """Compare an archive file with its record; a folder is taken as it is.
+    """Compare an archive file with its record; a folder is not checked.
 
     Args:
         archive: the record.
         path: as found by :func:`on_disk`.
         unverified: accept any file.
-        again: command that gets the archive anew.
-        progress: show a bar.
+        again: command that downloads the archive again.
+        progress: show a progress bar.
 
     Returns:
-        The place.
+        The location.
 
     Raises:
         DataError: if size or MD5 differ from the record and ``unverified`` is not set, or reading fails.
@@ -193,7 +193,7 @@ def verify(archive: Archive, path: Path, unverified: bool, again: str, progress:
 
 
 def missing_error(missing: Sequence[Archive], folder: Path, command: str) -> DataError:
-    """Return the one error that lists every missing archive.
+    """Return an error that lists every missing archive.
 
     Args:
         missing: the records.
@@ -211,12 +211,12 @@ def missing_error(missing: Sequence[Archive], folder: Path, command: str) -> Dat
 
 
 def transfer_bar(title: str, total: int, shown: bool) -> Progress:
-    """Return a bar with one task that counts bytes, on stderr.
+    """Return a progress bar on stderr with one task, counted in bytes.
 
     Args:
-        title: what is going on.
-        total: bytes.
-        shown: False makes it silent.
+        title: description of the task.
+        total: number of bytes.
+        shown: False hides it.
     """
     columns = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     bar = Progress(

@@ -1,4 +1,4 @@
-"""COCO-20i from the archives of COCO 2014 or 2017."""
+"""Prepare COCO-20i from the archives of COCO 2014 or 2017."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fss.errors import DataError
 log = logging.getLogger(__name__)
 
 COUNTS = {2014: {"train": 82_081, "val": 40_137}, 2017: {"train": 117_266, "val": 4_952}}
-"""Annotated images of the official archives."""
+"""Number of annotated images in the official archives."""
 
 _INSTANCES_BYTES = 1 << 31
 _STEM = re.compile(r"[A-Za-z0-9_-]{1,100}")
@@ -29,21 +29,21 @@ def prepare_coco(request: Request) -> Manifest:
     """Write the annotated images, the instances files and index masks of COCO-20i.
 
     Args:
-        request: root, archives, how strict to be, and the options ``year`` and ``mask_rule``.
+        request: root, archives and checks, with the options ``year`` and ``mask_rule``.
 
     Returns:
         The manifest of the finished root.
 
     Raises:
-        DataError: naming what is missing, damaged or different and the next command.
+        DataError: if something is missing, damaged or different; the message names it and the next command.
     """
     year, rule = request.options["year"], request.options["mask_rule"]
     if year not in COCO:
         raise DataError(f"--year {year} is not known: choose {' or '.join(map(str, COCO))}.")
     with locked(request.root):
-        known = finished(request.root, {"data": request.data, **request.options})
-        if known is not None:
-            return known
+        existing = finished(request.root, {"data": request.data, **request.options})
+        if existing is not None:
+            return existing
         archives = COCO[year]
         places = dict(zip(archives, find_places(request, list(archives.values())), strict=True))
         made = [f"annotations/{split}{year}" for split in get_args(ListSplit)]
@@ -65,7 +65,7 @@ def prepare_coco(request: Request) -> Manifest:
 
 
 def _copy_instances(request: Request, place: Place, year: int) -> None:
-    """Copy both instances files unless they are there."""
+    """Copy both instances files unless they exist."""
     folder = request.root / "annotations"
     sweep(folder)
     names = [f"instances_{split}{year}.json" for split in get_args(ListSplit)]
@@ -82,10 +82,10 @@ def _convert(request: Request, place: Place, split: ListSplit, year: int, rule: 
     sweep(masks)
     tasks = read_tasks(root / "annotations" / f"instances_{name}.json", masks, rule)
     stems: list[Any] = [task.target.stem for task in tasks]
-    strange = next((s for s in stems if not _STEM.fullmatch(s)), None)
-    if strange is not None or len(set(stems)) < len(stems) or not stems:
+    invalid = next((s for s in stems if not _STEM.fullmatch(s)), None)
+    if invalid is not None or len(set(stems)) < len(stems) or not stems:
         raise DataError(
-            f"instances_{name}.json names no annotated image, one twice, or a strange one ({str(strange)[:80]!r}): "
+            f"instances_{name}.json names no annotated image, one twice, or a strange one ({str(invalid)[:80]!r}): "
             f"it is not COCO's. Get it again with: {place.again}"
         )
     damaged = store_images(place, {f"{s}.jpg": root / name / f"{s}.jpg" for s in stems}, request.pace)

@@ -1,4 +1,4 @@
-"""Fetch official archives: resumed where the last attempt stopped, hashed while they arrive."""
+"""Download official archives: resumable, and hashed on the fly."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _TIMEOUT = 60.0  # seconds without a byte
 
 @dataclass(frozen=True)
 class Fetching:
-    """How archives are fetched.
+    """How archives are downloaded.
 
     Attributes:
-        folder: receives ``NAME.part``, renamed to ``NAME`` when it is complete and right.
-        again: command that the user repeats.
+        folder: receives ``NAME.part``, renamed to ``NAME`` once complete and verified.
+        again: command with which the user repeats the download.
         unverified: accept another size or MD5 than the pinned one.
-        progress: show a bar.
-        attempts: connections in a row that may bring nothing.
-        pause: seconds before the second of them, doubled each time.
+        progress: show a progress bar.
+        attempts: maximum consecutive connections without progress.
+        pause: seconds before the first retry, doubled for each further one.
     """
 
     folder: Path
@@ -48,14 +48,14 @@ class Fetching:
 
 
 def download(archives: Sequence[Archive], how: Fetching) -> list[Place]:
-    """Fetch archives one after the other.
+    """Download archives one after the other.
 
     Args:
-        archives: what to fetch.
-        how: where to and how patiently.
+        archives: archives to download.
+        how: target folder and retries.
 
     Returns:
-        Where they lie.
+        Their locations.
 
     Raises:
         DataError: if the disk is too small, the server refuses, or a file is not the pinned one.
@@ -72,11 +72,11 @@ def download(archives: Sequence[Archive], how: Fetching) -> list[Place]:
 
 
 class _LostError(Exception):
-    """The transfer stopped; it may go on with another connection."""
+    """The transfer stopped; another connection may continue it."""
 
 
 class _Download:
-    """One archive on its way."""
+    """The download of one archive."""
 
     def __init__(self, archive: Archive, how: Fetching) -> None:
         self.archive, self.how = archive, how
@@ -85,7 +85,7 @@ class _Download:
         self.md5: Any = None
 
     def fetch(self) -> Place:
-        """Fetch, check, and give the file its name; a part without a byte is not kept."""
+        """Download, verify and rename the file; an empty part file is removed."""
         try:
             return self._run()
         finally:
@@ -118,7 +118,7 @@ class _Download:
         return self._accept()
 
     def _lock(self, file: IO[bytes]) -> None:
-        """Keep a second process from writing the same part; the system releases the lock with the file."""
+        """Keep other processes from writing the same part file; the lock is released when the file is closed."""
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -128,7 +128,7 @@ class _Download:
         return self.part.stat().st_size if self.part.is_file() else 0
 
     def _hash_part(self, file: IO[bytes]) -> None:
-        """Hash what an earlier attempt has left."""
+        """Hash the bytes left by an earlier attempt."""
         self.md5, self.have = hashlib.md5(usedforsecurity=False), 0
         file.seek(0)
         while chunk := file.read(_CHUNK):
@@ -136,7 +136,7 @@ class _Download:
             self.have += len(chunk)
 
     def _connect(self, file: IO[bytes], bar: Progress) -> None:
-        """Transfer through one connection to its end, continuing behind what is there."""
+        """Transfer over one connection until it ends, continuing after the bytes already there."""
         headers = {"User-Agent": "fss", "Accept-Encoding": "identity"}
         if self.have:
             headers["Range"] = f"bytes={self.have}-"
@@ -154,7 +154,7 @@ class _Download:
             raise _LostError(str(error) or type(error).__name__) from error
 
     def _check_answer(self, answer: Any, file: IO[bytes]) -> None:
-        """Start again where the server ignores the range, and refuse a file of another size at once."""
+        """Restart if the server ignores the range, and reject a file of another size before downloading it."""
         content_range = answer.headers.get("Content-Range", "")
         if self.have and (answer.status != 206 or not content_range.startswith(f"bytes {self.have}-")):
             if answer.status == 206:
@@ -190,8 +190,8 @@ class _Download:
             raise _LostError(f"the connection closed after {self.have:,} bytes")
 
     def _refused(self, error: urllib.error.HTTPError, file: IO[bytes]) -> None:
-        """Try again where that can help."""
-        if error.code == 416 and self.have:  # the part does not fit the file any more
+        """Raise an error that allows a retry if one can help, else a final error."""
+        if error.code == 416 and self.have:  # the part file no longer fits the remote file
             self._restart(file)
             raise _LostError("the server refused to continue") from error
         if error.code >= 500 or error.code in (408, 429):
@@ -218,8 +218,8 @@ class _Download:
 
 def _check_room(archives: Sequence[Archive], how: Fetching) -> None:
     parts = (how.folder / f"{a.name}.part" for a in archives)
-    there = sum(p.stat().st_size for p in parts if p.is_file())
-    needed = sum(a.size for a in archives) - there + _SPARE
+    present = sum(p.stat().st_size for p in parts if p.is_file())
+    needed = sum(a.size for a in archives) - present + _SPARE
     free = shutil.disk_usage(how.folder).free
     if free < needed:
         raise DataError(

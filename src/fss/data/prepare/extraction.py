@@ -1,4 +1,4 @@
-"""From members of official archives to the files of a data set, one file per job, in several processes."""
+"""Convert archive members to the files of a data set, one file per job, in several processes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Outcome = TypeVar("Outcome")
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast and how loudly files are converted: processes (None: one per core), and whether bars are shown."""
+    """Number of processes (None: one per core) and whether progress bars are shown."""
 
     workers: int | None = None
     progress: bool = True
@@ -35,7 +35,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class _Job:
-    """One file: where it came from, where it goes, and for a mask the photograph that it belongs to."""
+    """One file to write: its source, its target and, for a mask, the image it belongs to."""
 
     place: Place
     name: str
@@ -45,18 +45,18 @@ class _Job:
 
 
 def store_images(place: Place, targets: Mapping[str, Path], pace: Pace) -> list[str]:
-    """Copy photographs out of an archive; those already there are kept.
+    """Copy images out of an archive; existing files are kept.
 
     Args:
         place: the archive or unpacked folder.
         targets: member -> file.
-        pace: processes and bars.
+        pace: processes and progress bars.
 
     Returns:
-        Members whose JPEG ends early although the archive is the official one.
+        Members whose JPEG is truncated although the archive is the official one.
 
     Raises:
-        DataError: if the archive is damaged, lacks one, or the disk is full.
+        DataError: if the archive is damaged or lacks a member, or the disk is full.
     """
     todo = {name: target for name, target in targets.items() if not target.is_file()}
     jobs = (_Job(place, n, c, todo[n]) for n, c in read_members(place, todo, _IMAGE_BYTES))
@@ -65,16 +65,16 @@ def store_images(place: Place, targets: Mapping[str, Path], pace: Pace) -> list[
 
 
 def store_masks(place: Place, targets: Mapping[str, Path], images: Mapping[str, Path], pace: Pace) -> None:
-    """Write masks of VOC (.png) or SBD (.mat) as 8-bit grey PNGs of class indices; those already there are kept.
+    """Write masks of VOC (.png) or SBD (.mat) as 8-bit grey PNGs of class indices; existing files are kept.
 
     Args:
         place: the archive or unpacked folder.
         targets: member -> file.
-        images: member -> its photograph, whose size the mask must have.
-        pace: processes and bars.
+        images: member -> its image, whose size the mask must have.
+        pace: processes and progress bars.
 
     Raises:
-        DataError: if the archive is damaged, lacks one, or the disk is full.
+        DataError: if the archive is damaged or lacks a member, or the disk is full.
     """
     todo = {name: target for name, target in targets.items() if not target.is_file()}
     jobs = (_Job(place, n, c, todo[n], images[n]) for n, c in read_members(place, todo, _MASK_BYTES))
@@ -92,18 +92,18 @@ def _run(
 def _store_image(job: _Job) -> str | None:
     data = content_bytes(job.content)
     try:
-        _, whole = check_image(data)
+        _, complete = check_image(data)
     except BadMemberError as error:
         raise job.place.damaged(f"{job.name}: {error}") from error
-    if not whole and not job.place.verified:
+    if not complete and not job.place.verified:
         raise job.place.damaged(f"{job.name}: the JPEG ends early")
     if not (isinstance(job.content, Path) and _linked(job.content, job.target)):
         write_atomic(job.target, data)
-    return None if whole else job.name
+    return None if complete else job.name
 
 
 def _linked(source: Path, target: Path) -> bool:
-    """Give a file of an unpacked folder a second name, which needs no room; False where the system cannot."""
+    """Hard-link a file of an unpacked folder to save space; False if that is not possible."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         os.link(source.resolve(), target)

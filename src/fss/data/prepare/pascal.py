@@ -1,4 +1,4 @@
-"""PASCAL-5i from the archives of VOC 2012 and SBD."""
+"""Prepare PASCAL-5i from the archives of VOC 2012 and SBD."""
 
 from __future__ import annotations
 
@@ -29,69 +29,70 @@ _IMAGES, _MASKS, _LISTS = "JPEGImages", "SegmentationClassAug", "ImageSets/FewSh
 def prepare_pascal(request: Request) -> Manifest:
     """Write the images, index masks and lists of PASCAL-5i.
 
-    VOC's own mask is taken for every image of its segmentation task, SBD's for the rest.
+    Images of VOC's segmentation task get VOC's own masks, the rest get SBD's.
 
     Args:
-        request: root, archives and how strict to be.
+        request: root, archives and checks.
 
     Returns:
         The manifest of the finished root.
 
     Raises:
-        DataError: naming what is missing, damaged or different and the next command.
+        DataError: if something is missing, damaged or different; the message names it and the next command.
     """
     with locked(request.root):
-        known = finished(request.root, {"data": request.data})
-        if known is not None:
-            return known
+        existing = finished(request.root, {"data": request.data})
+        if existing is not None:
+            return existing
         voc, sbd = find_places(request, (VOC, SBD))
         with Console(stderr=True, quiet=not request.pace.progress).status("Reading the image sets"):
             lists = _lists(voc, sbd)
-        wrong = _compare(lists, request)
-        state = begin(request, (voc, sbd), not wrong, (_MASKS, _LISTS), {_IMAGES: voc})
+        mismatches = _compare(lists, request)
+        state = begin(request, (voc, sbd), not mismatches, (_MASKS, _LISTS), {_IMAGES: voc})
         _convert(request, lists, voc, sbd)
         for split in ("train", "val"):
             ids = getattr(lists, split)
             write_atomic(request.root / _LISTS / f"{split}.txt", "".join(f"{i}\n" for i in ids))
         count = len({*lists.train, *lists.val})
-        facts = {"counts": lists.counts(), "lists": lists.hashes(), "differences": wrong}
+        facts = {"counts": lists.counts(), "lists": lists.hashes(), "differences": mismatches}
         return finish(request.root, state, facts, {_IMAGES: count, _MASKS: count, _LISTS: 2})
 
 
 def _lists(voc: Place, sbd: Place) -> PascalLists:
     """Read the image sets and derive the lists."""
-    own, added = read_all(voc, _SETS, _LIST_BYTES), read_all(sbd, _SBD_SETS, _LIST_BYTES)
-    train, val, main_val = (_ids(voc, name, own[name]) for name in _SETS)
-    extra = [i for name in _SBD_SETS for i in _ids(sbd, name, added[name])]
+    voc_sets, sbd_sets = read_all(voc, _SETS, _LIST_BYTES), read_all(sbd, _SBD_SETS, _LIST_BYTES)
+    train, val, main_val = (_ids(voc, name, voc_sets[name]) for name in _SETS)
+    extra = [i for name in _SBD_SETS for i in _ids(sbd, name, sbd_sets[name])]
     return derive_lists(train, val, main_val, extra)
 
 
 def _ids(place: Place, name: str, data: bytes) -> list[str]:
     """Return the ids of an image set, the first word of every line."""
     ids = [line.split()[0] for line in data.decode("ascii", "replace").splitlines() if line.strip()]
-    strange = next((i for i in ids if not _ID.fullmatch(i)), None)
-    if strange is not None or not ids or len(set(ids)) < len(ids):
-        why = "is empty or repeats an id" if strange is None else f"holds {strange[:80]!r}, which is no image id"
+    invalid = next((i for i in ids if not _ID.fullmatch(i)), None)
+    if invalid is not None or not ids or len(set(ids)) < len(ids):
+        why = "is empty or repeats an id" if invalid is None else f"holds {invalid[:80]!r}, which is no image id"
         raise place.damaged(f"{name} {why}")
     return ids
 
 
 def _compare(lists: PascalLists, request: Request) -> list[str]:
-    """Compare the lists with the released ones; a difference is an error unless the user accepts other archives."""
-    wrong = differences(lists)
-    if wrong and not request.unverified:
+    """Return the differences from the released lists; they are an error unless ``unverified`` is set."""
+    mismatches = differences(lists)
+    if mismatches and not request.unverified:
         raise DataError(
-            f"The image sets in {request.folder} do not give the released lists of PASCAL-5i ({'; '.join(wrong)}). "
-            f"They are not those of VOC 2012 and SBD: get the official archives with {request.command()} --download "
-            "after moving the present files away, or accept other lists with --unverified."
+            f"The image sets in {request.folder} do not give the released lists of PASCAL-5i "
+            f"({'; '.join(mismatches)}). They are not those of VOC 2012 and SBD: get the official archives with "
+            f"{request.command()} --download after moving the present files away, or accept other lists with "
+            "--unverified."
         )
-    if wrong:
-        log.warning("these are not the released lists of PASCAL-5i: %s", "; ".join(wrong))
-    return wrong
+    if mismatches:
+        log.warning("these are not the released lists of PASCAL-5i: %s", "; ".join(mismatches))
+    return mismatches
 
 
 def _convert(request: Request, lists: PascalLists, voc: Place, sbd: Place) -> None:
-    """Write images first, as a mask must have the size of its image, then masks."""
+    """Write the images, then the masks, whose sizes are checked against them."""
     root = request.root
     for folder in (_IMAGES, _MASKS, _LISTS):
         sweep(root / folder)

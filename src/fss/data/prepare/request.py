@@ -1,4 +1,4 @@
-"""What preparing any data set shares: the request, the lock, finding archives, beginning and finishing a root."""
+"""Steps shared by all data set preparations: request, lock, finding archives, beginning and finishing a root."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Request:
     Attributes:
         data: name of the data set.
         root: folder to fill.
-        archives: where archives or unpacked folders lie and downloads go; None: ROOT/archives.
-        options: what else decides the files, as the year and the mask rule.
-        download: fetch what is missing.
+        archives: folder of archives or unpacked folders, and of downloads; None: ROOT/archives.
+        options: other settings that determine the files, e.g. the year and the mask rule.
+        download: download what is missing.
         unverified: accept archives and lists other than the official ones.
-        pace: processes and bars.
+        pace: processes and progress bars.
     """
 
     data: str
@@ -45,7 +45,7 @@ class Request:
 
     @property
     def folder(self) -> Path:
-        """Where archives are looked for."""
+        """Folder in which archives are searched."""
         return self.root / "archives" if self.archives is None else self.archives
 
     def command(self) -> str:
@@ -60,9 +60,9 @@ class Request:
 
 @contextmanager
 def locked(root: Path) -> Iterator[None]:
-    """Make a folder and let one process at a time fill it; an empty one is taken away again.
+    """Create a folder and lock it for this process; remove it at the end if it is empty.
 
-    The lock is on the folder itself, so nothing is left behind, and the system releases it even after ``kill -9``.
+    The lock is on the folder itself, so no lock file is left, and the system releases it even after ``kill -9``.
 
     Args:
         root: the folder.
@@ -71,7 +71,7 @@ def locked(root: Path) -> Iterator[None]:
         Nothing.
 
     Raises:
-        DataError: if the folder cannot be made.
+        DataError: if the folder cannot be created.
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -88,17 +88,17 @@ def locked(root: Path) -> Iterator[None]:
 
 
 def find_places(request: Request, archives: Sequence[Archive]) -> list[Place]:
-    """Find, check and if asked fetch archives.
+    """Find and verify archives, and download missing ones if requested.
 
     Args:
         request: what the user asked for.
         archives: the records.
 
     Returns:
-        One place per record.
+        One location per record.
 
     Raises:
-        DataError: if some are missing (all of them are named) or not the official ones.
+        DataError: if some are missing (the message names all of them) or not the official ones.
     """
     found = {a: on_disk(a, request.folder) for a in archives}
     missing = [a for a, path in found.items() if path is None]
@@ -122,10 +122,10 @@ def begin(
 
     Args:
         request: what the user asked for.
-        places: where the archives lie.
-        official: whether what was read from them so far is what the official ones hold.
+        places: locations of the archives.
+        official: whether the content read so far matches the official archives.
         made: folders below the root that only this program fills.
-        copied: folder below the root -> what is copied into it; it may be that unpacked folder itself.
+        copied: folder below the root -> archive copied into it; the folder may be that unpacked archive itself.
 
     Returns:
         The first part of the manifest.
@@ -139,8 +139,8 @@ def begin(
         "source": _source(places, official),
         "archives": [place.record() for place in places],
     }
-    known = read_manifest(request.root)
-    if known is None:
+    existing = read_manifest(request.root)
+    if existing is None:
         foreign = [name for name in made if count_files(request.root / name)]
         for name, place in copied.items():
             folder, source = (request.root / name).resolve(), place.path.resolve()
@@ -151,9 +151,9 @@ def begin(
                 f"{request.root / foreign[0]} holds files that fss data prepare did not write. Choose another --root, "
                 "or move that folder away. (A finished data set can be used as it is with data.root.)"
             )
-    elif known["archives"] != state["archives"]:
+    elif existing["archives"] != state["archives"]:
         raise DataError(
-            f"{request.root} was begun from other archives ({_names(known['archives'])}) than those in "
+            f"{request.root} was begun from other archives ({_names(existing['archives'])}) than those in "
             f"{request.folder} ({_names(state['archives'])}). Give the same ones, or begin anew: "
             f"rm -r {shlex.quote(str(request.root))} && {request.command()}"
         )
@@ -168,7 +168,7 @@ def finish(root: Path, state: Manifest, facts: Manifest, folders: dict[str, int]
         root: the folder.
         state: from :func:`begin`.
         facts: counts, list hashes, notes.
-        folders: folder below the root -> number of files that must be there.
+        folders: folder below the root -> expected number of files.
 
     Returns:
         The whole manifest.
@@ -181,13 +181,13 @@ def finish(root: Path, state: Manifest, facts: Manifest, folders: dict[str, int]
 
 
 def sweep(folder: Path) -> None:
-    """Delete what killed processes were just writing.
+    """Delete the temporary files of killed processes.
 
     Args:
-        folder: where files are written; it need not exist.
+        folder: folder that is written to; it need not exist.
     """
-    for left in folder.glob(".*.tmp"):
-        left.unlink(missing_ok=True)
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def _wait_for(handle: int, root: Path) -> None:
@@ -196,7 +196,7 @@ def _wait_for(handle: int, root: Path) -> None:
     except BlockingIOError:
         log.warning("another process is preparing %s; waiting for it", root)
         fcntl.flock(handle, fcntl.LOCK_EX)
-    except OSError as error:  # some network file systems cannot lock folders; files are atomic all the same
+    except OSError as error:  # some network file systems cannot lock folders; file writes are atomic anyway
         log.debug("no lock on %s: %s", root, error)
 
 

@@ -1,4 +1,4 @@
-"""Masks of VOC 2012 and SBD as index images; nothing of a file is executed, and its size is bounded first."""
+"""Decode VOC 2012 and SBD masks to class indices; sizes are bounded first, and nothing is executed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from fss.data.sources.masks import UInt8
 CLASSES = 20
 MOST_PIXELS = 50_000_000
 _MOST_BYTES = 1 << 26  # of an unpacked .mat file
-_VARIABLE = 15  # MATLAB's number of a compressed variable
+_VARIABLE = 15  # MATLAB's type code of a compressed variable
 
 
 class BadMemberError(ValueError):
-    """A file does not hold what it should; the text says what is wrong."""
+    """A file has invalid content; the message says what is wrong."""
 
 
 def sbd_mask(data: bytes) -> UInt8:
@@ -33,17 +33,22 @@ def sbd_mask(data: bytes) -> UInt8:
         indices: (H, W), 0 to 20.
 
     Raises:
-        BadMemberError: if it is no such file.
+        BadMemberError: if it is not such a file.
     """
     _bound(data)
     try:
         content = loadmat(io.BytesIO(data), variable_names=["GTcls"], verify_compressed_data_integrity=True)
-        found: Any = content["GTcls"]["Segmentation"][0, 0]
-    except Exception as error:  # scipy raises whatever the damage leads to
+        segmentation: Any = content["GTcls"]["Segmentation"][0, 0]
+    except Exception as error:  # scipy raises many types for damaged files
         raise BadMemberError(f"it is no SBD file with GTcls.Segmentation ({type(error).__name__}: {error})") from error
-    if not isinstance(found, np.ndarray) or found.ndim != 2 or not found.size or found.dtype.kind not in "ui":
+    if (
+        not isinstance(segmentation, np.ndarray)
+        or segmentation.ndim != 2
+        or not segmentation.size
+        or segmentation.dtype.kind not in "ui"
+    ):
         raise BadMemberError("GTcls.Segmentation is no image of whole numbers")
-    return _checked(found, CLASSES, void=False)
+    return _checked(segmentation, CLASSES, void=False)
 
 
 def voc_mask(data: bytes) -> UInt8:
@@ -53,10 +58,10 @@ def voc_mask(data: bytes) -> UInt8:
         data: bytes of the file.
 
     Returns:
-        indices: (H, W), 0 to 20, and 255 where VOC drew an outline.
+        indices: (H, W), 0 to 20, and 255 on VOC's outlines.
 
     Raises:
-        BadMemberError: if it is no palette or 8-bit grey PNG of such values.
+        BadMemberError: if it is not a palette or 8-bit grey PNG of such values.
     """
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
@@ -70,17 +75,17 @@ def voc_mask(data: bytes) -> UInt8:
 
 
 def check_image(data: bytes) -> tuple[tuple[int, int], bool]:
-    """Look at a photograph without decoding it.
+    """Check a JPEG image without decoding it.
 
     Args:
         data: bytes of the file.
 
     Returns:
         shape: (H, W).
-        whole: whether the end of the JPEG is there.
+        whole: whether the JPEG has its end marker.
 
     Raises:
-        BadMemberError: if it is no JPEG or has more than fifty million pixels.
+        BadMemberError: if it is not a JPEG or has more than fifty million pixels.
     """
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
@@ -92,7 +97,7 @@ def check_image(data: bytes) -> tuple[tuple[int, int], bool]:
 
 
 def check_size(image: Image.Image) -> None:
-    """Refuse an image that would fill the memory.
+    """Reject an image that is too large for memory.
 
     Args:
         image: opened, not yet decoded.
@@ -106,15 +111,15 @@ def check_size(image: Image.Image) -> None:
 
 def _checked(indices: Any, classes: int, void: bool) -> UInt8:
     allowed = [*range(classes + 1), *([255] if void else [])]
-    wrong = sorted(set(np.unique(indices).tolist()) - set(allowed))
-    if wrong:
+    invalid = sorted(set(np.unique(indices).tolist()) - set(allowed))
+    if invalid:
         ending = " and 255" if void else ""
-        raise BadMemberError(f"it holds the value {wrong[0]}; allowed are 0 to {classes}{ending}")
+        raise BadMemberError(f"it holds the value {invalid[0]}; allowed are 0 to {classes}{ending}")
     return np.ascontiguousarray(indices, dtype=np.uint8)
 
 
 def _bound(data: bytes) -> None:
-    """Walk through the variables of a MATLAB 5 file and refuse one that unpacks to too much."""
+    """Walk through the variables of a MATLAB 5 file and reject it if it unpacks to too many bytes."""
     order = {b"IM": "<", b"MI": ">"}.get(data[126:128])
     if order is None:
         raise BadMemberError("it is no MATLAB 5 file")

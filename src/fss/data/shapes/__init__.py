@@ -1,1 +1,1 @@
-"""The drawn data set: written once from a seed, in the layout of VOC."""
+"""The synthetic shapes data set, drawn once from a seed and stored in the VOC layout."""

@@ -1,7 +1,6 @@
-"""Brushes of the embedded data set: objects, backgrounds, clutter and camera faults on a float image.
+"""Drawing functions of the shapes data set: objects, backgrounds, clutter and camera faults.
 
-Everything is drawn in the 0..255 range on (H, W, 3) float32 RGB canvases and depends on nothing but the arguments and
-the state of ``rng``.
+Canvases are RGB, (H, W, 3), float32, in 0..255. The results depend only on the arguments and the state of ``rng``.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ Colour = NDArray[np.float32]
 Paints = tuple[Colour, Colour]
 
 _SUPER = 4
-"""Sub-pixels per pixel and direction of an outline."""
+"""Supersampling factor of outlines, per axis."""
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
@@ -46,9 +45,9 @@ def draw_sprite(shape: str, texture: str, area: float, paints: Paints, rng: np.r
     Args:
         shape: a key of :data:`fss.data.shapes.outlines.OUTLINES`.
         texture: a key of :data:`fss.data.shapes.textures.SURFACES`.
-        area: pixels it covers.
+        area: its area in pixels.
         paints: its two colours, (3,) each.
-        rng: source of everything else.
+        rng: source of all other values.
 
     Returns:
         sprite: alpha (h, w) and colour (h, w, 3), cropped to the object with a margin of two pixels.
@@ -82,7 +81,7 @@ def _fill(contours: list[NDArray[np.float64]], width: int, height: int) -> NDArr
 
 
 def _lighting(height: int, width: int, rng: np.random.Generator, strength: float) -> Canvas:
-    """Return a linear shade around 1, (height, width, 1)."""
+    """Return a linear shading factor around 1, (height, width, 1)."""
     angle, gain = rng.uniform(0, 2 * np.pi), rng.uniform(0, strength)
     x, y = np.linspace(-1, 1, width, dtype=np.float32), np.linspace(-1, 1, height, dtype=np.float32)
     ramp = np.float32(np.cos(angle)) * x[None, :] + np.float32(np.sin(angle)) * y[:, None]
@@ -90,7 +89,7 @@ def _lighting(height: int, width: int, rng: np.random.Generator, strength: float
 
 
 def paste(canvas: Canvas, sprite: Sprite, x: int, y: int) -> None:
-    """Paint a sprite onto the canvas in place, cut at the border.
+    """Paint a sprite onto the canvas in place, clipped at the border.
 
     Args:
         canvas: (H, W, 3).
@@ -104,7 +103,7 @@ def paste(canvas: Canvas, sprite: Sprite, x: int, y: int) -> None:
 
 
 def footprint(shape: tuple[int, ...], sprite: Sprite, x: int, y: int) -> NDArray[np.bool_]:
-    """Return the pixels of a canvas of ``shape`` more than half covered by the sprite, (H, W)."""
+    """Return the pixels of a canvas of ``shape`` that the sprite covers at least half, (H, W)."""
     mask = np.zeros(shape[:2], dtype=bool)
     target, part = _overlap(shape, sprite, x, y)
     mask[target] = sprite.alpha[part] >= 0.5
@@ -112,7 +111,7 @@ def footprint(shape: tuple[int, ...], sprite: Sprite, x: int, y: int) -> NDArray
 
 
 def _overlap(shape: tuple[int, ...], sprite: Sprite, x: int, y: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Return the window of the canvas and of the sprite where both lie."""
+    """Return the windows of the canvas and of the sprite in which they overlap."""
     h, w = sprite.alpha.shape
     top, left = max(y, 0), max(x, 0)
     bottom, right = min(y + h, shape[0]), min(x + w, shape[1])
@@ -127,13 +126,13 @@ def random_colour(rng: np.random.Generator) -> Colour:
 
 
 def draw_paints(rng: np.random.Generator, ground: Colour, hue: float | None = None, contrast: float = 60.0) -> Paints:
-    """Draw the two colours of an object: apart from each other, and the first apart from the background.
+    """Draw the two colours of an object: distinct from each other, the first also from the background.
 
     Args:
-        rng: source.
+        rng: random generator.
         ground: mean colour behind the object, (3,).
-        hue: of the first colour, in [0, 1), met within 0.03; None draws any.
-        contrast: least difference in luma between the two, in 0..255.
+        hue: hue of the first colour, in [0, 1), met within 0.03; None draws any.
+        contrast: minimum luma difference of the two, in 0..255.
 
     Returns:
         pair: two colours, (3,) each.
@@ -153,7 +152,7 @@ def _tint(rng: np.random.Generator, hue: float) -> Colour:
 
 
 def plain_background(height: int, width: int, rng: np.random.Generator) -> Canvas:
-    """Draw one colour with a gentle gradient, (height, width, 3)."""
+    """Draw one colour with a slight gradient, (height, width, 3)."""
     return np.asarray(random_colour(rng) * _lighting(height, width, rng, 0.25), dtype=np.float32)
 
 
@@ -182,7 +181,7 @@ def scatter_clutter(canvas: Canvas, rng: np.random.Generator) -> None:
 
     Args:
         canvas: (H, W, 3).
-        rng: source of number, place and colour.
+        rng: source of number, position and colour.
     """
     height, width = canvas.shape[:2]
     for _ in range(int(rng.integers(2, 7))):
@@ -207,8 +206,8 @@ def degrade(canvas: Canvas, rng: np.random.Generator, strength: float = 1.0) -> 
 
     Args:
         canvas: (H, W, 3).
-        rng: source.
-        strength: 0 leaves the image as it is, 1 is a poor camera.
+        rng: random generator.
+        strength: 0 leaves the image unchanged, 1 is a poor camera.
 
     Returns:
         image: (H, W, 3), uint8.

@@ -1,7 +1,7 @@
-"""Shape families of the embedded data set: outlines of unit area around the origin.
+"""Shape families of the shapes data set: outlines of unit area around the origin.
 
-Each family is a function ``rng -> contours``; the proportions it draws vary within a class. FilledTable by the even-odd
-rule, so a second contour inside the first is a hole.
+Each family is a function ``rng -> contours``; its random proportions vary within a class. Contours are filled by the
+even-odd rule, so a second contour inside the first is a hole.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Images of the embedded data set: the classes, scenes with masks, and single objects with a label.
+"""Classes and images of the shapes data set: scenes with masks, and single objects with a class label.
 
-A class is a pair of shape and texture; each shape and each texture occurs in several classes, so neither alone tells
-the class. Every image is a pure function of (seed, split, number).
+A class is a pair of shape and texture; each shape and each texture occurs in several classes, so neither alone
+identifies the class. Every image is a pure function of (seed, split, number).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fss.data.shapes.brushes import (
 SceneSplit = Literal["train", "val"]
 
 VOID = 255
-"""Label of outlines: ``fss.types.IGNORE``, repeated as importing that would load torch in every worker."""
+"""Label of outlines: a copy of ``fss.types.IGNORE``, whose import would load torch in every worker."""
 
 _SHAPES = ("ring", "star", "cross", "crescent", "triangle", "heart", "square", "flower")
 _TEXTURES = ("stripes", "dots", "checker", "zigzag", "target", "blotches", "plain")
@@ -42,7 +42,7 @@ CLASSES: tuple[tuple[str, str], ...] = tuple((_SHAPES[i % 8], _TEXTURES[i % 7]) 
 OTHER_CLASSES: tuple[tuple[str, str], ...] = tuple((_OTHER_SHAPES[i % 8], _OTHER_TEXTURES[i % 7]) for i in range(18))
 """Shape and texture of the classes for pre-training by classification, none of them in :data:`CLASSES`."""
 
-_HUES = 6  # a class has one of six hues, met by three or four classes
+_HUES = 6  # a class has one of six hues, each shared by three or four classes
 
 _SINGLE_SIDE = 64
 _STREAMS = {"train": 0, "val": 1, "single_train": 2, "single_val": 3}
@@ -128,7 +128,7 @@ def _akin(a: tuple[str, str], b: tuple[str, str]) -> bool:
 def _free_spot(
     canvas: Canvas, sprite: Sprite, placed: list[NDArray[np.bool_]], rng: np.random.Generator
 ) -> tuple[int, int] | None:
-    """Return a place where the sprite leaves enough of every earlier object visible, or None."""
+    """Return a position where the sprite leaves enough of every earlier object visible, or None."""
     height, width = sprite.alpha.shape
     total = float((sprite.alpha >= 0.5).sum())
     for _ in range(30):

@@ -1,6 +1,6 @@
-"""Texture families of the embedded data set: two-tone surfaces as functions of position.
+"""Texture families of the shapes data set: two-tone surfaces as functions of position.
 
-Each family is a function ``(x, y, period, rng) -> t``: positions in pixels in the object's own frame, ``t`` in [0, 1]
+Each family is a function ``(x, y, period, rng) -> t``: x and y are in pixels in the object's own frame, ``t`` in [0, 1]
 mixes the two colours of the object. Angle and period vary within a class and are set by the caller.
 """
 
@@ -86,7 +86,7 @@ def bricks(x: Field, y: Field, period: float, rng: np.random.Generator) -> Field
 
 
 def waves(x: Field, y: Field, period: float, rng: np.random.Generator) -> Field:
-    """Return bars bent like water, same shape as x."""
+    """Return wavy bars, same shape as x."""
     bend = 0.45 * np.sin(y * (2.0 * np.pi / (2.4 * period)) + 6.3 * _phase(rng))
     return _step(_wave(x / period + bend + _phase(rng)))
 

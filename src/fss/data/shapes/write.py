@@ -1,4 +1,4 @@
-"""The embedded data set: written once from a seed, in the layout of VOC and of torchvision's ImageFolder.
+"""Write the shapes data set from a seed, in the layouts of VOC and of torchvision's ImageFolder.
 
     root/JPEGImages/ID.jpg                      scenes
     root/SegmentationClassAug/ID.png            class ids 1..20, 0 background, 255 outlines; 8-bit grey
@@ -7,7 +7,7 @@
     root/classification/{train,val}/NAME/N.jpg  single objects of other classes, for pre-training
     root/manifest.json                          seed, counts, version: written last
 
-The folder appears under its name only when it is complete.
+The folder gets its final name only when it is complete.
 """
 
 from __future__ import annotations
@@ -52,22 +52,22 @@ def write_shapes(
     pretrain_per_class: int = 150,
     workers: int | None = None,
 ) -> None:
-    """Write the data set, or return at once if the same one is there already.
+    """Write the data set, or return at once if the same one already exists.
 
-    Built beside ``root`` and renamed, so that an interrupted write leaves nothing under ``root``. A second process
-    waits for the first. A data set of another seed, size or generator version is replaced.
+    It is built next to ``root`` and renamed, so that an interrupted write leaves nothing under ``root``. A second
+    process waits for the first. A data set of another seed, size or generator version is replaced.
 
     Args:
         root: folder to create.
         seed: every image is a pure function of (seed, split, number).
-        train: scenes for training.
-        val: scenes for validation and test.
-        pretrain_per_class: images per class for pre-training; a fifth as many more for its validation.
-        workers: processes; by default one per core. The bytes do not depend on it. They are spawned, so a script
+        train: number of scenes for training.
+        val: number of scenes for validation and test.
+        pretrain_per_class: images per class for pre-training, plus a fifth as many for its validation.
+        workers: processes; by default one per core. The files do not depend on it. Processes are spawned, so a script
             without an ``if __name__ == "__main__"`` guard must pass 1.
 
     Raises:
-        DataError: a count is not positive, ``root`` holds something that this function did not write, or the disk is
+        DataError: if a count is not positive, ``root`` holds files that this function did not write, or the disk is
             full.
     """
     counts = {"train": train, "val": val, "pretrain_per_class": pretrain_per_class}
@@ -100,13 +100,13 @@ def write_shapes(
 
 
 def generator_version() -> str:
-    """Return a hash of the code that draws: a change of a drawing rule makes a new data set."""
+    """Return a hash of the drawing code, so that a changed drawing rule makes a new data set."""
     sources = [Path(str(module.__file__)).read_bytes() for module in (outlines, surfaces, drawing, scenes)]
     return hashlib.sha256(b"\0".join([str(_FORMAT).encode(), *sources])).hexdigest()[:16]
 
 
 def _is_complete(root: Path, manifest: dict[str, Any]) -> bool:
-    """Return whether ``root`` holds this very data set with all its scenes."""
+    """Return whether ``root`` holds exactly this data set with all its files."""
     if _read_manifest(root) != manifest:
         return False
     scenes_expected = manifest["train"] + manifest["val"]
@@ -123,7 +123,7 @@ def _count(root: Path, pattern: str) -> int:
 
 
 def _read_manifest(root: Path) -> dict[str, Any] | None:
-    """Return the manifest, or None where there is none that can be read."""
+    """Return the manifest, or None if there is no readable one."""
     try:
         manifest = json.loads((root / "manifest.json").read_text())
     except (OSError, ValueError):
@@ -132,7 +132,7 @@ def _read_manifest(root: Path) -> dict[str, Any] | None:
 
 
 def _check_replaceable(root: Path) -> None:
-    """Refuse to delete a folder of somebody else's files."""
+    """Refuse to replace a folder of other files."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return
     manifest = _read_manifest(root)
@@ -143,7 +143,7 @@ def _check_replaceable(root: Path) -> None:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock, released by the system even if the process is killed."""
+    """Hold an exclusive lock, which the system releases even if the process is killed."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

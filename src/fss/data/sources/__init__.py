@@ -1,1 +1,1 @@
-"""Data sets as files on disk: one reader per data set, folds, masks, manifests."""
+"""Data sets on disk: one reader per data set, folds, masks, manifests."""

@@ -1,4 +1,4 @@
-"""Rasterise COCO instances to masks of contiguous class ids, once, in parallel, resumable."""
+"""Rasterise COCO instances to masks of contiguous class ids: once, in parallel, and resumable."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from fss.data.sources.process_pool import processes, spread
 from fss.errors import DataError
 
 MaskRule = Literal["full", "first_polygon"]
-"""How an instance becomes pixels; crowds are skipped and later annotations lie over earlier ones in both.
+"""How an instance is rasterised; both rules skip crowds and let later annotations overwrite earlier ones.
 
-``full``: its whole mask (as CyCTR). ``first_polygon``: its first polygon alone, coordinates truncated to whole
+``full``: its whole mask (as CyCTR). ``first_polygon``: only its first polygon, with coordinates truncated to whole
 numbers, filled by OpenCV (as RePRI); instances without polygons are skipped.
 """
 
@@ -41,9 +41,9 @@ class MaskTask:
 
     Attributes:
         target: the PNG; its stem is the image's.
-        height: of the image.
-        width: of the image.
-        rule: how instances become pixels.
+        height: height of the image.
+        width: width of the image.
+        rule: how instances are rasterised.
         instances: class id and segmentation, in file order.
         without_polygon: instances left out because they have none (``first_polygon`` only).
     """
@@ -56,14 +56,14 @@ class MaskTask:
     without_polygon: int = 0
 
     def add(self, class_id: int, segmentation: Any) -> None:
-        """Append an instance as far as the rule uses it.
+        """Append the part of an instance that the rule uses.
 
         Args:
             class_id: contiguous id, 1 to 80.
             segmentation: polygons or run lengths.
 
         Raises:
-            TypeError: if it is neither.
+            TypeError: if it is neither (``first_polygon`` only).
         """
         if self.rule == "full":
             self.instances.append((class_id, segmentation))
@@ -85,17 +85,17 @@ def rule_version(rule: MaskRule) -> str:
 
 
 def check_rule(rule: str) -> MaskRule:
-    """Return a rule if there is such a one.
+    """Return a rule if it exists.
 
     Args:
-        rule: as the user gave it.
+        rule: as given by the user.
 
     Raises:
-        DataError: if there is none.
+        DataError: if it does not exist.
     """
-    for known in get_args(MaskRule):
-        if rule == known:
-            return known  # type: ignore[no-any-return]
+    for allowed in get_args(MaskRule):
+        if rule == allowed:
+            return allowed  # type: ignore[no-any-return]
     raise DataError(f"mask_rule={rule} is not known: choose {' or '.join(get_args(MaskRule))}.")
 
 
@@ -104,15 +104,15 @@ def rasterise(instances: Path, folder: Path, progress: bool = True, rule: MaskRu
 
     Args:
         instances: COCO's ``instances_*.json``.
-        folder: where ``<image>.png`` go; masks already there are kept, so an interrupted run continues.
-        progress: show a bar.
-        rule: how instances become pixels.
+        folder: where ``<image>.png`` go; existing masks are kept, so an interrupted run continues.
+        progress: show a progress bar.
+        rule: how instances are rasterised.
 
     Returns:
-        Number of masks. Images with crowd annotations only get an empty mask, those without any get none.
+        Number of masks. Images with only crowd annotations get an empty mask, images without annotations get none.
 
     Raises:
-        DataError: if the file is missing, damaged or no instances file, or the folder cannot be written.
+        DataError: if the file is missing, damaged or not an instances file, or the folder cannot be written.
     """
     tasks = read_tasks(instances, folder, rule)
     draw_masks(tasks, f"Masks from {instances.name}", progress)
@@ -121,7 +121,7 @@ def rasterise(instances: Path, folder: Path, progress: bool = True, rule: MaskRu
 
 
 def is_complete(folder: Path) -> bool:
-    """Tell whether :func:`rasterise` has finished a folder and all masks are still there.
+    """Return whether :func:`rasterise` has finished a folder and all masks are still there.
 
     Args:
         folder: its output folder.
@@ -134,18 +134,18 @@ def is_complete(folder: Path) -> bool:
 
 
 def read_tasks(instances: Path, folder: Path, rule: MaskRule) -> list[MaskTask]:
-    """Read which masks an instances file asks for.
+    """Read the masks to draw from an instances file.
 
     Args:
         instances: COCO's ``instances_*.json``.
         folder: where ``<image>.png`` will go.
-        rule: how instances become pixels.
+        rule: how instances are rasterised.
 
     Returns:
         One task per annotated image, by ascending COCO id.
 
     Raises:
-        DataError: if the file is missing, too large, damaged or no instances file.
+        DataError: if the file is missing, too large, damaged or not an instances file.
     """
     try:
         if instances.stat().st_size > _MOST_BYTES:
@@ -169,14 +169,14 @@ def read_tasks(instances: Path, folder: Path, rule: MaskRule) -> list[MaskTask]:
 
 
 def draw_masks(tasks: Sequence[MaskTask], title: str, progress: bool = True, workers: int | None = None) -> None:
-    """Write the masks that are not there yet, several at a time if there are many.
+    """Write the masks that do not exist yet, in several processes if there are many.
 
     Processes are spawned: a script without an ``if __name__ == "__main__"`` guard must pass ``workers=1``.
 
     Args:
         tasks: from :func:`read_tasks`.
-        title: of the bar.
-        progress: show it.
+        title: title of the progress bar.
+        progress: show the bar.
         workers: processes; None: one per core, at most 16.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Class names and ids of every data set, and which of them are novel in each fold: pure tables."""
+"""Class names and ids of PASCAL and COCO, and the base and novel classes of each fold."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from fss.errors import DataError
 
 FOLDS = 4
-"""Number of folds of a data set that does not say ``folds`` in its yaml."""
+"""Number of folds of a data set whose YAML file does not set ``folds``."""
 
 CocoScheme = Literal["fwb", "panet"]
 
@@ -37,7 +37,7 @@ COCO_UNUSED_CATEGORY_IDS = frozenset({12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
 """Category ids between 1 and 90 that COCO never uses."""
 
 COCO_CATEGORY_IDS: tuple[int, ...] = tuple(i for i in range(1, 91) if i not in COCO_UNUSED_CATEGORY_IDS)
-"""COCO category id of the contiguous class id at position id - 1."""
+"""COCO category ids; that of contiguous class id i is at position i - 1."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,11 @@ class FoldClasses:
 
 
 def check_fold(fold: int, folds: int = FOLDS) -> int:
-    """Return the fold number if there is such a fold.
+    """Return the fold number if the fold exists.
 
     Args:
         fold: number given by the user.
-        folds: how many the data set has.
+        folds: number of folds of the data set.
 
     Raises:
         DataError: if it is not one of 0 to folds - 1.
@@ -77,10 +77,10 @@ def block_fold(class_ids: Iterable[int], fold: int, folds: int = FOLDS) -> FoldC
     Args:
         class_ids: all ids of the data set.
         fold: 0 to folds - 1.
-        folds: how many blocks there are.
+        folds: number of blocks.
 
     Raises:
-        DataError: if the fold does not exist or the classes do not divide by the number of folds.
+        DataError: if the fold does not exist or the number of classes is not divisible by the number of folds.
     """
     check_fold(fold, folds)
     ids = sorted(class_ids)
@@ -91,7 +91,7 @@ def block_fold(class_ids: Iterable[int], fold: int, folds: int = FOLDS) -> FoldC
 
 
 def coco_fold(fold: int, scheme: CocoScheme = "fwb") -> FoldClasses:
-    """Classes of a COCO-20i fold.
+    """Return the classes of a COCO-20i fold.
 
     Args:
         fold: 0..3.

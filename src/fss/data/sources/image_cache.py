@@ -1,4 +1,4 @@
-"""Decoded images kept in memory, up to a limit."""
+"""Cache of decoded images in memory, limited in bytes."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from fss.data.sources.masks import UInt8
 
 
 class ImageCache:
-    """The images and masks read last, as arrays that nobody may write to.
+    """LRU cache of images and masks, as read-only arrays.
 
-    Every loader process has its own: with W workers the limit holds W times, and an image is decoded up to W times.
-    It starts empty in each, also where it is copied into another process.
+    Every data loader worker has its own: W workers use up to W times the limit and decode an image up to W times. A
+    copy sent to another process starts empty.
 
     Args:
-        limit: bytes of all arrays together; one that is larger alone is never kept.
+        limit: bytes of all arrays together; a single larger array is never kept.
     """
 
     def __init__(self, limit: int) -> None:
         self._kept: LRUCache[tuple[str, str], UInt8] = LRUCache(limit, getsizeof=lambda array: array.nbytes)
 
     def __reduce__(self) -> tuple[type[ImageCache], tuple[int]]:
-        """Send the limit alone to another process."""
+        """Pickle the limit only."""
         return ImageCache, (int(self._kept.maxsize),)
 
     def __len__(self) -> int:
@@ -32,16 +32,16 @@ class ImageCache:
 
     @property
     def size(self) -> int:
-        """Bytes now kept."""
+        """Bytes currently kept."""
         return int(self._kept.currsize)
 
     def get(self, kind: str, name: str, read: Callable[[], UInt8]) -> UInt8:
-        """Return an array, read only if it is not there.
+        """Return an array, reading it only if it is not in the cache.
 
         Args:
-            kind: what it shows; an image and its mask have one name.
-            name: its id.
-            read: decodes it; its errors pass through.
+            kind: ``image`` or ``mask``, which share their ids.
+            name: image id.
+            read: decodes the array; its errors are passed on.
 
         Returns:
             The array, read-only.

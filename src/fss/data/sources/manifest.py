@@ -1,4 +1,4 @@
-"""``ROOT/fss.json``: what ``fss data prepare`` wrote below a root, and from what. Imports nothing heavy."""
+"""The manifest ``ROOT/fss.json``: what ``fss data prepare`` wrote, and from what. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def read_manifest(root: Path) -> Manifest | None:
         root: folder of a data set.
 
     Returns:
-        The manifest, or None where there is none: a data set that was made elsewhere.
+        The manifest, or None if there is none, as in a data set made elsewhere.
 
     Raises:
-        DataError: if it is damaged or of another version.
+        DataError: if it is damaged or of another format version.
     """
     path = root / NAME
     try:
@@ -61,31 +61,31 @@ def write_manifest(root: Path, content: Manifest) -> None:
 
 
 def finished(root: Path, options: dict[str, Any]) -> Manifest | None:
-    """Tell whether a root holds the finished data set that is asked for.
+    """Return the manifest of a root that already holds the requested data set.
 
     Args:
         root: folder of a data set.
-        options: ``data`` and what else must agree, as ``year`` and ``mask_rule``.
+        options: ``data`` and other settings that must agree, e.g. ``year`` and ``mask_rule``.
 
     Returns:
-        Its manifest, or None if there is work to do.
+        Its manifest, or None if something is left to do.
 
     Raises:
         DataError: if the root holds another data set or one made by other rules.
     """
-    known = read_manifest(root)
-    if known is None:
+    manifest = read_manifest(root)
+    if manifest is None:
         return None
     for name, asked in options.items():
-        if known.get(name) != asked:
+        if manifest.get(name) != asked:
             raise DataError(
-                f"{root} holds {known['data']} prepared with {name}={known.get(name)}, but {asked} was asked. Choose "
-                f"another --root, or delete the old one first: rm -r {shlex.quote(str(root))}"
+                f"{root} holds {manifest['data']} prepared with {name}={manifest.get(name)}, but {asked} was asked. "
+                f"Choose another --root, or delete the old one first: rm -r {shlex.quote(str(root))}"
             )
-    if not known.get("complete"):
+    if not manifest.get("complete"):
         return None
-    present = all(count_files(root / folder) >= count for folder, count in known["folders"].items())
-    return known if present else None
+    present = all(count_files(root / folder) >= count for folder, count in manifest["folders"].items())
+    return manifest if present else None
 
 
 def check_complete(root: Path) -> Manifest | None:
@@ -95,18 +95,18 @@ def check_complete(root: Path) -> Manifest | None:
         root: folder of a data set.
 
     Returns:
-        The manifest, or None where there is none.
+        The manifest, or None if there is none.
 
     Raises:
-        DataError: if preparing was interrupted.
+        DataError: if the preparation was interrupted.
     """
-    known = read_manifest(root)
-    if known is not None and not known.get("complete"):
+    manifest = read_manifest(root)
+    if manifest is not None and not manifest.get("complete"):
         raise DataError(
-            f"Preparing {root} was interrupted. Continue with: fss data prepare {known['data']} --root "
+            f"Preparing {root} was interrupted. Continue with: fss data prepare {manifest['data']} --root "
             f"{shlex.quote(str(root))} and the options given then (--archives DIR or --download)"
         )
-    return known
+    return manifest
 
 
 def list_hash(ids: Iterable[str]) -> str:
@@ -119,10 +119,10 @@ def list_hash(ids: Iterable[str]) -> str:
 
 
 def count_files(folder: Path) -> int:
-    """Count the visible entries of a folder; none where there is no folder.
+    """Count the visible entries of a folder; 0 if it does not exist.
 
     Args:
-        folder: where to count.
+        folder: the folder.
     """
     try:
         return sum(not name.startswith(".") for name in os.listdir(folder))
@@ -131,13 +131,13 @@ def count_files(folder: Path) -> int:
 
 
 def manifest_facts(known: Manifest | None) -> dict[str, str | int]:
-    """Return what a result file keeps of a manifest.
+    """Return what a result file records of a manifest.
 
     Args:
         known: the manifest, or None.
 
     Returns:
-        ``manifest``: verified (official archives, bit by bit), unpacked (from unpacked folders), unverified, absent.
+        ``manifest``: verified (official archives, by MD5), unpacked (from unpacked folders), unverified, or absent.
     """
     return {"manifest": "absent" if known is None else str(known.get("source", "unverified"))}
 

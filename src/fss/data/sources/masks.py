@@ -1,4 +1,4 @@
-"""Read one mask as class indices, and the pixel area of each value."""
+"""Read masks as class indices or histograms, and images as RGB."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def read_mask(path: Path) -> UInt8:
     """Read a mask as class indices; palette and grey files give the same values.
 
     Args:
-        path: single-channel image with 8 bits per pixel, or a palette of at most 8.
+        path: single-channel image of 8 bits per pixel, or palette image of at most 8.
 
     Returns:
         indices, (H, W), uint8; 255 marks ignored pixels.
@@ -55,13 +55,13 @@ def mask_histogram(path: Path) -> list[int]:
 
 
 def read_image(path: Path) -> UInt8:
-    """Read a photograph.
+    """Read an image.
 
     Args:
         path: JPEG or any other format that OpenCV reads.
 
     Returns:
-        RGB, (H, W, 3), uint8, decoded by OpenCV as the released code does; no EXIF rotation, masks have none.
+        RGB, (H, W, 3), uint8, decoded by OpenCV as in the released code; not rotated by EXIF, as masks are not.
 
     Raises:
         DataError: if the file is missing or damaged.

@@ -30,7 +30,7 @@ class PascalSource(VocSource):
         return dict(PASCAL_CLASSES)
 
     def facts(self) -> Facts:
-        """Return the facts of the layout, and whether both lists are the released ones."""
+        """Return the facts of :class:`VocSource`, and whether both lists are the released ones."""
         facts = super().facts()
         released = all(facts.get(f"{split}_list") == known for split, known in RELEASED_SHA256.items())
         return facts | {"lists": "released" if released else "other"}

@@ -14,17 +14,17 @@ RELEASED_SHA256 = {
 """SHA-256 of the ids of the released lists, joined by newlines."""
 
 RELEASED_COUNTS = {"sbd": 5623, "voc_train": 1464, "merged": 7087, "train": 5953, "val": 1449}
-"""Lengths of the released lists and of the parts they are made of (protocol A.1)."""
+"""Lengths of the released lists and of their parts (protocol A.1)."""
 
 
 @dataclass(frozen=True)
 class PascalLists:
-    """Image ids.
+    """The image lists and the parts of the training list.
 
     Attributes:
-        sbd: images with SBD masks that are neither in a validation set of VOC nor of its segmentation task.
+        sbd: images with SBD masks that are in neither of VOC's validation sets (``Main`` and ``Segmentation``).
         voc_train: VOC's training images for segmentation, in VOC's order.
-        train: the training list: ``sbd`` followed by ``voc_train``, without repetitions.
+        train: the training list: ``sbd`` followed by ``voc_train``, without duplicates.
         val: VOC's validation images for segmentation, in VOC's order.
     """
 
@@ -34,13 +34,13 @@ class PascalLists:
     val: tuple[str, ...]
 
     def counts(self) -> dict[str, int]:
-        """Return the lengths, with the names of :data:`RELEASED_COUNTS`."""
+        """Return the lengths, under the keys of :data:`RELEASED_COUNTS`."""
         merged = len(self.sbd) + len(self.voc_train)
         lengths = {n: len(getattr(self, n)) for n in ("sbd", "voc_train", "train", "val")}
         return {n: lengths.get(n, merged) for n in RELEASED_COUNTS}
 
     def hashes(self) -> dict[str, str]:
-        """Return the SHA-256 of both lists, with the names of :data:`RELEASED_SHA256`."""
+        """Return the SHA-256 of both lists, under the keys of :data:`RELEASED_SHA256`."""
         return {"train": list_hash(self.train), "val": list_hash(self.val)}
 
 
@@ -58,24 +58,24 @@ def derive_lists(
     Returns:
         The lists.
     """
-    added = tuple(sorted(set(sbd) - set(main_val) - set(voc_val)))
-    return PascalLists(added, tuple(voc_train), tuple(dict.fromkeys((*added, *voc_train))), tuple(voc_val))
+    sbd_only = tuple(sorted(set(sbd) - set(main_val) - set(voc_val)))
+    return PascalLists(sbd_only, tuple(voc_train), tuple(dict.fromkeys((*sbd_only, *voc_train))), tuple(voc_val))
 
 
 def differences(lists: PascalLists) -> list[str]:
-    """Say how lists differ from the released ones.
+    """Describe how lists differ from the released ones.
 
     Args:
         lists: as derived.
 
     Returns:
-        One phrase per difference; none if both lists are the released ones, order included.
+        One phrase per difference; empty if both lists equal the released ones, including their order.
     """
     counts, hashes = lists.counts(), lists.hashes()
-    wrong = [f"{n}: {counts[n]} images instead of {c}" for n, c in RELEASED_COUNTS.items() if counts[n] != c]
-    wrong += [
+    phrases = [f"{n}: {counts[n]} images instead of {c}" for n, c in RELEASED_COUNTS.items() if counts[n] != c]
+    phrases += [
         f"{n} list: SHA-256 {hashes[n][:12]}.. instead of {h[:12]}.."
         for n, h in RELEASED_SHA256.items()
         if hashes[n] != h
     ]
-    return wrong
+    return phrases

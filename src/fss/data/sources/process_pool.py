@@ -1,4 +1,4 @@
-"""Work spread over fresh processes, with a bounded number of jobs on their way."""
+"""Parallel map over spawned processes, with a bounded number of pending jobs."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ Job = TypeVar("Job")
 Outcome = TypeVar("Outcome")
 
 FEW = 256
-"""Jobs below which starting processes costs more than it saves."""
+"""Number of jobs below which starting processes costs more than it saves."""
 
-_WAITING = 16  # jobs per process that are read ahead; they hold the bytes of a file each
+_WAITING = 16  # pending jobs per process; each holds the bytes of a file
 
 
 def processes(asked: int | None, jobs: int) -> int:
     """Return the number of processes to use.
 
     Args:
-        asked: None for one per core, at most 16, and for a single one where there are few jobs.
-        jobs: how many there are.
+        asked: requested number; None: one per core, at most 16, or a single one for few jobs.
+        jobs: number of jobs.
     """
     if asked is not None:
         return max(1, min(asked, jobs))
@@ -38,20 +38,20 @@ def processes(asked: int | None, jobs: int) -> int:
 
 
 def spread(function: Callable[[Job], Outcome], jobs: Iterable[Job], workers: int) -> Iterator[Outcome]:
-    """Call a function for every job, in this process or in several spawned ones of one thread each.
+    """Call a function for every job, in this process or in several spawned single-threaded ones.
 
     Jobs are taken from the iterable as processes become free, so that a generator may read a large archive.
 
     Args:
-        function: importable by name.
+        function: must be importable by name.
         jobs: its arguments.
-        workers: processes; 1 stays in this one.
+        workers: processes; 1 uses this one.
 
     Yields:
         The results in the order of the jobs.
 
     Raises:
-        DataError: if a process was killed, for example for want of memory.
+        DataError: if a process was killed, e.g. for lack of memory.
     """
     if workers <= 1:
         yield from map(function, jobs)
@@ -76,13 +76,13 @@ def spread(function: Callable[[Job], Outcome], jobs: Iterable[Job], workers: int
 
 
 def _start() -> None:
-    """Prepare a process: one thread, Ctrl-C left to the parent, and no life after a parent that was killed."""
+    """Set up a process: one thread, Ctrl-C left to the parent, and exit when the parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _leave_with_parent() -> None:
+def _exit_with_parent() -> None:
     parent = parent_process()
     if parent is not None:
         parent.join()

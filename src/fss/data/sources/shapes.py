@@ -1,4 +1,4 @@
-"""Reader of the drawn data set."""
+"""Reader of the synthetic shapes data set."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fss.data.sources.voc import VocSource
 
 
 class ShapesSource(VocSource):
-    """The drawn data set, in the VOC layout; arguments as :class:`VocSource`."""
+    """The synthetic shapes data set, in the VOC layout; arguments as :class:`VocSource`."""
 
     name = "shapes"
     how_to_get = "Draw the data set with: fss data shapes --root {root}"

@@ -10,14 +10,14 @@ import numpy.typing as npt
 
 
 class Names(Sequence[str]):
-    """Image ids as one array of bytes, and the rows of it that belong to this list.
+    """A list of image ids: an array of bytes, and the rows of it that belong to the list.
 
-    Whoever reads a Python string writes its reference count, so a loader process would end up with a copy of every id
-    it has looked at; an array is only read.
+    Reading a Python string writes its reference count, so a forked data loader worker would end up with a copy of every
+    id it has used; an array is only read.
 
     Args:
-        stored: UTF-8 bytes, (M,); several lists may hold the same array.
-        rows: which of them, in order, (N,).
+        stored: UTF-8 bytes, (M,); several lists may share the array.
+        rows: rows of ``stored`` in list order, (N,).
     """
 
     __slots__ = ("_rows", "_stored")
@@ -36,7 +36,7 @@ class Names(Sequence[str]):
         return cls(stored, np.arange(len(stored), dtype=np.int32))
 
     def pick(self, places: npt.NDArray[np.integer]) -> Names:
-        """Return some of them, without storing any anew.
+        """Return some of the ids without copying them.
 
         Args:
             places: positions in this list.
@@ -54,7 +54,7 @@ class Names(Sequence[str]):
         return bytes(self._stored[self._rows[place]]).decode()
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of ids."""
         return len(self._rows)
 
     def __eq__(self, other: object) -> bool:
@@ -64,5 +64,5 @@ class Names(Sequence[str]):
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        """Show the first few."""
+        """Show the first few ids."""
         return f"Names({', '.join(self[:3])}{', ...' if len(self) > 3 else ''}; {len(self)})"

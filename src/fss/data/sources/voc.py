@@ -1,4 +1,4 @@
-"""Reader of the VOC layout, shared by PASCAL-5i and the drawn shapes."""
+"""Reader of the VOC layout, shared by PASCAL-5i and the shapes data set."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fss.errors import DataError
 class VocSource(ImageFiles):
     """A data set in the layout of PASCAL VOC.
 
-        ROOT/JPEGImages/ID.jpg              photographs
+        ROOT/JPEGImages/ID.jpg              images
         ROOT/SegmentationClassAug/ID.png    masks of class indices, 255 ignored
         ROOT/ImageSets/FewShot/train.txt    image ids, also val.txt
         ROOT/classes.txt                    one class name per line, in the order of the ids 1, 2, ...
@@ -51,10 +51,10 @@ class VocSource(ImageFiles):
 
     @cached_property
     def manifest(self) -> Manifest | None:
-        """What ``fss data prepare`` wrote into the root, or None.
+        """Manifest written by ``fss data prepare``, or None.
 
         Raises:
-            DataError: if preparing was interrupted.
+            DataError: if the preparation was interrupted.
         """
         return check_complete(self.root)
 
@@ -87,14 +87,14 @@ class VocSource(ImageFiles):
         return block_fold(self.class_names, fold)
 
     def check(self, split: ListSplit, images: bool = True) -> None:
-        """Look for the folders and the list of a split.
+        """Check that the folders and the list of a split exist.
 
         Args:
             split: which image list.
-            images: whether the photographs are needed too.
+            images: whether the images are needed too.
 
         Raises:
-            DataError: naming what is missing and how to get it.
+            DataError: if something is missing; the message says how to get it.
         """
         existing_folder(self.masks, self._help())
         _ = self.manifest
@@ -125,7 +125,7 @@ class VocSource(ImageFiles):
         return read_id_list(self.lists[split])
 
     def facts(self) -> Facts:
-        """Return lengths and hashes of the lists, and where the masks come from."""
+        """Return lengths and hashes of the lists, and the origin of the masks."""
         facts: Facts = {"name": self.name}
         for split, path in self.lists.items():
             if path.is_file():  # a test alone needs no training list
@@ -135,7 +135,7 @@ class VocSource(ImageFiles):
         return facts | manifest_facts(self.manifest if own else None)
 
     def image_path(self, image_id: str) -> Path:
-        """Return the file of a photograph.
+        """Return the path of an image.
 
         Args:
             image_id: image id.
@@ -143,7 +143,7 @@ class VocSource(ImageFiles):
         return self.images / f"{image_id}.jpg"
 
     def mask_path(self, image_id: str) -> Path:
-        """Return the file of a mask.
+        """Return the path of a mask.
 
         Args:
             image_id: image id.
