@@ -83,11 +83,12 @@ def read_by_its_source(name: str) -> Iterator[CheckResult]:
     from fss.data.sources.base import ListSplit
     from fss.errors import DataError
 
-    source = build_source(composed([f"data={name}"])["data"])
+    node = composed([f"data={name}"])["data"]
     splits: tuple[ListSplit, ...] = ("train", "val")
     for split in splits:
-        title, facts = f"{name} {split}", {"root": str(source.root)}
+        title, facts = f"{name} {split}", {"root": str(node["root"])}
         try:
+            source = build_source(node)
             source.check(split)
             count = len(source.ids(split))
         except DataError as error:
