@@ -50,7 +50,7 @@ class Scores:
 
     Attributes:
         miou: mean IoU over the classes of the fold.
-        miou_interval: 95 % bootstrap interval over episodes, or None if it was not computed.
+        miou_interval: 95 % bootstrap interval over the episodes' images, or None if it was not computed.
         fb_iou: mean of foreground and background IoU.
         fb_iou_interval: 95 % bootstrap interval of ``fb_iou``, or None.
         per_class: class name -> IoU; None for a class without episodes.
@@ -59,6 +59,9 @@ class Scores:
         miou_b: mIoU of BAM's base learner, over the base classes that occur in the queries.
         miou_base: generalised testing only: mIoU over the base classes; ``miou`` is then over all classes.
         miou_novel: generalised testing only: mIoU over the novel classes.
+        class_intervals: class name -> interval of its IoU; None for a class without episodes.
+        class_episodes: class name -> number of test episodes.
+        intervals: how the intervals were made: method, what was resampled, samples, level, seed.
     """
 
     miou: float
@@ -71,6 +74,9 @@ class Scores:
     miou_b: float | None = None
     miou_base: float | None = None
     miou_novel: float | None = None
+    class_intervals: dict[str, tuple[float, float] | None] | None = None
+    class_episodes: dict[str, int] | None = None
+    intervals: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,13 @@ def test_scores_are_those_of_the_predictions(tmp_path: Path) -> None:
         assert out["masks"].shape == (2, 33, 33)
     assert net.test_scores.episodes == 6
     assert net.test_scores.per_class == pytest.approx(tuple(i / u for i, u in zip(inter, union, strict=True)))
-    assert len(net.test_rows) == 6
+    assert net.test_rows.shape == (6, 6)
+    said = net.result_scores()
+    assert said["intervals"]["samples"] == 1000
+    assert "images of each class" in said["intervals"]["resampled"]
+    assert said["class_episodes"] == {"ring": 3, "star": 3}
+    for name, (low, high) in said["class_intervals"].items():
+        assert low <= said["per_class"][name] <= high
 
 
 def test_validation_score_is_logged_in_per_cent(tmp_path: Path) -> None:

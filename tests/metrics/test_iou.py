@@ -15,10 +15,15 @@ from fss.metrics.iou import EpisodeIoU, Scores, episode_counts
 Row = tuple[Tensor, Tensor, int, int]
 
 
+def images_of(row: Row) -> tuple[str, str]:
+    """Return a query and a support of its own for every episode."""
+    return f"q{row[3]}", f"s{row[3]}"
+
+
 def compute(rows: Iterable[Row], classes: int, samples: int = 0) -> Scores:
     metric = EpisodeIoU(classes, samples)
     for row in rows:
-        metric.update(*row)
+        metric.update(*row, images_of(row))
     found = metric.compute()
     assert isinstance(found, Scores)
     return found
@@ -80,7 +85,7 @@ def test_order_and_batching_do_not_matter() -> None:
         for size in sizes:
             part = EpisodeIoU(3, 50)
             for row in HAND[start : start + size]:
-                part.update(*row)
+                part.update(*row, images_of(row))
             parts.append(part)
             start += size
         whole = EpisodeIoU(3, 50)
@@ -93,7 +98,7 @@ def test_a_repeated_episode_counts_once() -> None:
     assert compute([*HAND, HAND[0], HAND[3], HAND[0]], classes=3, samples=50) == expected
     metric = EpisodeIoU(3)
     for row in [*HAND, HAND[2]]:
-        metric.update(*row)
+        metric.update(*row, images_of(row))
     assert metric.table()[:, 0].tolist() == [0, 1, 2, 3]
     assert metric.table()[:, 1].tolist() == [0, 0, 0, 1]
 
@@ -106,7 +111,7 @@ def test_equal_images_under_other_numbers_count_twice() -> None:
 def test_a_gathered_tensor_state() -> None:
     metric = EpisodeIoU(3, 20)
     for row in HAND:
-        metric.update(*row)
+        metric.update(*row, images_of(row))
     metric.rows = torch.cat(metric.rows)  # type: ignore[assignment]  # torchmetrics' form after a reduction
     assert metric.compute() == compute(HAND, 3, samples=20)
 
@@ -188,11 +193,50 @@ def test_interval_of_equal_episodes_has_no_width() -> None:
 
 
 def test_interval_of_two_known_episodes() -> None:
-    """IoU 0 and 1 with equal unions: resamples give 0, 1/2 or 1, the outer ones in a quarter of the cases each."""
+    """IoU 0 and 1 with equal unions: two images of which one is perfect and one lost say nothing."""
     zero, one = torch.zeros(2, 2), torch.ones(2, 2)
     scores = compute([(zero, one, 0, 0), (one, one, 0, 1)], 1, samples=400)
     assert scores.miou == pytest.approx(0.5)
     assert scores.miou_interval == pytest.approx((0.0, 1.0))
+
+
+def test_a_class_with_few_episodes_is_in_every_resample() -> None:
+    """A perfect model: [1, 1]. Drawing episodes whatever their class, a third of the resamples lack the last class."""
+    one = torch.ones(2, 2)
+    scores = compute([(one, one, int(k == 9), k) for k in range(10)], 2, samples=200)
+    assert scores.miou_interval == pytest.approx((1.0, 1.0))
+    assert scores.class_intervals == (pytest.approx((1.0, 1.0)),) * 2
+    assert scores.class_episodes == (9, 1)
+
+
+def test_episodes_that_share_an_image_are_no_more_than_one() -> None:
+    """Sixty episodes of six queries: the interval is that of six, about three times as wide as that of sixty."""
+    rows = random_rows(6, 1, 0)
+    again = [(p, t, c, 6 * turn + k) for turn in range(10) for p, t, c, k in rows]
+    metric = EpisodeIoU(1, 400)
+    for p, t, c, k in again:
+        metric.update(p, t, c, k, (f"q{k % 6}", f"s{k}"))
+    (low, high), apart = metric.compute().miou_interval, compute(again, 1, 400).miou_interval
+    assert high - low > 2.5 * (apart[1] - apart[0])
+
+
+def test_a_class_without_episodes_has_no_interval() -> None:
+    scores = compute(HAND, 3, samples=50)
+    assert scores.class_intervals[2] is None
+    assert scores.class_episodes == (3, 1, 0)
+    assert scores.miou_interval[1] <= 2 / 3, "it counts as 0 in mIoU, in every resample as in the score"
+
+
+def test_intervals_need_images() -> None:
+    with pytest.raises(ValueError, match="episode 0 comes without its images"):
+        EpisodeIoU(3).update(*HAND[0])
+
+
+def test_images_have_the_same_numbers_on_every_process() -> None:
+    """Python's own hash of a text differs from process to process."""
+    metric = EpisodeIoU(3)
+    metric.update(*HAND[0], ("2007_000027", "ä"))
+    assert metric.rows[0][0, 6:].tolist() == [-9124333175095967491, -1131041350483206087]
 
 
 def test_no_samples_no_interval() -> None:
@@ -202,7 +246,7 @@ def test_no_samples_no_interval() -> None:
 @pytest.mark.parametrize("wrong", [-1, 3])
 def test_class_out_of_range(wrong: int) -> None:
     with pytest.raises(ValueError, match=rf"class index {wrong} is outside the 3 classes"):
-        EpisodeIoU(3).update(*HAND[0][:2], wrong, 0)
+        EpisodeIoU(3).update(*HAND[0][:2], wrong, 0, ("q", "s"))
 
 
 def test_shapes_must_agree() -> None:
@@ -212,6 +256,6 @@ def test_shapes_must_agree() -> None:
 
 def test_logged_metric_is_a_torchmetrics_metric() -> None:
     metric = EpisodeIoU(3, 10)
-    metric.update(HAND[0][0], HAND[0][1], torch.tensor(0), torch.tensor(0))
+    metric.update(HAND[0][0], HAND[0][1], torch.tensor(0), torch.tensor(0), ("q", "s"))
     assert metric.compute().episodes == 1
     assert metric.to("cpu").rows[0].dtype == torch.int64

@@ -59,7 +59,7 @@ def test_one_seed(tmp_path: Path) -> None:
     text = printed([svf, freeze])
     assert text.index("freeze") < text.index("svf")
     assert "40.0 ± 1.5" in text
-    assert "400 test episodes" in text
+    assert "over the images of 400 test episodes" in " ".join(text.split())
     assert "WARNING" not in text
 
 

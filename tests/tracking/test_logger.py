@@ -86,20 +86,20 @@ def test_changes_are_relative_to_the_pretrained_values() -> None:
 
 
 def test_the_table_of_classes(tmp_path: Path) -> None:
-    result = load_result(write_run(tmp_path / "run", scores__per_class={"ring": 25.0, "star": None, "dot": 50.0}))
-    head = (
-        "index,class,query,supports,background_intersection,background_union,foreground_intersection,foreground_union"
-    )
-    rows = ["0,ring,a,b,1,2,1,4", "1,ring,a,b,1,2,1,4", "2,dot,a,b,1,2,1,1", "3,dot,a,b,1,2,0,1"]
-    (tmp_path / "run/episodes.csv").write_text("\n".join([head, *rows]))
+    scores = {"ring": 25.0, "star": None, "dot": 50.0}
+    known = {
+        "scores__class_intervals": {"ring": [25.0, 25.0], "star": [float("nan")] * 2, "dot": [0.0, 100.0]},
+        "scores__class_episodes": {"ring": 2, "star": 0, "dot": 2},
+    }
+    result = load_result(write_run(tmp_path / "run", scores__per_class=scores, **known))
     table = class_table(result)
     assert table.columns == CLASS_COLUMNS
     ring, star, dot = table.data
-    assert ring == ["ring", 25.0, 25.0, 25.0, 2], "equal episodes: no doubt"
-    assert star == ["star", None, None, None, None]
+    assert ring == ["ring", 25.0, 25.0, 25.0, 2]
+    assert star == ["star", None, None, None, 0]
     assert dot == ["dot", 50.0, 0.0, 100.0, 2]
-    (tmp_path / "run/episodes.csv").unlink()
-    assert class_table(result).data[0] == ["ring", 25.0, None, None, None]
+    bare = load_result(write_run(tmp_path / "bare", scores__per_class=scores))
+    assert class_table(bare).data[0] == ["ring", 25.0, None, None, None]
 
 
 def test_masks_name_what_is_ignored(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from fss.bootstrap import SAMPLES, method
 from fss.lit.branch_scores import BranchScores
 from fss.lit.optim import Recipe, build_optimizer, freeze_untrained
 from fss.metrics.geometry import at_label_size
@@ -56,7 +57,7 @@ class EpisodicModule(pl.LightningModule):
         self.class_names = {"train": train_classes, "val": val_classes, "test": test_classes}
         freeze_untrained(model.head, recipe.untrained)
         self.scores = torch.nn.ModuleDict(
-            {f"{s}_iou": EpisodeIoU(len(n), 1000 if s == "test" else 0) for s, n in self.class_names.items()}
+            {f"{s}_iou": EpisodeIoU(len(n), SAMPLES if s == "test" else 0) for s, n in self.class_names.items()}
         )
         self.branch_scores = BranchScores(len(test_classes), base_classes)
         self.losses = torch.nn.ModuleDict({"val": EpisodeLoss(), "test": EpisodeLoss()})
@@ -182,13 +183,19 @@ class EpisodicModule(pl.LightningModule):
     def result_scores(self) -> dict[str, Any]:
         """Return the ``scores`` of the result file, in percent; BAM's two learners alone beside the ensemble's."""
         scores = self.test_scores
-        named = zip(self.class_names["test"], scores.per_class, strict=True)
+        names, metric = self.class_names["test"], self._metric("test")
         return {
             "miou": 100 * scores.miou,
             "miou_interval": [100 * v for v in scores.miou_interval],
             "fb_iou": 100 * scores.fb_iou,
             "fb_iou_interval": [100 * v for v in scores.fb_iou_interval],
-            "per_class": {name: 100 * value for name, value in named},
+            "per_class": {name: 100 * value for name, value in zip(names, scores.per_class, strict=True)},
+            "class_intervals": {
+                name: None if ends is None else [100 * v for v in ends]
+                for name, ends in zip(names, scores.class_intervals, strict=True)
+            },
+            "class_episodes": dict(zip(names, scores.class_episodes, strict=True)),
+            "intervals": method(metric.samples, metric.seed),
             **self.test_branch_scores,
         }
 
@@ -223,7 +230,8 @@ class EpisodicModule(pl.LightningModule):
             logits, target = at_label_size(square[i], label, head.align_corners)
             self._loss(stage).update(head.criterion(logits[None], target[None]))
             predicted = logits.argmax(dim=0)
-            self._metric(stage).update(predicted, target, episode.class_index[i], episode.index[i])
+            images = (episode.query_ids[i], *episode.support_ids[i]) if stage == "test" else ()
+            self._metric(stage).update(predicted, target, episode.class_index[i], episode.index[i], images)
             predictions.append(predicted[: label.shape[0], : label.shape[1]].to(torch.uint8))
             counted = target != 255
             p, t = (predicted == 1) & counted, target == 1

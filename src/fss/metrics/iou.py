@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +11,12 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from fss.bootstrap import SAMPLES, SEED, Estimate, Resamples, mean_of
 from fss.types import IGNORE
 
 EPS = 1e-10
-_INDEX, _CLASS, _COUNTS = 0, 1, slice(2, 6)
+_INDEX, _CLASS, _COUNTS, _IMAGES = 0, 1, slice(2, 6), 6
+Interval = tuple[float, float]
 
 
 def episode_counts(prediction: Tensor, target: Tensor) -> Tensor:
@@ -45,32 +49,34 @@ class Scores:
         fb_iou: mean of background and foreground IoU, each accumulated over all episodes.
         per_class: foreground IoU accumulated over each class's episodes, (classes); 0 without episodes.
         episodes: number of distinct episodes.
-        miou_interval: bootstrap interval of ``miou``.
-        fb_iou_interval: bootstrap interval of ``fb_iou``.
+        miou_interval: interval of ``miou``, see :class:`fss.bootstrap.Resamples`; NaN where it was not computed.
+        fb_iou_interval: interval of ``fb_iou``.
+        class_intervals: interval of every class; None for a class without episodes.
+        class_episodes: number of episodes of every class.
     """
 
     miou: float
     fb_iou: float
     per_class: tuple[float, ...]
     episodes: int
-    miou_interval: tuple[float, float]
-    fb_iou_interval: tuple[float, float]
+    miou_interval: Interval
+    fb_iou_interval: Interval
+    class_intervals: tuple[Interval | None, ...]
+    class_episodes: tuple[int, ...]
 
 
-def _totals(rows: Tensor, weights: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Return per-class foreground IoU (samples, classes) and FB-IoU (samples) under episode weights (samples, N)."""
+def _totals(rows: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Return the foreground IoU of every class, (classes), and the FB-IoU."""
     counts = rows[:, _COUNTS].double()
     one_hot = torch.nn.functional.one_hot(rows[:, _CLASS], classes).double()
-    inter = weights @ (one_hot * counts[:, 2:3])
-    union = weights @ (one_hot * counts[:, 3:4])
-    pooled = weights @ counts
-    background = pooled[:, 0] / (pooled[:, 1] + EPS)
-    foreground = pooled[:, 2] / (pooled[:, 3] + EPS)
+    inter, union, pooled = one_hot.T @ counts[:, 2], one_hot.T @ counts[:, 3], counts.sum(dim=0)
+    background = pooled[0] / (pooled[1] + EPS)
+    foreground = pooled[2] / (pooled[3] + EPS)
     return inter / (union + EPS), (background + foreground) / 2
 
 
 class EpisodeIoU(Metric):
-    """mIoU and FB-IoU over episodes (protocol D.3), with a bootstrap interval over episodes.
+    """mIoU and FB-IoU over episodes (protocol D.3), with intervals over the images of the episodes.
 
     Keeps one row per episode and drops repeated ones, so that every episode counts exactly once on any number of
     processes.
@@ -82,12 +88,12 @@ class EpisodeIoU(Metric):
     full_state_update = False
     rows: list[Tensor]
 
-    def __init__(self, classes: int, samples: int = 1000, seed: int = 0) -> None:
+    def __init__(self, classes: int, samples: int = SAMPLES, seed: int = SEED) -> None:
         """Declare the state.
 
         Args:
             classes: number of classes.
-            samples: number of bootstrap samples; 0 skips the interval.
+            samples: number of bootstrap samples; 0 skips the intervals.
             seed: seed of the bootstrap.
         """
         super().__init__()
@@ -97,7 +103,14 @@ class EpisodeIoU(Metric):
         self.add_state("rows", default=[], dist_reduce_fx="cat")
         self.counted = torch.zeros(0, 6, dtype=torch.int64)
 
-    def update(self, prediction: Tensor, target: Tensor, class_index: int | Tensor, index: int | Tensor) -> None:
+    def update(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        class_index: int | Tensor,
+        index: int | Tensor,
+        images: Sequence[str] = (),
+    ) -> None:
         """Add one episode.
 
         Args:
@@ -105,48 +118,65 @@ class EpisodeIoU(Metric):
             target: 0, 1 or 255, (H, W).
             class_index: position of the episode's class, below ``classes``.
             index: number of the episode in its stream.
+            images: ids of its query and supports, the query first; needed for intervals alone.
 
         Raises:
-            ValueError: if shapes differ or the class is out of range.
+            ValueError: if shapes differ, the class is out of range, or images are missing.
         """
         if not 0 <= int(class_index) < self.classes:
             raise ValueError(f"class index {int(class_index)} is outside the {self.classes} classes of this metric")
+        if self.samples and not images:
+            raise ValueError(f"episode {int(index)} comes without its images, which intervals need; or set samples=0")
         counts = episode_counts(prediction, target)
         key = torch.tensor([int(index), int(class_index)], device=counts.device)
-        self.rows.append(torch.cat([key, counts])[None])
+        shown = torch.tensor([_number(image) for image in images], dtype=torch.int64, device=counts.device)
+        self.rows.append(torch.cat([key, counts, shown])[None])
 
     def table(self) -> Tensor:
         """Return one row per distinct episode: index, class, and the four counts, (N, 6), sorted by index."""
+        return self._distinct()[:, :_IMAGES]
+
+    def compute(self) -> Scores:
+        """Return the scores over all episodes."""
+        rows = self._distinct()
+        self.counted = rows[:, :_IMAGES]
+        n, unknown = len(rows), (float("nan"), float("nan"))
+        zeros, nowhere = (0.0,) * self.classes, (None,) * self.classes
+        if n == 0:
+            return Scores(0.0, 0.0, zeros, 0, (0.0, 0.0), (0.0, 0.0), nowhere, (0,) * self.classes)
+        per_class, fb = _totals(rows, self.classes)
+        found = tuple(torch.bincount(rows[:, _CLASS], minlength=self.classes).tolist())
+        miou, fb_iou, classes = self._intervals(rows) if self.samples else (unknown, unknown, nowhere)
+        values = tuple(float(v) for v in per_class)
+        return Scores(float(per_class.mean()), float(fb), values, n, miou, fb_iou, classes, found)
+
+    def _intervals(self, rows: Tensor) -> tuple[Interval, Interval, tuple[Interval | None, ...]]:
+        """Return the intervals of mIoU, of FB-IoU and of every class that has episodes."""
+        resamples = Resamples(rows[:, _CLASS].tolist(), rows[:, _IMAGES:].tolist(), self.samples, self.seed)
+        below, union_below, above, union = rows[:, _COUNTS].double().numpy().T
+        classes = [resamples.ratio(above, union, c) for c in range(self.classes)]
+        fb = mean_of([resamples.ratio(below, union_below), resamples.ratio(above, union)])
+
+        def ends(estimate: Estimate) -> Interval:
+            return resamples.interval(estimate, 0.0, 1.0)
+
+        present = set(rows[:, _CLASS].tolist())
+        each = tuple(ends(one) if c in present else None for c, one in enumerate(classes))
+        return ends(mean_of(classes)), ends(fb), each
+
+    def _distinct(self) -> Tensor:
+        """Return one row per distinct episode, sorted by index: as :meth:`table`, then the numbers of its images."""
         state: Any = self.rows  # a list, or one tensor once gathered from all processes
         chunks = [state] if isinstance(state, Tensor) else list(state)
         if not any(chunk.numel() for chunk in chunks):
-            return torch.zeros(0, 6, dtype=torch.int64)
+            return torch.zeros(0, _IMAGES, dtype=torch.int64)
         rows = torch.cat([chunk for chunk in chunks if chunk.numel()])
         rows = rows[rows[:, _INDEX].argsort(stable=True)].cpu()
         first = torch.ones(len(rows), dtype=torch.bool)
         first[1:] = rows[1:, _INDEX] != rows[:-1, _INDEX]
         return rows[first]
 
-    def compute(self) -> Scores:
-        """Return the scores over all episodes."""
-        rows = self.counted = self.table()
-        n = len(rows)
-        if n == 0:
-            return Scores(0.0, 0.0, (0.0,) * self.classes, 0, (0.0, 0.0), (0.0, 0.0))
-        per_class, fb = _totals(rows, torch.ones(1, n, dtype=torch.float64), self.classes)
-        miou_interval = fb_interval = (float("nan"), float("nan"))
-        if self.samples:
-            generator = torch.Generator().manual_seed(self.seed)
-            draws = torch.randint(n, (self.samples, n), generator=generator)
-            weights = torch.zeros(self.samples, n, dtype=torch.float64)
-            weights.scatter_add_(1, draws, torch.ones_like(weights))
-            sample_classes, sample_fb = _totals(rows, weights, self.classes)
-            miou_interval, fb_interval = _interval(sample_classes.mean(dim=1)), _interval(sample_fb)
-        values = tuple(float(v) for v in per_class[0])
-        return Scores(float(per_class.mean()), float(fb[0]), values, n, miou_interval, fb_interval)
 
-
-def _interval(values: Tensor) -> tuple[float, float]:
-    """Return the central 95 % of bootstrap values."""
-    low, high = torch.quantile(values, torch.tensor([0.025, 0.975], dtype=values.dtype)).tolist()
-    return low, high
+def _number(image: str) -> int:
+    """Return a number that stands for an image on every process."""
+    return int.from_bytes(hashlib.blake2b(image.encode(), digest_size=8).digest(), "big", signed=True)

@@ -11,20 +11,20 @@ from rich.table import Table
 from fss.reports.option_differences import option_differences
 from fss.results import ReportError, Result
 
-_ROW_OF_ITS_OWN = ("data", "method", "backbone", "fold", "shot", "recipe", "test")
-"""Encoding of the key that split rows; a column is shown for those that differ among the results."""
+_SPLITTING_FIELDS = ("data", "method", "backbone", "fold", "shot", "recipe", "test")
+"""Fields of the result key that split rows; those that differ among the results become columns."""
 
 _OPTIONS = "options"
-"""Column that tells runs apart which are alike in all of these."""
+"""Column of the options that distinguish runs which agree in all of these fields."""
 
-_LEFT = ("strategy", *_ROW_OF_ITS_OWN, _OPTIONS)
+_LEFT = ("strategy", *_SPLITTING_FIELDS, _OPTIONS)
 
 _MEMORY = {"saved_for_backward": "backward\nmemory", "cuda": "GPU peak\nmemory"}
 
 
 @dataclass(frozen=True)
 class _Row:
-    """Results of one strategy in one setting, one per seed, by ascending seed."""
+    """Runs of one strategy in one setting, one per seed, by ascending seed."""
 
     setting: tuple[str, ...]
     runs: tuple[Result, ...]
@@ -35,15 +35,17 @@ class _Row:
 
 
 def strategy_table(results: Sequence[Result]) -> Table:
-    """Compare strategies: one row each, mean over seeds.
+    """Compare strategies: one row each, averaged over seeds.
 
     Args:
         results: finished runs; rows are split further where data, method, backbone, fold, shot, recipe or test
-            differ, and by their options where those tell runs of one row and seed apart. None at all, or different
-            runs that no option tells apart, are a :class:`ReportError`.
+            differ, and by the options that distinguish runs of the same row and seed.
 
     Returns:
         table: ready to print with rich.
+
+    Raises:
+        ReportError: there are no results, or no option distinguishes different runs of one row and seed.
     """
     header, rows, notes = _contents(results)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
@@ -56,7 +58,7 @@ def strategy_table(results: Sequence[Result]) -> Table:
 
 
 def to_markdown(results: Sequence[Result]) -> str:
-    """Return the same table as GitHub Markdown, ending with a line break.
+    """Return the same table as GitHub Markdown, with a trailing newline.
 
     Args:
         results: finished runs, as for :func:`strategy_table`.
@@ -88,10 +90,10 @@ def _contents(results: Sequence[Result]) -> tuple[list[str], list[list[str]], li
 
 
 def _group(results: Sequence[Result]) -> tuple[list[str], list[_Row]]:
-    """Return the columns that differ, and the rows, by setting and number of trainable parameters."""
+    """Return the columns that differ, and the rows sorted by setting and number of trainable parameters."""
     if not results:
         raise ReportError("no finished results to tabulate; run a training first")
-    columns = [c for c in _ROW_OF_ITS_OWN if len({getattr(r.key, c) for r in results}) > 1]
+    columns = [c for c in _SPLITTING_FIELDS if len({getattr(r.key, c) for r in results}) > 1]
 
     def setting(run: Result) -> tuple[str, ...]:
         return run.key.finetune, *(str(getattr(run.key, c)) for c in columns)
@@ -132,9 +134,9 @@ def _cells(row: _Row) -> list[str]:
 def _with_interval(
     row: _Row, score: Callable[[Result], float], interval: Callable[[Result], tuple[float, float] | None]
 ) -> str:
-    known = [ends for ends in map(interval, row.runs) if ends is not None]
+    intervals = [ends for ends in map(interval, row.runs) if ends is not None]
     text = f"{row.mean(score):.1f}"
-    return f"{text} ± {sum(high - low for low, high in known) / 2 / len(known):.1f}" if known else text
+    return f"{text} ± {sum(high - low for low, high in intervals) / 2 / len(intervals):.1f}" if intervals else text
 
 
 def _by_seed(row: _Row) -> str:
@@ -142,27 +144,27 @@ def _by_seed(row: _Row) -> str:
 
 
 def _duration(seconds: Sequence[float | None]) -> str:
-    known = [s for s in seconds if s is not None]
-    if not known:
+    measured = [s for s in seconds if s is not None]
+    if not measured:
         return "-"
-    mean = round(sum(known) / len(known))
+    mean = round(sum(measured) / len(measured))
     if mean < 120:
         return f"{mean} s"
     return f"{mean // 60} m {mean % 60:02d} s" if mean < 600 else f"{mean / 60:.0f} min"
 
 
 def _memory(megabytes: Sequence[float | None]) -> str:
-    known = [m for m in megabytes if m is not None]
-    if not known:
+    measured = [m for m in megabytes if m is not None]
+    if not measured:
         return "-"
-    most = max(known)
-    return f"{most / 1024:.1f} GB" if most >= 1000 else f"{most:.{0 if most >= 100 else 1}f} MB"
+    peak = max(measured)
+    return f"{peak / 1024:.1f} GB" if peak >= 1000 else f"{peak:.{0 if peak >= 100 else 1}f} MB"
 
 
 def _notes(results: Sequence[Result], rows: Sequence[_Row], several: bool) -> list[str]:
-    """Return what a reader must know to trust the table."""
+    """Return the footnotes a reader needs to judge the table."""
     counts = sorted({run.episodes.count for run in results})
-    notes = [f"± half the 95 % bootstrap interval over {' or '.join(map(str, counts))} test episodes"]
+    notes = [f"± half the 95 % bootstrap interval over the images of {' or '.join(map(str, counts))} test episodes"]
     if any(run.cost.memory_kind == "saved_for_backward" for run in results):
         notes.append("backward memory: what one training step keeps for its backward pass")
     if several:

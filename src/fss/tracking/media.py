@@ -1,12 +1,10 @@
-"""The files of a finished run as W&B's images, tables and artifacts."""
+"""Files of a finished run as W&B images, tables and artifacts."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import re
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +15,13 @@ from numpy.typing import NDArray
 from fss.results import Result
 
 CLASS_COLUMNS: list[str | int] = ["class", "IoU", "low", "high", "episodes"]
-"""Of the table per class: IoU in per cent, its 95 % bootstrap interval over the class's episodes, their number."""
+"""Columns of the class table: IoU in per cent with its 95 % bootstrap interval over the images, number of episodes."""
 
-_SAMPLES = 1000
 _IGNORED = {255: "ignored"}
 
 
 def images(path: Path) -> dict[str, list[wandb.Image]]:
-    """Show the kept test episodes, with masks that W&B can switch on and off and colour by class.
+    """Build images of the preview episodes, with masks that W&B can toggle and colour by class.
 
     Args:
         path: ``previews.npz`` of the run.
@@ -51,26 +48,25 @@ def class_table(result: Result) -> wandb.Table:
     """Make the table of a run's classes.
 
     Args:
-        result: of the run; ``episodes.csv`` beside it tells intervals and numbers, where it is there.
+        result: result of the run.
 
     Returns:
         One row per class, see :data:`CLASS_COLUMNS`.
     """
-    counts = _foreground(result.folder / "episodes.csv")
+    intervals, episodes = result.scores.class_intervals or {}, result.scores.class_episodes or {}
     rows: list[list[Any]] = []
     for name, iou in result.scores.per_class.items():
-        own = counts.get(name)
-        low, high = (None, None) if own is None else _interval(own)
-        rows.append([name, iou, low, high, None if own is None else len(own)])
+        low, high = intervals.get(name) or (None, None)
+        rows.append([name, iou, low, high, episodes.get(name)])
     return wandb.Table(columns=CLASS_COLUMNS, data=rows)
 
 
 def tuned_values(result: Result, name: str, base: dict[str, str] | None) -> wandb.Artifact:
-    """Make the artifact of the tuned values alone: for SVF the singular values.
+    """Make the artifact of the tuned values alone, which for SVF are the singular values.
 
     Args:
-        result: of the run; ``tuned.pt`` lies beside it.
-        name: of the run.
+        result: result of the run; ``tuned.pt`` is beside it.
+        name: run name.
         base: identity and hash of the base learner that the run builds on, if any.
 
     Returns:
@@ -94,27 +90,27 @@ def tuned_values(result: Result, name: str, base: dict[str, str] | None) -> wand
 
 
 def base_identity(identity: str, checkpoint: Path) -> dict[str, str]:
-    """Return what tells a base learner from all others, wherever its file lies.
+    """Return what identifies a base learner, independent of where its file is.
 
     Args:
-        identity: of its run.
-        checkpoint: its file.
+        identity: identity of its run.
+        checkpoint: its checkpoint.
     """
     with open(checkpoint, "rb") as file:
         return {"identity": identity, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def base_learner(base: dict[str, str], facts: dict[str, Any]) -> wandb.Artifact:
-    """Make the artifact that stands for a base learner: its run puts it out, runs that build on it take it in.
+    """Make the artifact of a base learner: an output of its own run, an input of runs that build on it.
 
-    W&B knows an artifact by its content. The checkpoint itself, hundreds of MB, stays where it is.
+    W&B identifies artifacts by content. The checkpoint itself, hundreds of MB, is not uploaded.
 
     Args:
         base: see :func:`base_identity`.
-        facts: more to show.
+        facts: further metadata.
 
     Returns:
-        The artifact, equal in all these runs.
+        The artifact, identical in all these runs.
     """
     artifact = wandb.Artifact(legal(f"base-learner-{base['identity'][:12]}"), "base-learner", metadata=facts)
     with artifact.new_file("base_learner.json") as file:
@@ -123,7 +119,7 @@ def base_learner(base: dict[str, str], facts: dict[str, Any]) -> wandb.Artifact:
 
 
 def legal(name: str) -> str:
-    """Return a name that W&B accepts for an artifact.
+    """Turn a text into a name that W&B accepts for an artifact.
 
     Args:
         name: any text.
@@ -133,22 +129,3 @@ def legal(name: str) -> str:
 
 def _mask(values: NDArray[np.uint8], names: dict[int, str]) -> dict[str, Any]:
     return {"mask_data": values, "class_labels": names}
-
-
-def _foreground(path: Path) -> dict[str, NDArray[np.float64]]:
-    """Return foreground intersection and union of every episode by class, (N, 2); nothing without the file."""
-    if not path.is_file():
-        return {}
-    found: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    with open(path, newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            found[row["class"]].append((int(row["foreground_intersection"]), int(row["foreground_union"])))
-    return {name: np.array(pairs, dtype=np.float64) for name, pairs in found.items()}
-
-
-def _interval(pairs: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the central 95 % of bootstrap IoUs in per cent, of pairs (N, 2); seeded, so it can be computed again."""
-    draws = np.random.default_rng(0).integers(len(pairs), size=(_SAMPLES, len(pairs)))
-    sums = pairs[draws].sum(axis=1)
-    low, high = np.quantile(100 * sums[:, 0] / np.maximum(sums[:, 1], 1), [0.025, 0.975]).tolist()
-    return low, high

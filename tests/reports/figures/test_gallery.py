@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +20,6 @@ def draw(folder: Path) -> Drawn:
     return FIGURES[0].draw(find_runs([folder]))
 
 
-def write_episodes(folder: Path, rows: list[tuple[str, int, int]]) -> None:
-    with open(folder / "episodes.csv", "w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["index", "class", "foreground_intersection", "foreground_union"])
-        table.writerows([i, *row] for i, row in enumerate(rows))
-
-
 def test_every_class_comes_before_a_second_of_any(tmp_path: Path) -> None:
     write_gallery(tmp_path / "run")
     drawn = draw(tmp_path)
@@ -43,23 +35,25 @@ def test_every_class_comes_before_a_second_of_any(tmp_path: Path) -> None:
         assert path.stat().st_size > 100
 
 
-def test_bars_have_intervals_of_the_episodes(tmp_path: Path) -> None:
+def test_bars_have_the_intervals_of_the_result(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    write_run(run, scores__per_class={"ring": 50.0, "star": 30.0, "none": None})
-    write_episodes(run, [("ring", 5, 10)] * 6 + [("star", 0, 10), ("star", 6, 10)])
+    write_run(
+        run,
+        scores__per_class={"ring": 50.0, "star": 30.0, "none": None},
+        scores__class_intervals={"ring": [48.5, 51.0], "star": [0.0, 60.0], "none": [float("nan"), float("nan")]},
+        scores__class_episodes={"ring": 6, "star": 2, "none": 0},
+    )
     ring, star, none = class_scores(find_runs([run])[0])
-    assert (ring.iou, ring.low, ring.high, ring.episodes) == (50, 50, 50, 6), "equal episodes leave no doubt"
+    assert (ring.iou, ring.low, ring.high, ring.episodes) == (50, 48.5, 51, 6)
     assert (star.low, star.high, star.episodes) == (0, 60, 2)
-    assert np.isnan(none.iou)
+    assert np.isnan([none.iou, none.low, none.high]).all()
     assert none.episodes == 0
 
 
-def test_bars_without_episodes_and_damaged_ones(tmp_path: Path) -> None:
+def test_bars_without_intervals(tmp_path: Path) -> None:
     run = write_gallery(tmp_path / "run")
     assert all(np.isnan(one.low) for one in class_scores(find_runs([run])[0]))
-    (run / "episodes.csv").write_text("index,class\n0,ring\n")
-    with pytest.raises(ReportError, match=r"episodes\.csv is damaged .*: delete it"):
-        draw(tmp_path)
+    assert "intervals" not in draw(tmp_path).caption
 
 
 def test_many_classes_and_a_run_without_result(tmp_path: Path) -> None:

@@ -1,8 +1,7 @@
-"""Failure gallery: the worst and the best test episodes of a run, and the IoU of every class."""
+"""Failure gallery: the worst and best test episodes of a run, and the IoU of every class."""
 
 from __future__ import annotations
 
-import csv
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,8 +30,7 @@ COMMAND = f"python train.py experiment={EXPERIMENT}"
 _ROWS = 4
 _TILE = 0.74
 _LEVEL = 6
-"""Up to so many classes their names stand level."""
-_SAMPLES = 1000
+"""Up to this many class names are written horizontally."""
 _ARRAYS = (
     "end", "index", "class_name", "iou", "query", "support", "support_mask", "truth", "prediction",
 )  # fmt: skip
@@ -43,11 +41,11 @@ class ClassScore:
     """IoU of a class over its test episodes, in per cent.
 
     Attributes:
-        name: of the class.
-        iou: the score; NaN without episodes.
-        low: lower end of its 95 % bootstrap interval, NaN where it is not known.
-        high: its upper end.
-        episodes: how many; 0 where it is not known.
+        name: class name.
+        iou: IoU; NaN without episodes.
+        low: lower end of its 95 % bootstrap interval; NaN if unknown.
+        high: upper end of the interval; NaN if unknown.
+        episodes: number of episodes; 0 if unknown.
     """
 
     name: str
@@ -58,7 +56,7 @@ class ClassScore:
 
 
 def _draw(runs: Sequence[Run]) -> Drawn:
-    """Draw the first finished run that has a gallery, or the first unfinished one."""
+    """Draw a run that has a gallery: a finished one if possible, then as :func:`preference` sorts."""
     run = min(recorded(runs, FILE, COMMAND), key=lambda one: (one.result is None, preference(one)))
     kept = _load(run.recording / FILE)
     chosen = {end: balanced(kept, end, _ROWS) for end in ("worst", "best")}
@@ -72,8 +70,8 @@ def _draw(runs: Sequence[Run]) -> Drawn:
                               squeeze=False)  # fmt: skip
         for ax in axes.flat:
             ax.set_axis_off()
-        for block, (end, places) in zip((axes[:, :3], axes[:, 4:]), chosen.items(), strict=True):
-            _episodes(block, kept, end, places)
+        for block, (end, positions) in zip((axes[:, :3], axes[:, 4:]), chosen.items(), strict=True):
+            _episodes(block, kept, end, positions)
         _bars(lower.subplots(), scores)
         meaning = {"object": GREEN, "correct": BLUE, "too much": ORANGE, "missed": PINK}
         patches = [Patch(facecolor=c, edgecolor=BLACK, linewidth=0.4, label=n) for n, c in meaning.items()]
@@ -93,99 +91,75 @@ def _load(path: Path) -> Arrays:
 
 
 def balanced(kept: Arrays, end: str, count: int) -> list[int]:
-    """Choose episodes of one end: the first of every class before the second of any, extreme ones first.
+    """Choose episodes of one end, covering every class once before any repeats, most extreme first.
 
     Args:
-        kept: content of the file.
+        kept: arrays of the gallery file.
         end: ``worst`` or ``best``.
-        count: how many.
+        count: number of episodes.
 
     Returns:
-        Their positions.
+        Their positions in the arrays.
     """
     sign = 1 if end == "worst" else -1
     turn: dict[str, int] = {}
     order = []
-    for position in np.flatnonzero(kept["end"] == end).tolist():  # in the file, the extreme ones of a class come first
+    for position in np.flatnonzero(kept["end"] == end).tolist():  # the file lists the most extreme of a class first
         name = str(kept["class_name"][position])
         turn[name] = turn.get(name, -1) + 1
         order.append((turn[name], sign * float(kept["iou"][position]), position))
     return [position for *_, position in sorted(order)[:count]]
 
 
-def class_scores(run: Run, seed: int = 0) -> list[ClassScore]:
-    """Return the IoU of every test class, with intervals if the run kept its episodes.
+def class_scores(run: Run) -> list[ClassScore]:
+    """Return the IoU of every test class, with its interval if the result has one.
 
     Args:
-        run: finished, or it has none.
-        seed: of the bootstrap over the episodes of a class.
+        run: any run; an unfinished one has no scores.
 
     Returns:
         The classes, in the order of the result.
     """
     if run.result is None:
         return []
-    scores = run.result.scores.per_class
-    rows = _episode_rows(run.folder / "episodes.csv")
-    rng = np.random.default_rng(seed)
+    scores, nan = run.result.scores, float("nan")
+    intervals, episodes = scores.class_intervals or {}, scores.class_episodes or {}
     found = []
-    for name, iou in scores.items():
-        counts = rows.get(name)
-        if iou is None or counts is None:
-            found.append(ClassScore(name, float("nan") if iou is None else iou))
-            continue
-        draws = counts[rng.integers(len(counts), size=(_SAMPLES, len(counts)))].sum(axis=1)
-        low, high = np.quantile(100 * draws[:, 0] / np.maximum(draws[:, 1], 1), (0.025, 0.975))
-        found.append(ClassScore(name, iou, float(low), float(high), len(counts)))
+    for name, iou in scores.per_class.items():
+        low, high = intervals.get(name) or (nan, nan)
+        found.append(ClassScore(name, nan if iou is None else iou, low, high, episodes.get(name, 0)))
     return found
 
 
-def _episode_rows(path: Path) -> dict[str, NDArray[np.float64]]:
-    """Read intersection and union of the foreground per class, (episodes, 2); nothing if there is no such file."""
-    if not path.is_file():
-        return {}
-    rows: dict[str, list[tuple[float, float]]] = {}
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                counts = (float(row["foreground_intersection"]), float(row["foreground_union"]))
-                rows.setdefault(row["class"], []).append(counts)
-    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
-        raise ReportError(
-            f"{path} is damaged ({error}): delete it, the bars are drawn without intervals then"
-        ) from error
-    return {name: np.array(counts) for name, counts in rows.items()}
-
-
 def _heights(kept: Arrays, chosen: dict[str, list[int]]) -> list[float]:
-    """Return the height over the width of every row: of its highest image."""
-    rows = max(len(places) for places in chosen.values())
+    """Return the height over width of every row, that of its tallest image."""
+    rows = max(len(positions) for positions in chosen.values())
     heights = [0.3] * rows
-    for places in chosen.values():
-        for row, at in enumerate(places):
-            shapes = (shape(kept["truth"][at]), shape(kept["support_mask"][at]))
+    for positions in chosen.values():
+        for row, position in enumerate(positions):
+            shapes = (shape(kept["truth"][position]), shape(kept["support_mask"][position]))
             heights[row] = max(heights[row], *shapes)
     return heights
 
 
-def _episodes(axes: NDArray[Any], kept: Arrays, end: str, places: list[int]) -> None:
-    """Show episodes of one end: support, truth, prediction."""
+def _episodes(axes: NDArray[Any], kept: Arrays, end: str, positions: list[int]) -> None:
+    """Show the episodes of one end: support, truth, prediction."""
     titles = ("support", f"{end} episodes\nquery, truth", "prediction")
     for ax, title in zip(axes[0], titles, strict=True):
         ax.set_title(title, fontsize=7, pad=3)
-    for row, at in enumerate(places):
-        query, truth, found = kept["query"][at], kept["truth"][at], kept["prediction"][at]
-        support = kept["support_mask"][at]
-        _show(axes[row, 0], tinted(kept["support"][at], support, support), support, support)
+    for row, position in enumerate(positions):
+        query, truth, found = kept["query"][position], kept["truth"][position], kept["prediction"][position]
+        support = kept["support_mask"][position]
+        _show(axes[row, 0], tinted(kept["support"][position], support, support), support, support)
         _show(axes[row, 1], tinted(query, truth, truth), truth, truth)
         _show(axes[row, 2], tinted(query, truth, found), truth, found)
-        name = str(kept["class_name"][at]).replace("_", " ")
-        text = f"{name}, IoU {100 * float(kept['iou'][at]):.0f}"
+        name = str(kept["class_name"][position]).replace("_", " ")
+        text = f"{name}, IoU {100 * float(kept['iou'][position]):.0f}"
         axes[row, 1].text(0.5, -0.04, text, transform=axes[row, 1].transAxes, ha="center", va="top", fontsize=6)
 
 
 def _show(ax: Axes, image: Pixels, margin: Pixels, outlined: Pixels) -> None:
-    """Show an image with an outline, which is seen in greyscale, too."""
+    """Show an image with an outline that is visible in greyscale, too."""
     ax.imshow(image, interpolation="antialiased")
     bare(ax, margin)
     outline(ax, outlined == 1)
@@ -197,39 +171,39 @@ def _bars(ax: Axes, scores: Sequence[ClassScore]) -> None:
         ax.set_axis_off()
         ax.text(0.5, 0.5, "scores of the classes follow when the run has finished", ha="center", fontsize=7)
         return
-    places, values = np.arange(len(scores)), np.array([one.iou for one in scores])
+    x, values = np.arange(len(scores)), np.array([one.iou for one in scores])
     below = np.nan_to_num(values - np.array([one.low for one in scores]))
     above = np.nan_to_num(np.array([one.high for one in scores]) - values)
-    ax.bar(places, np.nan_to_num(values), 0.6, color=GREY, edgecolor=BLACK, linewidth=0.5)
+    ax.bar(x, np.nan_to_num(values), 0.6, color=GREY, edgecolor=BLACK, linewidth=0.5)
     ax.errorbar(
-        places, np.nan_to_num(values), yerr=np.maximum([below, above], 0), fmt="none", ecolor=BLACK, elinewidth=0.8,
+        x, np.nan_to_num(values), yerr=np.maximum([below, above], 0), fmt="none", ecolor=BLACK, elinewidth=0.8,
         capsize=2,
     )  # fmt: skip
     turned = len(scores) > _LEVEL
     names = [one.name.replace("_", " ") for one in scores]
-    ax.set_xticks(places, names, rotation=35 if turned else 0, ha="right" if turned else "center")
+    ax.set_xticks(x, names, rotation=35 if turned else 0, ha="right" if turned else "center")
     ax.set_ylabel("IoU of the class (%)")
     plain(ax)
 
 
 def _data(kept: Arrays, chosen: dict[str, list[int]], scores: Sequence[ClassScore]) -> dict[str, Column]:
-    """List the episodes shown, then the classes."""
-    places = [at for some in chosen.values() for at in some]
-    nothing = [float("nan")] * len(places)
+    """List the shown episodes, then the classes."""
+    positions = [position for chosen_positions in chosen.values() for position in chosen_positions]
+    nothing = [float("nan")] * len(positions)
     return {
-        "kind": [*(str(kept["end"][at]) for at in places), *("class" for _ in scores)],
-        "class": [*(str(kept["class_name"][at]) for at in places), *(one.name for one in scores)],
-        "episode": [*(int(kept["index"][at]) for at in places), *("" for _ in scores)],
-        "iou": [*(100 * float(kept["iou"][at]) for at in places), *(one.iou for one in scores)],
+        "kind": [*(str(kept["end"][position]) for position in positions), *("class" for _ in scores)],
+        "class": [*(str(kept["class_name"][position]) for position in positions), *(one.name for one in scores)],
+        "episode": [*(int(kept["index"][position]) for position in positions), *("" for _ in scores)],
+        "iou": [*(100 * float(kept["iou"][position]) for position in positions), *(one.iou for one in scores)],
         "low": [*nothing, *(one.low for one in scores)],
         "high": [*nothing, *(one.high for one in scores)],
-        "episodes": [*(1 for _ in places), *(one.episodes for one in scores)],
+        "episodes": [*(1 for _ in positions), *(one.episodes for one in scores)],
     }
 
 
 def _caption(run: Run, kept: Arrays, scores: Sequence[ClassScore]) -> str:
-    known = any(one.episodes for one in scores)
-    interval = " Bars: IoU of every class, with 95 % bootstrap intervals over its episodes." if known else ""
+    has_intervals = any(one.episodes for one in scores)
+    interval = " Bars: IoU of every class, with 95 % bootstrap intervals over its images." if has_intervals else ""
     return (
         f"Worst and best test episodes by foreground IoU, {run.label()}: the most extreme of every class before the "
         f"second of any, of {len(set(kept['class_name'].tolist()))} classes; among episodes of equal IoU the one with "
