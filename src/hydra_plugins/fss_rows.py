@@ -1,6 +1,6 @@
-"""Hydra finds sweepers in this package alone: ``override /hydra/sweeper: rows`` in an experiment."""
+"""Hydra sweeper over rows (``override /hydra/sweeper: rows``); Hydra finds plugins only in this package."""
 
-# No postponed annotations: Hydra imports this file before it is a module that a dataclass could look them up in.
+# No postponed annotations: Hydra imports this file outside sys.modules, where a dataclass would look them up.
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from fss.sweeps.expansion import expand
 
 @dataclass
 class RowsConf:
-    """Settings of the sweeper: the rows, and the grid that each of them runs on."""
+    """Settings of the sweeper: the rows, and the grid that every row runs on."""
 
     _target_: str = "hydra_plugins.fss_rows.RowSweeper"
     rows: dict[str, str] = field(default_factory=dict)
@@ -40,7 +40,7 @@ OmegaConf.register_new_resolver("fss.only_sweeps", _only_sweeps, replace=True)
 
 
 class RowSweeper(Sweeper):
-    """Runs a list of rows, see :func:`fss.sweeps.expansion.expand`, with any launcher.
+    """Sweeper over a list of rows, see :func:`fss.sweeps.expansion.expand`, with any launcher.
 
     Attributes:
         rows: name -> options as on a command line.
@@ -62,8 +62,8 @@ class RowSweeper(Sweeper):
         """Build the launcher.
 
         Args:
-            hydra_context: knows where configurations are.
-            task_function: the program.
+            hydra_context: Hydra's context, with its config loader.
+            task_function: program to run.
             config: composed configuration of the sweep.
         """
         self.hydra_context = hydra_context
@@ -91,5 +91,5 @@ class RowSweeper(Sweeper):
         OmegaConf.save(self.config, folder / "multirun.yaml")
         results = self.launcher.launch(jobs, initial_job_idx=0)
         for result in results:
-            _ = result.return_value  # raises what ended a run
+            _ = result.return_value  # raises the exception of a failed run
         return [results]

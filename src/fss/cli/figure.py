@@ -1,4 +1,4 @@
-"""``fss figure``: the paper's figures and other ones, drawn from what runs recorded."""
+"""``fss figure``: the paper's figures and further ones, drawn from recorded runs."""
 
 from __future__ import annotations
 
@@ -19,23 +19,25 @@ if TYPE_CHECKING:
 
 RUNS = Path("multirun")
 SHOWN = ("backbone=resnet50", "method=baseline")
-"""What the schematic figures show: the paper's ablation setting."""
+"""Options of the schematic figures: the paper's ablation setting."""
 STRATEGIES = ("freeze", "svf", "svf_residual")
 EXAMPLE = "layer3.5.conv2"
-"""Convolution whose factors are shown with their shapes."""
+"""Convolution whose factors are drawn with their shapes."""
 
 
 @friendly
 def figure(
-    names: Annotated[list[str] | None, typer.Argument(help="Numbers or names of --list, or all.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Figure numbers or names (see --list), or all.")] = None,
     runs: Annotated[
         list[Path] | None,
-        typer.Option(help="Folder of runs, any depth; several times for several. Default: the figure's own group."),
+        typer.Option(help="Folder searched recursively for runs; repeatable. Default: the figure's own group."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of PDF, PNG, CSV and caption.")] = RUNS / "reports" / "figures",
-    listed: Annotated[bool, typer.Option("--list", help="Show every figure and what it needs.")] = False,
+    out: Annotated[Path, typer.Option(help="Output folder of PDF, PNG, CSV and caption.")] = RUNS
+    / "reports"
+    / "figures",
+    listed: Annotated[bool, typer.Option("--list", help="List every figure and what it needs.")] = False,
 ) -> None:
-    """Draw figures of the paper, and other ones, as PDF, PNG, CSV and caption."""
+    """Draw figures of the paper, and further ones, as PDF, PNG, CSV and caption."""
     from fss.reports.figures.base import kinds
 
     known = kinds()
@@ -57,7 +59,7 @@ def figure(
 
 
 def _draw(wanted: Sequence[FigureKind], runs: Sequence[Path] | None, out: Path) -> dict[str, str]:
-    """Draw and write figures, a line each; return why some could not be."""
+    """Draw and write figures, printing one line each; return figure -> why it could not be drawn."""
     from fss.reports.figures.base import find_runs
     from fss.reports.figures.style import save
     from fss.results import ReportError
@@ -66,15 +68,15 @@ def _draw(wanted: Sequence[FigureKind], runs: Sequence[Path] | None, out: Path) 
     found: dict[tuple[Path, ...], list[Run]] = {}
     left_out = {}
     for kind in wanted:
-        places = tuple(runs) if runs else tuple(RUNS / groups[e] for e in [kind.experiment] if e)
+        folders = tuple(runs) if runs else tuple(RUNS / groups[e] for e in [kind.experiment] if e)
         if kind.schematic:
-            places = ()
-        if places not in found:
-            found[places] = [write_structure(out)] if kind.schematic else find_runs(places)
+            folders = ()
+        if folders not in found:
+            found[folders] = [write_structure(out)] if kind.schematic else find_runs(folders)
         try:
-            drawn = kind.draw(found[places])
+            drawn = kind.draw(found[folders])
         except ReportError as error:
-            left_out[kind.name] = _looked(str(error), places)
+            left_out[kind.name] = _with_folders(str(error), folders)
             continue
         paths = save(drawn, out, stem(kind.name))
         endings = ", ".join(path.suffix for path in paths[1:])
@@ -85,16 +87,16 @@ def _draw(wanted: Sequence[FigureKind], runs: Sequence[Path] | None, out: Path) 
 
 
 def stem(name: str) -> str:
-    """Return the name of a figure's files without ending: ``figure02`` for 2, the name itself for the others.
+    """Return a figure's file name without extension: ``figure02`` for 2, the name itself for named figures.
 
     Args:
-        name: of the figure.
+        name: name of the figure.
     """
     return f"figure{int(name):02d}" if name.isdecimal() else name
 
 
 def _named(name: str, known: Mapping[str, FigureKind]) -> FigureKind:
-    """Find a figure by what was typed: 2, 02, figure2 and figure02 are the same."""
+    """Find a figure by its typed name: 2, 02, figure2 and figure02 are equivalent."""
     number = re.fullmatch(r"(?:fig(?:ure)?)?0*(\d+)", name.lower())
     key = number[1] if number else name.lower()
     if key in known:
@@ -106,12 +108,12 @@ def _named(name: str, known: Mapping[str, FigureKind]) -> FigureKind:
     )
 
 
-def _looked(reason: str, places: Sequence[Path]) -> str:
-    return f"{reason} (looked below {', '.join(map(str, places))})" if places else reason
+def _with_folders(reason: str, folders: Sequence[Path]) -> str:
+    return f"{reason} (looked below {', '.join(map(str, folders))})" if folders else reason
 
 
 def _groups() -> dict[str, str]:
-    """Return experiment -> folder of its runs below ``multirun``, as ``conf/`` says."""
+    """Return experiment -> folder of its runs below ``multirun``, as set in ``conf/``."""
     from fss.config.conf_files import inherit, read_config
 
     if not (CONF / "experiment").is_dir():
@@ -121,16 +123,16 @@ def _groups() -> dict[str, str]:
 
 
 def write_structure(folder: Path) -> Run:
-    """Write what schematic figures are drawn from; no weights are read or made, only shapes.
+    """Write the model structure that schematic figures are drawn from: shapes only, no weights.
 
     Args:
-        folder: receives the file.
+        folder: folder that receives the file.
 
     Returns:
-        The folder, as figures take it.
+        The folder as a :class:`Run`, for the figures.
 
     Raises:
-        FssError: if it cannot be written.
+        FssError: if the file cannot be written.
     """
     from fss.config.compose import composed
     from fss.files import write_json

@@ -1,4 +1,4 @@
-"""Errors of users as one paragraph and exit status 2."""
+"""User errors shown as one paragraph, with exit status 2."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from fss.config.error_texts import explained
 
 
 def friendly(program: Callable[..., Any]) -> Callable[..., Any]:
-    """Show a user's error as one paragraph and exit with status 2; defects keep their traceback.
+    """Show a user's error as one paragraph and exit with status 2; bugs keep their traceback.
 
-    Covers :class:`FssError`, Hydra's own complaints about unknown options and values, and files that the system does
-    not let be written.
+    Covers :class:`FssError`, Hydra's errors about unknown options and values, and files that cannot be written.
 
     Args:
-        program: a command's function.
+        program: function of a command.
 
     Returns:
         The wrapped function.

@@ -1,4 +1,4 @@
-"""``fss``: data, pre-training, demo and reports. Training itself is ``python train.py``."""
+"""The ``fss`` command, with all its sub-commands; training and testing are ``train.py`` and ``eval.py``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ app = typer.Typer(
     help="Few-shot segmentation with Singular Value Fine-tuning. Train with: python train.py --help",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # frames around the help would double the time it takes
+    rich_markup_mode=None,  # rich help takes twice as long
     context_settings={"max_content_width": 120},
 )
 data_app.command()(prepare)

@@ -1,4 +1,4 @@
-"""``fss predict``: segment a photograph, given one or more images with a mask of the object."""
+"""``fss predict``: segment an image, given one or more support images with masks."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from typer.core import TyperCommand
 from fss.cli.friendly import friendly
 from fss.errors import FssError, first_line
 
-_BETWEEN = "\0"  # no file name can hold it
+_SEPARATOR = "\0"  # cannot occur in a file name
 
 
 class PairsCommand(TyperCommand):
-    """Lets ``--support`` take two words, again and again; Typer knows only one of the two."""
+    """Command whose ``--support`` takes two words and can be repeated; Typer supports only one of the two."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Join the two words after each ``--support``.
 
         Args:
-            ctx: Typer's.
+            ctx: Typer's context.
             args: words of the command line.
 
         Returns:
-            What is left of them.
+            The remaining words.
 
         Raises:
-            SystemExit: with status 2, if one of the two is missing.
+            SystemExit: with status 2, if an image or a mask is missing.
         """
         words, joined = iter(args), []
         for word in words:
@@ -39,32 +39,37 @@ class PairsCommand(TyperCommand):
                 if not pair[1] or pair[1].startswith("--"):
                     sys.stderr.write(f"Error: --support {pair[0]} names no mask: give --support image.jpg mask.png\n")
                     raise SystemExit(2)
-                joined.append(_BETWEEN.join(pair))
-        left: list[str] = super().parse_args(ctx, joined)
-        return left
+                joined.append(_SEPARATOR.join(pair))
+        remaining: list[str] = super().parse_args(ctx, joined)
+        return remaining
 
 
 @friendly
 def predict(
-    ckpt: Annotated[Path, typer.Option(help="Checkpoint of a run, or a converted one.")],
+    ckpt: Annotated[Path, typer.Option(help="Checkpoint of a run, or one written by fss convert.")],
     support: Annotated[
         list[str],
-        typer.Option(metavar="IMAGE MASK", help="Image and mask of the object. Repeat it for more shots."),
+        typer.Option(metavar="IMAGE MASK", help="Support image and its mask; repeat for more shots."),
     ],
-    query: Annotated[Path, typer.Option(help="Photograph to segment.")],
-    out: Annotated[Path, typer.Option(help="Overlay to write; NAME-mask.png and NAME-probability.png beside it.")],
-    value: Annotated[int | None, typer.Option(help="Value of the object in the masks, if they hold several.")] = None,
+    query: Annotated[Path, typer.Option(help="Image to segment.")],
+    out: Annotated[
+        Path, typer.Option(help="Overlay to write; NAME-mask.png and NAME-probability.png are written beside it.")
+    ],
+    value: Annotated[
+        int | None, typer.Option(help="Mask value of the object, if the masks hold several values.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     trust: Annotated[
-        list[str] | None, typer.Option(help="Python package of your own whose classes the checkpoint may name.")
+        list[str] | None,
+        typer.Option(help="Your own Python package whose classes the checkpoint may name; repeatable."),
     ] = None,
 ) -> None:
-    """Find the object of the supports in a photograph."""
+    """Segment the object of the support images in a query image."""
     from fss.data.user_images import png, read_own_image, read_own_mask
 
     _check_device(device)
-    photo = read_own_image(query)  # a wrong file name is noticed before the model is built
-    pairs = [tuple(Path(name) for name in word.split(_BETWEEN)) for word in support]
+    photo = read_own_image(query)  # read before the model is built, to fail early on a wrong file name
+    pairs = [tuple(Path(name) for name in word.split(_SEPARATOR)) for word in support]
     supports = [(read_own_image(image), read_own_mask(mask, value)) for image, mask in pairs]
 
     from fss.files import atomic
@@ -88,7 +93,7 @@ def predict(
 
 
 def _check_device(name: str) -> None:
-    """Refuse a device that is not there before anything is read."""
+    """Reject an unavailable device before anything is read."""
     import torch
 
     try:

@@ -1,4 +1,4 @@
-"""``fss pretrain``: train a small backbone by classification."""
+"""``fss pretrain``: pre-train a small backbone by classification."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ from fss.cli.friendly import friendly
 
 @friendly
 def pretrain(
-    data: Annotated[Path, typer.Option(help="Folder with train/NAME/*.jpg and val/NAME/*.jpg.")] = Path(
+    data: Annotated[Path, typer.Option(help="Folder with train/CLASS/*.jpg and val/CLASS/*.jpg.")] = Path(
         "data/shapes/classification"
     ),
-    out: Annotated[Path, typer.Option(help="File of the backbone's weights.")] = Path("weights/shapes_resnet18.pth"),
-    depth: Annotated[int, typer.Option(help="Layers of the ResNet: 18 or 50.")] = 18,
-    width: Annotated[int, typer.Option(help="Channels of its first stage.")] = 16,
-    epochs: Annotated[int, typer.Option(help="Passes over the images.", min=1)] = 5,
+    out: Annotated[Path, typer.Option(help="Output file of the backbone's weights.")] = Path(
+        "weights/shapes_resnet18.pth"
+    ),
+    depth: Annotated[int, typer.Option(help="ResNet depth: 18 or 50.")] = 18,
+    width: Annotated[int, typer.Option(help="Channels of the first stage.")] = 16,
+    epochs: Annotated[int, typer.Option(help="Training epochs.", min=1)] = 5,
     batch_size: Annotated[int, typer.Option(help="Images per step.", min=2)] = 64,
-    seed: Annotated[int, typer.Option(help="Seed of initialisation and order.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of initialisation and image order.", min=0)] = 0,
 ) -> None:
-    """Pre-train a small backbone by classification of single objects, as ImageNet does for photographs."""
+    """Pre-train a small backbone by classifying images of single objects, in place of ImageNet weights."""
     settings: dict[str, Any] = {
         "depth": depth,
         "width": width,
@@ -34,7 +36,7 @@ def pretrain(
         "seed": seed,
     }
     settings["data"] = _fingerprint(data)
-    if _already(out, settings):
+    if _is_up_to_date(out, settings):
         typer.echo(f"{out} is there already, pre-trained with these settings on these images.")
         return
     import pytorch_lightning as pl
@@ -61,7 +63,9 @@ def pretrain(
     )
     trainer.fit(model, train, val)
     content = io.BytesIO()
-    torch.save({"state_dict": model.backbone.state_dict()}, content)  # on a full disk torch's writer hides the reason
+    torch.save(
+        {"state_dict": model.backbone.state_dict()}, content
+    )  # in memory, as torch's writer hides the reason when the disk is full
     with atomic(out) as file:
         file.write(content.getbuffer())
     write_json(_settings_file(out), settings)
@@ -72,8 +76,8 @@ def _settings_file(out: Path) -> Path:
     return out.with_suffix(".json")
 
 
-def _already(out: Path, settings: dict[str, Any]) -> bool:
-    """Return whether the weights were made with these very settings."""
+def _is_up_to_date(out: Path, settings: dict[str, Any]) -> bool:
+    """Return whether the weights were made with exactly these settings."""
     try:
         return out.is_file() and json.loads(_settings_file(out).read_text()) == settings
     except (OSError, ValueError):
@@ -81,6 +85,6 @@ def _already(out: Path, settings: dict[str, Any]) -> bool:
 
 
 def _fingerprint(data: Path) -> str:
-    """Hash names and sizes of the images."""
+    """Hash the names and sizes of the images."""
     files = sorted((str(p.relative_to(data)), p.stat().st_size) for p in data.rglob("*.jpg"))
     return hashlib.sha256(json.dumps(files).encode()).hexdigest()

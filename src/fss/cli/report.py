@@ -1,4 +1,4 @@
-"""``fss report``: the paper's tables beside our runs, or the table and the images of one folder of runs."""
+"""``fss report``: the paper's tables beside our runs, or table and preview grid of a folder of runs."""
 
 from __future__ import annotations
 
@@ -23,18 +23,20 @@ SIZES = ("auto", "full", "smoke")
 @friendly
 def report(
     target: Annotated[str, typer.Argument(help="table01 to table24, all, or a folder of runs, e.g. multirun/demo.")],
-    runs: Annotated[Path, typer.Option(help="Of a table: where its runs are looked for, in any folder below.")] = Path(
-        "multirun"
-    ),
+    runs: Annotated[Path, typer.Option(help="For tables: folder searched recursively for runs.")] = Path("multirun"),
     out: Annotated[
-        Path | None, typer.Option(help="Of a table: folder of the Markdown, LaTeX, CSV and HTML; default RUNS/reports.")
+        Path | None,
+        typer.Option(help="For tables: folder of the Markdown, LaTeX, CSV and HTML files; default RUNS/reports."),
     ] = None,
     size: Annotated[
-        str, typer.Option(help="Of a table: full, smoke, or auto, which shows toy runs only where there are no others.")
+        str, typer.Option(help="For tables: full, smoke (toy runs), or auto: toy runs only if there are no others.")
     ] = "auto",
-    episodes: Annotated[int, typer.Option(help="Of a folder: rows of the image grid; 0 draws none.", min=0)] = 6,
+    episodes: Annotated[int, typer.Option(help="For a folder: rows of the preview grid; 0 draws none.", min=0)] = 6,
 ) -> None:
-    """Print the paper's table beside our runs, as text and as one HTML page; or the table of a folder's runs."""
+    """Print tables of the paper beside your runs, or tabulate the runs of one folder.
+
+    Tables are also written as Markdown, LaTeX, CSV and one HTML page, a folder as Markdown and a preview grid.
+    """
     if target == "all" or re.fullmatch(r"table\d+", target):
         _tables(target, runs, out or runs / "reports", size)
     else:
@@ -42,7 +44,7 @@ def report(
 
 
 def _tables(target: str, runs: Path, out: Path, size: str) -> None:
-    """Print tables of the paper with our runs, and write them in every form."""
+    """Print tables of the paper with our runs, and write them in every format."""
     from rich.console import Console
 
     from fss.files import atomic
@@ -89,7 +91,7 @@ def _filled(table: PaperTable, results: Sequence[Result], size: str) -> FilledTa
 
 
 def _folder(folder: Path, episodes: int) -> None:
-    """Print the table of a folder's runs; write it as Markdown, and an image grid with one column per strategy."""
+    """Print a folder's table and write it as Markdown, and write a preview grid with one column per strategy."""
     from rich.console import Console
 
     from fss.files import atomic
@@ -110,10 +112,10 @@ def _folder(folder: Path, episodes: int) -> None:
     with atomic(folder / "table.md") as file:
         file.write(to_markdown(results).encode())
     console.print(f"Table: {folder / 'table.md'}")
-    shown: dict[str, Path] = {}
+    run_folders: dict[str, Path] = {}
     for result in results:
         if (result.path.parent / "previews.npz").is_file():
-            shown.setdefault(result.key.finetune, result.path.parent)
-    if shown and episodes:
-        preview_grid(shown, folder / "previews.png", episodes)
-        console.print(f"Images (support | query | truth | {' | '.join(shown)}): {folder / 'previews.png'}")
+            run_folders.setdefault(result.key.finetune, result.path.parent)
+    if run_folders and episodes:
+        preview_grid(run_folders, folder / "previews.png", episodes)
+        console.print(f"Images (support | query | truth | {' | '.join(run_folders)}): {folder / 'previews.png'}")

@@ -1,4 +1,4 @@
-"""``fss sweep status`` and ``fss sweep plan``: a sweep's runs, done and to do."""
+"""``fss sweep status`` and ``fss sweep plan``: the runs of a sweep, done and left."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from fss.sweeps.grid import Planned
     from fss.sweeps.progress import Progress
 
-app = typer.Typer(help="Look at a sweep: what is done, what is left, and how long it takes.", no_args_is_help=True)
+app = typer.Typer(help="Show what is done of a sweep, what is left, and how long it takes.", no_args_is_help=True)
 
 Options = Annotated[
-    list[str], typer.Argument(help="The options of the sweep, as after python train.py -m.", metavar="OPTION...")
+    list[str], typer.Argument(help="Options of the sweep, as after python train.py -m.", metavar="OPTION...")
 ]
 ROOT = Path("multirun")
 _COLOURS = {"done": "green", "running": "cyan", "failed": "red", "interrupted": "yellow", "missing": "dim"}
@@ -28,7 +28,7 @@ _COLOURS = {"done": "green", "running": "cyan", "failed": "red", "interrupted": 
 @app.command()
 @friendly
 def status(options: Options) -> None:
-    """Show every run of a sweep: done, running, failed, interrupted or missing, and the time that is left."""
+    """Show the state of every run of a sweep (done, running, failed, interrupted, missing) and the time left."""
     from fss.sweeps.estimates import measured
     from fss.sweeps.grid import planned
     from fss.sweeps.progress import STATES, progress
@@ -46,7 +46,7 @@ def status(options: Options) -> None:
 @app.command()
 @friendly
 def plan(options: Options) -> None:
-    """Count the runs of a sweep and estimate their hours from runs that were measured."""
+    """Count the runs of a sweep and estimate the hours they take from finished runs."""
     from fss.sweeps.estimates import measured, seconds
     from fss.sweeps.grid import planned
     from fss.sweeps.progress import result_of
@@ -59,7 +59,7 @@ def plan(options: Options) -> None:
     for run in left:
         rows.setdefault(f"{_label(run, runs)}, {run.config['shot']} shot", []).append(seconds(run.config, known))
     for name, times in rows.items():
-        typer.echo(f"  {len(times):4d} x {name}: {_hours(times)}")
+        typer.echo(f"  {len(times):4d} x {name}: {_row_time(times)}")
     if left:
         typer.echo(f"All that is left, on one device: {_total(left, known, options)}")
 
@@ -70,14 +70,14 @@ def _show(runs: Sequence[Planned], states: Sequence[Progress]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    cells = {(_label(run, runs), _place(run)): state for run, state in zip(runs, states, strict=True)}
-    places = sorted({place for _, place in cells})
+    cells = {(_label(run, runs), _shot_and_fold(run)): state for run, state in zip(runs, states, strict=True)}
+    columns = sorted({column for _, column in cells})
     table = Table(box=None)
     table.add_column("")
-    for shot, fold in places:
+    for shot, fold in columns:
         table.add_column(f"{shot}shot\nfold {fold}", justify="right")
     for label in dict.fromkeys(label for label, _ in cells):
-        found = [cells.get((label, place)) for place in places]
+        found = [cells.get((label, column)) for column in columns]
         table.add_row(label, *(Text("") if s is None else Text(_mark(s), style=_COLOURS[s.state]) for s in found))
     console = Console()
     console.print(table)
@@ -91,22 +91,22 @@ def _mark(progress: Progress) -> str:
     return progress.state if progress.miou is None else f"{progress.miou:.2f}"
 
 
-def _place(run: Planned) -> tuple[int, int]:
+def _shot_and_fold(run: Planned) -> tuple[int, int]:
     return int(run.config["shot"]), int(run.config["fold"])
 
 
 def _label(run: Planned, runs: Sequence[Planned]) -> str:
-    """Name a row by the options that not all runs have."""
+    """Name a row by the options that not all runs share."""
     common = set.intersection(*(set(r.words) for r in runs))
     words = [w for w in run.words if w not in common and not w.startswith(("fold=", "shot="))]
     return " ".join(words) or "all"
 
 
-def _hours(times: Sequence[float | None]) -> str:
-    known = [t for t in times if t is not None]
-    if not known:
+def _row_time(times: Sequence[float | None]) -> str:
+    estimated = [t for t in times if t is not None]
+    if not estimated:
         return "no run of this kind was measured"
-    return _words(sum(known) * len(times) / len(known))
+    return _duration(sum(estimated) * len(times) / len(estimated))
 
 
 def _total(left: Sequence[Planned], known: Sequence[Measured], options: Sequence[str]) -> str:
@@ -114,7 +114,7 @@ def _total(left: Sequence[Planned], known: Sequence[Measured], options: Sequence
 
     times = [seconds(run.config, known) for run in left]
     unknown = times.count(None)
-    text = "unknown" if unknown == len(left) else f"about {_words(sum(t for t in times if t is not None))}"
+    text = "unknown" if unknown == len(left) else f"about {_duration(sum(t for t in times if t is not None))}"
     if unknown:
         short = ["fold=0", "data.epochs=1", "trainer.limit_train_batches=20", "data.test_episodes=20", "group=measured"]
         words = [o for o in options if not o.startswith(("fold=", "group="))]
@@ -125,5 +125,5 @@ def _total(left: Sequence[Planned], known: Sequence[Measured], options: Sequence
     return text
 
 
-def _words(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{seconds / 60:.0f} min"

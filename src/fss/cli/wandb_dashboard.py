@@ -17,29 +17,29 @@ from fss.tracking.wandb_mode import has_key, wandb_mode
 if TYPE_CHECKING:
     from fss.reports.paper_tables import PaperTable
 
-app = typer.Typer(help="W&B: dashboards of the paper's tables.", no_args_is_help=True)
+app = typer.Typer(help="W&B dashboards of the paper's tables.", no_args_is_help=True)
 
 OUT = Path("multirun/reports/wandb-dashboard.json")
 
 
 @app.callback()
 def _group() -> None:
-    """Keep ``dashboard`` a word of its own while it is the only sub-command."""
+    """Keep ``dashboard`` a sub-command: Typer drops the name of an only command."""
 
 
 @app.command()
 @friendly
 def dashboard(
-    entity: Annotated[str, typer.Option(help="User or team at W&B, as in wandb.ai/ENTITY/PROJECT.")],
-    project: Annotated[str, typer.Option(help="Of the runs: logger.project.")] = "fss",
-    tables: Annotated[str, typer.Option(help="Tables of the paper, such as 5-10 or 1,5,8.")] = "5-10",
-    size: Annotated[str, typer.Option(help="full, or smoke for runs of toy size.")] = "full",
-    out: Annotated[Path, typer.Option(help="File of the specification; always written.")] = OUT,
-    spec: Annotated[Path | None, typer.Option(help="Take this specification instead of writing one.")] = None,
+    entity: Annotated[str, typer.Option(help="W&B user or team, as in wandb.ai/ENTITY/PROJECT.")],
+    project: Annotated[str, typer.Option(help="W&B project of the runs (logger.project).")] = "fss",
+    tables: Annotated[str, typer.Option(help="Table numbers, e.g. 5-10 or 1,5,8.")] = "5-10",
+    size: Annotated[str, typer.Option(help="full, or smoke for toy-size runs.")] = "full",
+    out: Annotated[Path, typer.Option(help="Output file of the specification.")] = OUT,
+    spec: Annotated[Path | None, typer.Option(help="Upload this specification instead of generating one.")] = None,
 ) -> None:
-    """Create a saved workspace and a report with a section per table, folds averaged.
+    """Create a saved workspace and a report at W&B, with one section per table, averaged over folds.
 
-    Without a key, or offline, the specification is written to a file and nothing is contacted.
+    Without a key, or offline, only the specification file is written and nothing is uploaded.
     """
     from fss.tracking.dashboard import SIZES, specification
 
@@ -53,7 +53,7 @@ def dashboard(
         content, source = _moved(_read(spec), entity, project), str(spec)
     from fss.tracking.workspace import dashboard as build
 
-    workspace, report = build(content, source)  # wandb-workspaces checks it before anything is written or sent
+    workspace, report = build(content, source)  # validates it before anything is written or sent
     if spec is None:
         write_json(out, content)
         typer.echo(f"Specification: {out}")
@@ -102,8 +102,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _moved(content: dict[str, Any], entity: str, project: str) -> dict[str, Any]:
-    """Return a specification for another place at W&B."""
-    place = {"entity": entity, "project": project}
+    """Return a specification for another entity and project."""
+    destination = {"entity": entity, "project": project}
 
     def moved(node: Any) -> Any:
         if isinstance(node, list):
@@ -111,20 +111,20 @@ def _moved(content: dict[str, Any], entity: str, project: str) -> dict[str, Any]
         if not isinstance(node, dict):
             return node
         own = {key: moved(value) for key, value in node.items()}
-        return own | place if place.keys() <= own.keys() else own
+        return own | destination if destination.keys() <= own.keys() else own
 
     result: dict[str, Any] = moved(content)
     return result
 
 
 def _save(workspace: Any, report: Any, command: str) -> None:
-    """Save both at W&B."""
+    """Save workspace and report at W&B."""
     done: list[str] = []
     try:
         for name, made in (("Workspace", workspace), ("Report", report)):
             made.save()
             done.append(f"{name}: {made.url}")
-    except Exception as error:  # no network, a key that is not valid, a project of others
+    except Exception as error:  # no network, invalid key, somebody else's project
         saved = f" Saved before: {'; '.join(done)}." if done else ""
         reason = first_line(error).rstrip(".")
         raise FssError(

@@ -1,1 +1,1 @@
-"""Tables, pages and image grids made from the files of finished runs; never runs a model."""
+"""Tables, HTML pages and preview grids made from the files of finished runs; never runs a model."""

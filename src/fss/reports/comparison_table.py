@@ -1,4 +1,4 @@
-"""The paper's table beside ours: for the terminal, as Markdown, LaTeX and CSV."""
+"""The paper's tables beside our results, for the terminal and as Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Sheet:
     """A table as text.
 
     Attributes:
-        heading: its title, and whether its numbers can be compared.
-        left: number of leading columns that hold words.
-        header: names of the columns.
+        heading: title, and whether the numbers are comparable to the paper.
+        left: number of leading, left-aligned text columns.
+        header: column names.
         rows: cells.
-        notes: what the paper leaves doubtful, and what our numbers are.
-        warnings: what should be equal and is not.
+        notes: doubts about the printed numbers, and what ours are.
+        warnings: what limits the comparison, see :class:`FilledTable`.
     """
 
     heading: str
@@ -43,10 +43,10 @@ class Sheet:
 
 
 def sheet(filled: FilledTable) -> Sheet:
-    """Put a table into words: for each row the paper's numbers, below them ours with the difference.
+    """Lay out a table as text: per row the paper's numbers, and below them ours with the difference.
 
     Args:
-        filled: table with our runs; of toy runs ours alone are shown.
+        filled: table with our runs; for toy runs only ours are shown.
 
     Returns:
         The text of every cell.
@@ -66,7 +66,7 @@ def sheet(filled: FilledTable) -> Sheet:
 
 
 def heading(filled: FilledTable) -> str:
-    """Return the title of a table, which says so where its runs are of toy size.
+    """Return the title of a table, marked if its runs are of toy size.
 
     Args:
         filled: table with our runs.
@@ -86,23 +86,23 @@ def notes(filled: FilledTable) -> list[str]:
     for row in filled.table.rows:
         for text in row.notes:
             by_text.setdefault(text, []).append(row.id)
-    doubts = [*filled.table.notes, *(f"{', '.join(ids)}: {text}" for text, ids in by_text.items())]
+    paper_notes = [*filled.table.notes, *(f"{', '.join(ids)}: {text}" for text, ids in by_text.items())]
     results = [run for line in filled.lines for run in line.results]
     if not results:
-        return doubts
+        return paper_notes
     rules = ", ".join(sorted({run.selection.rule for run in results}))
     counts = ", ".join(f"{count:,}" for count in sorted({run.episodes.count for run in results}))
     ours = f"Ours: mean over seeds, tested on {counts} episodes per fold, checkpoint selection {rules}"
     if any(line.half_interval is not None for line in filled.lines):
         ours += "; ± half the 95 % t-interval over seeds"
-    return [*doubts, ours + ("." if filled.toy else "; in brackets the difference from the paper.")]
+    return [*paper_notes, ours + ("." if filled.toy else "; in brackets the difference from the paper.")]
 
 
 def fact_columns(table: PaperTable) -> list[str]:
-    """Return what tells the rows of a table apart.
+    """Return the columns in which the rows of a table differ.
 
     Args:
-        table: of the paper.
+        table: table of the paper.
     """
     names = ["strategy", *table.rows[0].facts]
     texts = {name: {row.label if name == "strategy" else row.facts[name] for row in table.rows} for name in names}
@@ -114,19 +114,19 @@ def fact(line: Line, name: str) -> str:
 
     Args:
         line: one row and shot.
-        name: of the column.
+        name: column name.
     """
-    known = {"strategy": line.row.label, "shot": str(line.shot), **line.row.facts}
-    return known[name]
+    texts = {"strategy": line.row.label, "shot": str(line.shot), **line.row.facts}
+    return texts[name]
 
 
 def number(score: float | None, difference: float | None = None, half: float | None = None) -> str:
-    """Write a score as tables do.
+    """Format a score for a table.
 
     Args:
-        score: in per cent; None is an empty cell.
-        difference: to the paper.
-        half: of the interval.
+        score: in per cent; None gives an empty cell.
+        difference: from the paper's score.
+        half: half-width of the interval.
     """
     if score is None:
         return ""
@@ -140,16 +140,18 @@ def _ours(line: Line, toy: bool) -> list[str]:
     scores = (*line.folds, line.mean)
     gaps = [None if s is None or p is None else s - p for s, p in zip(scores, paper, strict=True)]
     cells = [number(score, gap) for score, gap in zip(scores[:-1], gaps[:-1], strict=True)]
-    known = sum(score is not None for score in line.folds)
-    mean = number(line.mean, gaps[-1], line.half_interval) or (f"{known} of {len(FOLDS)} folds" if known else NOT_RUN)
+    folds_run = sum(score is not None for score in line.folds)
+    mean = number(line.mean, gaps[-1], line.half_interval) or (
+        f"{folds_run} of {len(FOLDS)} folds" if folds_run else NOT_RUN
+    )
     return [*cells, mean, " ".join(map(str, line.seeds))]
 
 
 def terminal(text: Sheet) -> Table:
-    """Return a table for rich.
+    """Return the table for rich.
 
     Args:
-        text: of :func:`sheet`.
+        text: from :func:`sheet`.
     """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.title, table.title_justify = text.heading, "left"
@@ -162,10 +164,10 @@ def terminal(text: Sheet) -> Table:
 
 
 def markdown(text: Sheet) -> str:
-    """Return GitHub Markdown.
+    """Return the table as GitHub Markdown.
 
     Args:
-        text: of :func:`sheet`.
+        text: from :func:`sheet`.
     """
     rule = [":--" if position < text.left else "--:" for position in range(len(text.header))]
     lines = [f"| {' | '.join(c.replace('|', chr(92) + '|') for c in row)} |" for row in (text.header, rule, *text.rows)]
@@ -173,10 +175,10 @@ def markdown(text: Sheet) -> str:
 
 
 def latex(text: Sheet) -> str:
-    """Return a LaTeX table for the package booktabs.
+    """Return the table as LaTeX, for the package booktabs.
 
     Args:
-        text: of :func:`sheet`.
+        text: from :func:`sheet`.
     """
 
     def row(cells: Sequence[str]) -> str:
@@ -190,7 +192,7 @@ def latex(text: Sheet) -> str:
 
 
 def as_csv(filled: Sequence[FilledTable]) -> str:
-    """Return all tables as one CSV with plain numbers: one line per row, shot and origin.
+    """Return all tables as one CSV of plain numbers: one line per row, shot and origin.
 
     Args:
         filled: tables with our runs.

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of tables: sortable, with the images and curves of every run."""
+"""Self-contained HTML page of tables: sortable, with the previews and curves of every run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CURVES = (("training loss", "train/loss_total"), ("validation mIoU", "val/miou"
 
 @dataclass(frozen=True)
 class PageCell:
-    """What a cell shows; ``sort`` orders its column, ``paper`` and ``gap`` stand in small letters below."""
+    """One cell: ``sort`` is its sort key; ``paper`` and ``gap`` are shown in small print below."""
 
     name: str
     text: str
@@ -33,7 +33,7 @@ class PageCell:
 
 @dataclass(frozen=True)
 class PageRun:
-    """What the page shows of one run."""
+    """One run on the page."""
 
     title: str
     score: str
@@ -57,14 +57,14 @@ class PageTable:
 
 
 def html_page(filled: Sequence[FilledTable], title: str) -> str:
-    """Return the page as text.
+    """Render the page.
 
     Args:
         filled: tables with our runs.
-        title: of the page.
+        title: page title.
 
     Returns:
-        HTML with its styles, its script and all images.
+        HTML with styles, script and all images inlined.
     """
     environment = Environment(
         loader=FileSystemLoader(_FOLDER),
@@ -88,7 +88,7 @@ def _table(filled: FilledTable) -> PageTable:
 
 
 def _cells(line: Line, facts: Sequence[str], toy: bool) -> list[PageCell]:
-    """Return the cells of one row and shot."""
+    """Return the cells of one line."""
     quoted = " (quoted)" if line.row.quoted else ""
     row_id = line.row.id + "*" * bool(line.row.notes)
     cells = [PageCell("row", row_id + quoted, line.row.id, words=True)]
@@ -96,12 +96,12 @@ def _cells(line: Line, facts: Sequence[str], toy: bool) -> list[PageCell]:
     names = [*(f"fold {fold}" for fold in FOLDS), "mean"]
     ours, papers = (*line.folds, line.mean), (*line.paper.folds, line.paper.mean)
     for name, score, paper in zip(names, ours, papers, strict=True):
-        half = line.half_interval if name == "mean" else None
-        shown = None if toy else paper
-        order = score if score is not None else shown
-        gap = "" if score is None or shown is None else f"{score - shown:+.2f}"
-        text = number(score, half=half) or (NOT_RUN if name == "mean" else "")
-        cells.append(PageCell(name, text, "" if order is None else str(order), number(shown), gap))
+        half_width = line.half_interval if name == "mean" else None
+        printed = None if toy else paper
+        sort_key = score if score is not None else printed
+        gap = "" if score is None or printed is None else f"{score - printed:+.2f}"
+        text = number(score, half=half_width) or (NOT_RUN if name == "mean" else "")
+        cells.append(PageCell(name, text, "" if sort_key is None else str(sort_key), number(printed), gap))
     return [*cells, PageCell("seeds", " ".join(map(str, line.seeds)), str(len(line.seeds)))]
 
 
@@ -121,6 +121,6 @@ def _run(line: Line, run: Result) -> PageRun:
         ("commit", run.commit or "unknown"),
     ]
     drawn = [(name, curve(run.folder, column)) for name, column in _CURVES]
-    curves = [(name, Markup(svg)) for name, svg in drawn if svg is not None]  # numbers and our own words alone
+    curves = [(name, Markup(svg)) for name, svg in drawn if svg is not None]  # safe: only numbers and our own labels
     score = run.scores.fb_iou if line.metric == "fb_iou" else run.scores.miou
     return PageRun(title, f"{score:.2f}", facts, preview_strip(run.folder), curves)

@@ -1,4 +1,4 @@
-"""Small previews and curves of a run, to be put into a page as text."""
+"""Previews and curves of a run as text, to be embedded in an HTML page."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from fss.results import ReportError
 
 _WIDTH, _HEIGHT = 260, 90
 _SIDE = 120
-"""Least pixels of a tile's longer side; larger previews are thinned out, smaller ones are enlarged."""
+"""Minimum pixels of a tile's longer side; larger previews are subsampled, smaller ones enlarged."""
 
 
 def preview_strip(folder: Path, episodes: int = 3) -> str | None:
-    """Show a run's first test episodes: support, truth, prediction.
+    """Render a run's first test episodes: support, truth, prediction.
 
     Args:
-        folder: of the run.
-        episodes: rows.
+        folder: run folder.
+        episodes: number of rows.
 
     Returns:
-        A JPEG as a data URL, or None where the run kept no readable previews.
+        A JPEG as a data URL, or None if the run has no readable previews.
     """
     try:
         previews = load_previews(folder)
@@ -41,14 +41,14 @@ def preview_strip(folder: Path, episodes: int = 3) -> str | None:
 
 
 def curve(folder: Path, column: str) -> str | None:
-    """Draw what a run logged as an SVG line, in the colour of the text around it.
+    """Draw a logged column as an SVG line in the colour of the surrounding text.
 
     Args:
-        folder: of the run.
-        column: of its ``csv/metrics.csv``, such as ``train/loss_total``.
+        folder: run folder.
+        column: column of its ``csv/metrics.csv``, e.g. ``train/loss_total``.
 
     Returns:
-        SVG, or None where less than two values were logged.
+        SVG, or None if fewer than two values were logged.
     """
     points = _logged(folder / "csv" / "metrics.csv", column)
     if len(points) < 2:
@@ -78,7 +78,7 @@ def _row(previews: Previews, episode: int) -> NDArray[np.uint8]:
 
 
 def _logged(path: Path, column: str) -> list[tuple[float, float]]:
-    """Return (step, value) of every row that has the value; none where the file cannot be read."""
+    """Return (step, value) of every row that has a value; empty if the file cannot be read."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
             rows = [(row.get("step"), row.get(column)) for row in csv.DictReader(file)]

@@ -1,4 +1,4 @@
-"""In which options runs differ that would otherwise share a row of a table."""
+"""Options that distinguish runs which would otherwise share a table row."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from fss.results import Result
 
 _LABELLED = ("finetune", "method", "recipe", "backbone", "data", "trainer", "selection")
-"""Groups whose values are options of an experiment; the rest of a configuration says how it was run."""
+"""Config groups that define an experiment; the rest of a configuration says how it was run."""
 
 
 def option_differences(results: Sequence[Result], setting: Callable[[Result], tuple[str, ...]]) -> dict[str, str]:
@@ -16,10 +16,10 @@ def option_differences(results: Sequence[Result], setting: Callable[[Result], tu
 
     Args:
         results: finished runs.
-        setting: what puts a run into a row.
+        setting: returns the setting that puts a run into a row.
 
     Returns:
-        labels: identity of a run -> its options as typed, ``factors=[U]``; empty where no two runs share a cell.
+        labels: run identity -> its differing options as typed, e.g. ``factors=[U]``; empty if no two runs share a cell.
     """
     cells: dict[tuple[str, ...], set[str]] = {}
     for run in results:
@@ -29,9 +29,9 @@ def option_differences(results: Sequence[Result], setting: Callable[[Result], tu
     for row in crowded:
         members = {run.identity: dict(_leaves(run.config)) for run in results if setting(run) == row}
         names = sorted({name for leaves in members.values() for name in leaves})
-        wanted = [name for name in names if len({repr(leaves.get(name)) for leaves in members.values()}) > 1]
+        differing = [name for name in names if len({repr(leaves.get(name)) for leaves in members.values()}) > 1]
         for identity, leaves in members.items():
-            labels[identity] = " ".join(f"{name.rsplit('.', 1)[-1]}={_typed(leaves.get(name))}" for name in wanted)
+            labels[identity] = " ".join(f"{name.rsplit('.', 1)[-1]}={_typed(leaves.get(name))}" for name in differing)
     return labels
 
 

@@ -1,4 +1,4 @@
-"""A photograph with what was found in it."""
+"""Overlay of a predicted mask on an image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _DPI = 100
 
 
 def overlay(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Tint the object, darken the rest, and draw its outline.
+    """Tint the object, darken the rest, and outline the object.
 
     Args:
         image: RGB, (H, W, 3).

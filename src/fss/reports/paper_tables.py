@@ -1,4 +1,4 @@
-"""The tables of the paper as data: every number, and the options that each row stands for."""
+"""The paper's tables as data: every printed number, and the options that each row stands for."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from fss.results import ReportError
 FILE = Path(__file__).parent / "data" / "paper.yaml"
 FOLDS = (0, 1, 2, 3)
 GROUPS = ("data", "method", "backbone", "finetune", "recipe")
-"""Keys of a cell's overrides that choose a file of ``conf/``."""
+"""Override keys that choose a file of ``conf/``."""
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """Printed scores in per cent: one for each fold, None where only the mean is printed."""
+    """Printed scores in per cent: one per fold, None if only the mean is printed."""
 
     folds: tuple[float | None, ...]
     mean: float
@@ -32,12 +32,12 @@ class Row:
 
     Attributes:
         id: ``tNNrMM``: table and row as printed.
-        label: what is done to the backbone, in words.
+        label: what is done to the backbone.
         overrides: options that the row stands for, without fold and shot; None for a quoted row.
-        facts: column -> text, of what tells rows apart: method, backbone, training, ...
-        quoted: taken by the paper from another publication.
-        numbers: shot -> what is printed.
-        notes: where the print is doubtful.
+        facts: column -> text of what distinguishes rows: method, backbone, training, ...
+        quoted: whether the paper took the row from another publication.
+        numbers: shot -> printed scores.
+        notes: remarks on doubtful prints.
     """
 
     id: str
@@ -79,9 +79,9 @@ class Cell:
         row: id of its row.
         shot: supports per episode.
         fold: 0 to 3.
-        paper: its printed score, or None where only the mean is printed.
-        overrides: options that determine it, ``group=choice`` and ``dotted.key=value``; None for a quoted row, which
-            nobody runs.
+        paper: printed score, or None if only the mean is printed.
+        overrides: options that determine the run, as ``group=choice`` and ``dotted.key=value``; None for a quoted
+            row, which is not run.
     """
 
     row: str
@@ -92,13 +92,13 @@ class Cell:
 
     @property
     def arguments(self) -> list[str]:
-        """The overrides as words of a command line; none for a quoted row."""
+        """The overrides as command-line words; empty for a quoted row."""
         return [f"{key}={_word(value)}" for key, value in (self.overrides or {}).items()]
 
 
 @cache
 def tables() -> dict[str, PaperTable]:
-    """Return every table of the paper by name, ``table01`` to ``table24``."""
+    """Return all tables of the paper by name, ``table01`` to ``table24``."""
     content = yaml.safe_load(FILE.read_text(encoding="utf-8"))
     made = [_table(number, node, content) for number, node in content["tables"].items()]
     return {table.name: table for table in made}
@@ -108,7 +108,7 @@ def table(name: str) -> PaperTable:
     """Return one table.
 
     Args:
-        name: such as ``table05``.
+        name: table name, e.g. ``table05``.
 
     Returns:
         The table.
@@ -124,13 +124,13 @@ def table(name: str) -> PaperTable:
 
 
 def cells(name: str) -> list[Cell]:
-    """List every cell of a table: row by row, shot by shot, fold by fold.
+    """List the cells of a table: row by row, shot by shot, fold by fold.
 
     Args:
-        name: such as ``table05``.
+        name: table name, e.g. ``table05``.
 
     Returns:
-        The cells, those of quoted rows included.
+        The cells, including those of quoted rows.
 
     Raises:
         ReportError: the paper has no such table.
@@ -147,7 +147,7 @@ def cell_overrides(row: Row, shot: int, fold: int) -> dict[str, Any] | None:
     """Return the options of one cell.
 
     Args:
-        row: of a table.
+        row: row of a table.
         shot: supports per episode.
         fold: 0 to 3.
 
@@ -191,7 +191,7 @@ def _row(node: Mapping[Any, Any], data: str, content: Mapping[str, Any]) -> Row:
 
 
 def _recipe(training: str, method: str, data: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of "ours", or of the settings that a method was published with."""
+    """Return the recipe options of "ours", or of the training that a method was published with."""
     recipes = content["recipes"]
     if training != "original":
         return dict(recipes[training])
@@ -204,7 +204,7 @@ def _numbers(printed: list[float]) -> Numbers:
 
 
 def _word(value: Any) -> str:
-    """Write a value as on a command line."""
+    """Format a value as on a command line."""
     if isinstance(value, list):
         return f"[{','.join(map(str, value))}]"
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,4 +1,4 @@
-"""The image grid: the same episodes as several runs solved them."""
+"""Preview grid: the same episodes as predicted by several runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fss.files import atomic
 from fss.results import ReportError
 
 _BLUE, _ORANGE, _GREEN, _PINK, _GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#7F7F7F"
-"""Okabe and Ito's colours, which colour-blind readers can tell apart."""
+"""Okabe and Ito's palette, safe for colour-blind readers."""
 
 _VOID = 255
 _TILE = 1.45
@@ -28,10 +28,10 @@ _TILE = 1.45
 
 @dataclass(frozen=True)
 class Previews:
-    """Episodes that a run stored in ``previews.npz``.
+    """Preview episodes of a run, from ``previews.npz``.
 
     Attributes:
-        index: number of each episode, (N,).
+        index: episode numbers, (N,).
         query: RGB, (N, H, W, 3), uint8.
         support: RGB of the first support, (N, H, W, 3), uint8.
         support_mask: (N, H, W), uint8; 1 on the class, 255 ignored.
@@ -52,7 +52,7 @@ class Previews:
 
 
 def load_previews(folder: Path) -> Previews:
-    """Read the episodes of a run, by ascending number.
+    """Read the preview episodes of a run, sorted by number.
 
     Args:
         folder: run folder with ``previews.npz``.
@@ -61,7 +61,7 @@ def load_previews(folder: Path) -> Previews:
         previews: the stored arrays.
 
     Raises:
-        ReportError: the file is missing, damaged, empty, or an array lacks or has the wrong shape.
+        ReportError: the file is missing, damaged or empty, or an array is missing or has the wrong shape.
     """
     path = Path(folder) / "previews.npz"
     try:
@@ -83,12 +83,12 @@ def load_previews(folder: Path) -> Previews:
 
 
 def preview_grid(run_folders: Mapping[str, Path], out: Path, episodes: int = 6) -> None:
-    """Draw support, query, truth and the prediction of each run, one episode per row.
+    """Draw support, query, truth and each run's prediction, one episode per row.
 
     Args:
         run_folders: column title -> run folder.
         out: PNG to write.
-        episodes: rows; fewer if the runs stored fewer.
+        episodes: number of rows; fewer if the runs stored fewer.
 
     Raises:
         ReportError: there is no run, a file is damaged, or the runs hold different episodes.
@@ -110,12 +110,12 @@ def preview_grid(run_folders: Mapping[str, Path], out: Path, episodes: int = 6) 
 
 
 def tinted(image: NDArray[np.uint8], truth: NDArray[np.uint8], found: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Mark on an image what is correct, too much and missed, in the colours of the grid.
+    """Tint the correct, false positive and missed pixels of an image in the colours of the grid.
 
     Args:
         image: RGB, (H, W, 3).
         truth: 1 on the class, 255 ignored, (H, W).
-        found: 1 on what is shown, (H, W); the truth itself is shown green.
+        found: mask to show, (H, W); ``truth`` itself is shown in green.
 
     Returns:
         RGB, (H, W, 3).
@@ -127,7 +127,7 @@ def tinted(image: NDArray[np.uint8], truth: NDArray[np.uint8], found: NDArray[np
 
 
 def _check_same(title: str, one: Previews, other_title: str, other: Previews) -> None:
-    """Raise unless two runs stored the same episodes, previews and truth included."""
+    """Raise unless two runs stored the same episodes with the same images and masks."""
     if one.index.tolist() != other.index.tolist():
         difference = sorted(set(one.index.tolist()) ^ set(other.index.tolist()))[:8]
         raise ReportError(f"runs {title!r} and {other_title!r} stored different episodes (e.g. {difference})")
@@ -140,7 +140,7 @@ def _check_same(title: str, one: Previews, other_title: str, other: Previews) ->
 
 
 def _spread(class_names: NDArray[np.str_], count: int) -> list[int]:
-    """Return positions of episodes, every class once before any comes twice."""
+    """Return positions of episodes, covering every class once before any repeats."""
     turn: dict[str, int] = {}
     order = []
     for position, name in enumerate(class_names.tolist()):
@@ -150,7 +150,7 @@ def _spread(class_names: NDArray[np.str_], count: int) -> list[int]:
 
 
 def _canvas(rows: int, columns: int, aspect: float) -> tuple[Figure, NDArray[Any]]:
-    """Return a figure with bare axes, (rows, columns), and the legend below."""
+    """Return a figure with bare axes, (rows, columns), and a legend below."""
     tile_height, top, bottom, left, gap = _TILE / aspect, 0.3, 0.36, 0.3, 0.05
     width = left + columns * (_TILE + gap)
     height = top + bottom + rows * (tile_height + gap)
@@ -182,8 +182,8 @@ def _draw_row(axes: NDArray[Any], runs: Mapping[str, Previews], episode: int) ->
     _show(axes[2], query, {_GREEN: truth == 1, _GREY: truth == _VOID}, truth == 1, _GREEN)
     for ax, run in zip(axes[3:], runs.values(), strict=True):
         found = run.prediction[episode] == 1
-        parts = {_BLUE: found & (truth == 1), _ORANGE: found & (truth == 0), _PINK: ~found & (truth == 1)}
-        _show(ax, query, parts, found, "black")
+        tints = {_BLUE: found & (truth == 1), _ORANGE: found & (truth == 0), _PINK: ~found & (truth == 1)}
+        _show(ax, query, tints, found, "black")
         label = f"IoU {100 * run.iou[episode]:.0f}"
         box = {"facecolor": "black", "alpha": 0.65, "pad": 1.5, "linewidth": 0}
         ax.text(0.02, 0.03, label, transform=ax.transAxes, fontsize=7, color="white", va="bottom", bbox=box)
@@ -196,7 +196,7 @@ def _show(
     outlined: NDArray[np.bool_],
     line: str,
 ) -> None:
-    """Show a dulled image (H, W, 3), masks (H, W) tinted, and one of them outlined in white and ``line``."""
+    """Show a desaturated image (H, W, 3) with tinted masks (H, W), and one mask outlined in white and ``line``."""
     ax.imshow(_mixed(image, tints), interpolation="nearest")
     if outlined.any() and not outlined.all():
         for colour, width in (("white", 1.5), (line, 0.7)):
@@ -204,7 +204,7 @@ def _show(
 
 
 def _mixed(image: NDArray[np.uint8], tints: Mapping[str, NDArray[np.bool_]]) -> NDArray[np.uint8]:
-    """Return a dulled image (H, W, 3) with masks (H, W) tinted."""
+    """Return a desaturated image (H, W, 3) with masks (H, W) tinted."""
     mixed = np.asarray(image * 0.5 + image.mean(axis=2, keepdims=True) * 0.5, dtype=np.float64)
     for colour, mask in tints.items():
         mixed[mask] = 0.35 * mixed[mask] + 0.65 * _rgb(colour)

@@ -1,4 +1,4 @@
-"""Which rows of the paper's tables a run belongs to, told from its configuration alone."""
+"""Which rows of the paper's tables a run belongs to, derived from its configuration alone."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from fss.reports.paper_tables import PaperTable, Row, cell_overrides, tables
 from fss.reports.table_runs import needed_options, setting
 
 TOY = "shapes"
-"""The drawn data set, on which any table can be run at toy size."""
+"""Synthetic data set on which any table can be run at toy size."""
 TOY_TAG = "toy"
-"""What marks such runs, where they stand beside others."""
+"""W&B tag of toy-size runs, which sets them apart from the others."""
 
-_TELLING = {
+_LABEL_FORMATS = {
     "method": "{}",
     "backbone": "{}",
     "novel classes": "novel classes {}",
     "test episodes": "{} episodes",
 }
-"""Facts of a row that its label names where the rows of its table differ in them, and how."""
+"""Facts of a row that its label names if the rows of its table differ in them, with their format."""
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """A row of a table that a run is part of.
+    """A table row that a run belongs to.
 
     Attributes:
-        table: such as ``table05``.
-        row: such as ``t05r06``.
-        label: the row in words, unlike any other of the table: ``t05r06 SVF``.
-        metric: score that the table prints, ``miou`` or ``fb_iou``.
+        table: name, e.g. ``table05``.
+        row: id, e.g. ``t05r06``.
+        label: description that is unique within the table, e.g. ``t05r06 SVF``.
+        metric: score that the table reports, ``miou`` or ``fb_iou``.
     """
 
     table: str
@@ -41,41 +41,41 @@ class TableRow:
 
 
 def table_rows(config: Mapping[str, Any]) -> list[TableRow]:
-    """List the rows that a run is part of: several tables share runs.
+    """List the table rows that a run belongs to; several tables share runs.
 
     Args:
         config: resolved configuration of the run.
 
     Returns:
-        The rows in the order of the tables; none for most runs outside the paper.
+        The rows in the order of the tables; empty for most runs that are not in the paper.
     """
-    found = []
+    rows_found = []
     for table in tables().values():
         toy = config["data"]["name"] == TOY
         if not toy and config["data"]["name"] != table.data:
             continue
         needed = needed_options(table, toy)
         for row in table.rows:
-            wanted = cell_overrides(row, config["shot"], config["fold"])
-            if wanted is None or config["shot"] not in row.numbers:
+            overrides = cell_overrides(row, config["shot"], config["fold"])
+            if overrides is None or config["shot"] not in row.numbers:
                 continue
-            if all(setting(config, key) == value for key, value in wanted.items() if key in needed):
-                found.append(TableRow(table.name, row.id, label(table, row, config["shot"]), table.metric))
-    return found
+            if all(setting(config, key) == value for key, value in overrides.items() if key in needed):
+                rows_found.append(TableRow(table.name, row.id, label(table, row, config["shot"]), table.metric))
+    return rows_found
 
 
 def label(table: PaperTable, row: Row, shot: int) -> str:
-    """Name a row with one number of shots.
+    """Describe a row at one number of shots.
 
     Args:
-        table: of the paper.
-        row: of this table.
+        table: table of the paper.
+        row: row of this table.
         shot: supports per episode.
 
     Returns:
-        The row's id, what is tuned, and what else tells it from the other rows.
+        The row's id, its strategy, and whatever else distinguishes it from the other rows.
     """
-    differing = [fact for fact in _TELLING if len({other.facts[fact] for other in table.rows}) > 1]
-    told = [_TELLING[fact].format(row.facts[fact]) for fact in differing]
+    differing = [fact for fact in _LABEL_FORMATS if len({other.facts[fact] for other in table.rows}) > 1]
+    details = [_LABEL_FORMATS[fact].format(row.facts[fact]) for fact in differing]
     shots = [f"{shot} shot{'s' if shot > 1 else ''}"] if len(table.shots) > 1 else []
-    return f"{row.id} {', '.join([row.label, *told, *shots])}"
+    return f"{row.id} {', '.join([row.label, *details, *shots])}"

@@ -1,4 +1,4 @@
-"""Finished runs put into the cells of a paper's table, and what makes them hard to compare."""
+"""Finished runs assigned to the cells of a paper's table, with warnings about what limits the comparison."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Runs = dict[int, dict[int, Result]]
 
 
 _MUST_FIT = ("data.novel_images", "data.test_episodes", "recipe")
-"""Options in which a run of the right row may be wrong; it is not shown then, and the report says so."""
+"""Options that exclude a run which otherwise fits a row; the report names such runs."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One row with one number of shots, the paper's numbers and ours.
+    """One row at one number of shots: the paper's numbers and ours.
 
     Attributes:
-        row: of the table.
+        row: row of the table.
         shot: supports per episode.
-        paper: what is printed.
+        paper: printed numbers.
         runs: finished runs by fold and seed.
         metric: ``miou`` or ``fb_iou``.
     """
@@ -42,24 +42,24 @@ class Line:
 
     @property
     def folds(self) -> tuple[float | None, ...]:
-        """Our score of each fold, the mean over seeds; None where nothing ran."""
+        """Our score of each fold, averaged over seeds; None for a fold without runs."""
         return tuple(self._fold(fold) for fold in FOLDS)
 
     @property
     def mean(self) -> float | None:
-        """Our mean over the folds; None unless all of them ran."""
-        known = [score for score in self.folds if score is not None]
-        return mean(known) if len(known) == len(FOLDS) else None
+        """Our mean over the folds; None unless every fold has a run."""
+        scores = [s for s in self.folds if s is not None]
+        return mean(scores) if len(scores) == len(FOLDS) else None
 
     @property
     def seeds(self) -> list[int]:
-        """Seeds with which every fold ran."""
+        """Seeds that have a run in every fold."""
         sets = [set(self.runs.get(fold, {})) for fold in FOLDS]
         return sorted(set.intersection(*sets))
 
     @property
     def half_interval(self) -> float | None:
-        """Half the 95 % t-interval of the mean over the folds; None for less than two seeds."""
+        """Half-width of the 95 % t-interval, over seeds, of the mean over the folds; None for fewer than two seeds."""
         means = [mean(_score(self.runs[fold][seed], self.metric) for fold in FOLDS) for seed in self.seeds]
         if len(means) < 2:
             return None
@@ -68,7 +68,7 @@ class Line:
 
     @property
     def results(self) -> list[Result]:
-        """Its runs, by fold and seed."""
+        """The runs of this line, by fold and seed."""
         return [self.runs[fold][seed] for fold in sorted(self.runs) for seed in sorted(self.runs[fold])]
 
     def _fold(self, fold: int) -> float | None:
@@ -81,10 +81,10 @@ class FilledTable:
     """A table of the paper with our runs.
 
     Attributes:
-        table: of the paper.
-        toy: the runs are of toy size, not comparable to the paper.
+        table: table of the paper.
+        toy: whether the runs are of toy size, hence not comparable to the paper.
         lines: row by row, shot by shot.
-        warnings: what should be equal and is not.
+        warnings: settings that should be equal but differ, and ambiguous or excluded runs.
     """
 
     table: PaperTable
@@ -94,22 +94,22 @@ class FilledTable:
 
 
 def is_toy(result: Result, table: PaperTable) -> bool:
-    """Tell whether a run used other data than a table, as those of ``+size=smoke``.
+    """Tell whether a run used other data than the table's, as runs with ``+size=smoke`` do.
 
     Args:
         result: finished run.
-        table: of the paper.
+        table: table of the paper.
     """
     return result.key.data != table.data
 
 
 def fill_table(table: PaperTable, results: Iterable[Result], toy: bool) -> FilledTable:
-    """Put runs into the cells of a table.
+    """Assign runs to the cells of a table.
 
     Args:
-        table: of the paper.
-        results: finished runs, others among them; those that only test a checkpoint are left out.
-        toy: take the runs of toy size instead of those on the table's data.
+        table: table of the paper.
+        results: finished runs; unrelated ones, and those that only test a checkpoint, are ignored.
+        toy: use the toy-size runs instead of those on the table's data.
 
     Returns:
         The table with its runs.
@@ -119,15 +119,15 @@ def fill_table(table: PaperTable, results: Iterable[Result], toy: bool) -> Fille
     lines, warnings, used = [], [], set()
     for row in table.rows:
         for shot, numbers in row.numbers.items():
-            found: Runs = {}
+            by_fold: Runs = {}
             for fold in FOLDS:
-                wanted = cell_overrides(row, shot, fold)
-                fitting = [r for r in trained if wanted is not None and not _misfits(r, wanted, needed)]
+                overrides = cell_overrides(row, shot, fold)
+                fitting = [r for r in trained if overrides is not None and not _misfits(r, overrides, needed)]
                 if fitting:
-                    found[fold], doubts = _by_seed(fitting, f"{row.id}, {shot}-shot, fold {fold}")
-                    warnings += doubts
+                    by_fold[fold], ambiguous = _by_seed(fitting, f"{row.id}, {shot}-shot, fold {fold}")
+                    warnings += ambiguous
                     used |= {r.identity for r in fitting}
-            lines.append(Line(row, shot, numbers, found, table.metric))
+            lines.append(Line(row, shot, numbers, by_fold, table.metric))
     others = [r for r in trained if r.identity not in used]
     warnings += _near_misses([line for line in lines if not line.runs], others, needed)
     return FilledTable(table, toy, tuple(lines), (*_differences(lines), *warnings))
@@ -138,11 +138,11 @@ def _score(run: Result, metric: str) -> float:
 
 
 def needed_options(table: PaperTable, toy: bool) -> set[str]:
-    """Return the options that a run of a table must fit; at toy size data and episodes are its own.
+    """Return the options in which a run must match a table; toy runs are free in data and test episodes.
 
     Args:
-        table: of the paper.
-        toy: the run is of toy size.
+        table: table of the paper.
+        toy: whether the run is of toy size.
     """
     keys = {key for row in table.rows if row.overrides for key in row.overrides} | {"fold", "shot"}
     if not toy:
@@ -152,7 +152,7 @@ def needed_options(table: PaperTable, toy: bool) -> set[str]:
 
 
 def _misfits(result: Result, wanted: Mapping[str, Any], needed: set[str]) -> list[str]:
-    """Return the options in which a run is not the wanted one."""
+    """Return the options in which a run differs from the wanted ones."""
     return [key for key, value in wanted.items() if key in needed and setting(result.config, key) != value]
 
 
@@ -161,7 +161,7 @@ def setting(config: Mapping[str, Any], key: str) -> Any:
 
     Args:
         config: resolved configuration.
-        key: dotted, or a group, which stands for the name of its choice.
+        key: dotted key, or a config group, which stands for the name of its choice.
 
     Returns:
         The value, or None.
@@ -173,22 +173,22 @@ def setting(config: Mapping[str, Any], key: str) -> Any:
 
 
 def _by_seed(fitting: Sequence[Result], where: str) -> tuple[dict[int, Result], list[str]]:
-    """Keep one run per seed, the newest where different ones fit, and say so."""
+    """Keep one run per seed; where different runs fit, keep the newest and warn."""
     seeds: dict[int, dict[str, Result]] = defaultdict(dict)
     for run in sorted(fitting, key=lambda r: r.path.stat().st_mtime):
         seeds[run.key.seed][run.identity] = run
     chosen = {seed: list(runs.values())[-1] for seed, runs in seeds.items()}
-    doubts = [
+    warnings = [
         f"{where}, seed {seed}: {len(runs)} different runs fit; the newest is shown: {chosen[seed].folder}"
         for seed, runs in seeds.items()
         if len(runs) > 1
     ]
-    return chosen, doubts
+    return chosen, warnings
 
 
 def _near_misses(empty: Sequence[Line], others: Sequence[Result], needed: set[str]) -> list[str]:
-    """Name runs of a row without any that are not shown because of the recipe, images or number of episodes."""
-    found = []
+    """Name runs that fit an empty row except for the recipe, the novel images or the number of test episodes."""
+    messages = []
     for line in empty:
         for run in others:
             wanted = cell_overrides(line.row, line.shot, run.key.fold)
@@ -196,15 +196,15 @@ def _near_misses(empty: Sequence[Line], others: Sequence[Result], needed: set[st
                 continue
             wrong = _misfits(run, wanted, needed)
             if wrong and all(key in _MUST_FIT or key.startswith("recipe.") for key in wrong):
-                told = ", ".join(f"{key}={setting(run.config, key)} instead of {wanted[key]}" for key in wrong)
-                found.append(
-                    f"{line.row.id}, {line.shot}-shot, fold {run.key.fold}: not shown, it has {told}: {run.folder}"
+                reasons = ", ".join(f"{key}={setting(run.config, key)} instead of {wanted[key]}" for key in wrong)
+                messages.append(
+                    f"{line.row.id}, {line.shot}-shot, fold {run.key.fold}: not shown, it has {reasons}: {run.folder}"
                 )
-    return found
+    return messages
 
 
 def _differences(lines: Sequence[Line]) -> list[str]:
-    """Name what should be equal among the runs of a table and is not."""
+    """Name settings that should be equal across the runs of a table but differ."""
     seen: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
     for line in lines:
         for run in line.results:
@@ -219,7 +219,7 @@ def _differences(lines: Sequence[Line]) -> list[str]:
 
 
 def _comparable(run: Result) -> Iterable[tuple[str, str, str]]:
-    """Yield what must be equal: its name, among which runs, its value."""
+    """Yield the settings that must be equal: name, group of runs, value."""
     key, config = run.key, run.config
     recipe = f"recipe {key.recipe}, {key.method}"
     episodes = f"fold {key.fold}, {key.test or f'{key.shot}shot'}, {run.episodes.count} of them"

@@ -1,1 +1,1 @@
-"""Many runs: the grid of a sweep, its progress, estimates of time, and what failed."""
+"""Sweeps over many runs: the grid, its progress, time estimates, and failed runs."""

@@ -1,4 +1,4 @@
-"""What a sweep says in the end: which runs failed, and a status that is not zero."""
+"""End of a sweep: names the failed runs and exits with a non-zero status."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from fss.runs.attempts import begin_sweep, failures
 
 
 class SweepEnd(Callback):
-    """Hydra callback around a sweep; ``hydra.callbacks`` names it."""
+    """Hydra callback around a sweep, registered in ``hydra.callbacks``."""
 
     def __init__(self) -> None:
-        """Know no sweep yet."""
+        """Start without a sweep."""
         self.sweep: str | None = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Give the sweep an id."""
+        """Assign an id to the sweep."""
         self.sweep = begin_sweep()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Name the runs that failed, if any, and leave with status 2."""
+        """Name the failed runs, if any, and exit with status 2."""
         if self.sweep is None:
             return
         failed = failures(RUNS, self.sweep)

@@ -1,4 +1,4 @@
-"""How long runs will take, from the step times of runs that were measured."""
+"""Estimates of run times, from the step times of finished runs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Config = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Measured:
-    """What a finished run tells about the time of others.
+    """Measured times of a finished run.
 
     Attributes:
-        kind: what a step costs depends on: data, method, backbone, strategy, batch size, hardware.
-        epoch: what the length of an epoch depends on: data, fold, batch size.
-        step_s: seconds of a training step.
-        steps: of a whole epoch.
-        test_s: seconds of a test episode.
+        kind: what the cost of a step depends on, see :func:`kind_of`.
+        epoch: what the length of an epoch depends on, see :func:`epoch_of`.
+        step_s: seconds per training step.
+        steps: training steps of a whole epoch.
+        test_s: seconds per test episode.
     """
 
     kind: str
@@ -37,10 +37,10 @@ def measured(root: Path) -> list[Measured]:
     """Read the times of all finished runs.
 
     Args:
-        root: folder of runs, searched with its sub-folders.
+        root: folder of runs, searched recursively.
 
     Returns:
-        One entry per run that has trained.
+        One entry per run that trained.
     """
     found = []
     for path in root.rglob("result.json"):
@@ -49,7 +49,7 @@ def measured(root: Path) -> list[Measured]:
             cost, config = content["cost"], content["config"]
             times = float(cost["step_ms"]) / 1000, int(cost["steps_per_epoch"]), float(cost["test_episode_ms"]) / 1000
             found.append(Measured(kind_of(config), epoch_of(config), *times))
-        except (OSError, ValueError, KeyError, TypeError):  # damaged, only tested, or from before times were kept
+        except (OSError, ValueError, KeyError, TypeError):  # damaged, only tested, or written before times were stored
             continue
     return found
 
@@ -58,12 +58,12 @@ def seconds(config: Config, known: Iterable[Measured]) -> float | None:
     """Estimate the time of a run.
 
     Args:
-        config: its resolved configuration.
-        known: what was measured.
+        config: resolved configuration of the run.
+        known: measured runs.
 
     Returns:
         Seconds for training, validation and test; None if no run of its kind was measured. The length of an epoch is
-        that of the same fold if it is known, else that of another fold.
+        that of the same fold if measured, else that of another fold.
     """
     alike = [m for m in known if m.kind == kind_of(config)]
     if not alike:
@@ -83,7 +83,7 @@ def seconds(config: Config, known: Iterable[Measured]) -> float | None:
 
 
 def kind_of(config: Config) -> str:
-    """Return what the time of a step depends on, as text.
+    """Return what the time of a step depends on, as text: data, model, strategy, shot, batch size, hardware.
 
     Args:
         config: resolved configuration.
@@ -104,7 +104,7 @@ def kind_of(config: Config) -> str:
 
 
 def epoch_of(config: Config) -> str:
-    """Return what the length of an epoch depends on, as text.
+    """Return what the length of an epoch depends on, as text: data, novel images, fold, batch size.
 
     Args:
         config: resolved configuration.

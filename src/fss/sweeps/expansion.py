@@ -1,4 +1,4 @@
-"""Sweeps that are a list of rows: each row is written as on a command line, and every row runs on the same grid."""
+"""Sweeps over a list of rows: each row is written as on a command line, and every row runs on the same grid."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Parser = Callable[[list[str]], list[Override]]
 Choices = dict[str, list[str]]
 
 ROW = "+row"
-"""Word on the command line that chooses rows by name; no option of a run."""
+"""Word on the command line that selects rows by name; not an option of a run."""
 
 
 def expand(
@@ -22,35 +22,35 @@ def expand(
     """List the command lines of a sweep.
 
     Args:
-        rows: name -> options as one would type them, e.g. ``finetune=svf finetune.stages=[3,4]``.
+        rows: name -> options as typed, e.g. ``finetune=svf finetune.stages=[3,4]``.
         grid: option -> values that every row runs with, e.g. ``fold: 0,1,2,3``.
-        arguments: what the user adds. An option of the grid replaces it; an option that rows set, and ``+row``, chooses
-            among the rows; any other one goes into every run.
-        parse: Hydra's parser of command lines.
+        arguments: options of the user. An option of the grid replaces the grid's values; an option that rows set, and
+            ``+row``, selects rows; any other option goes into every run.
+        parse: Hydra's override parser.
 
     Returns:
         One list of options per run, row by row.
 
     Raises:
-        FssError: if no row is left.
+        FssError: no row is left, or an option is swept over an interval.
     """
-    given = _choices(parse(list(arguments)))
+    user_options = _choices(parse(list(arguments)))
     named = {name: _choices(parse(text.split())) for name, text in rows.items()}
-    chosen = _chosen(named, given)
+    chosen = _select_rows(named, user_options)
     set_by_rows = {key for options in named.values() for key in options} | {ROW}
     common = _choices(parse([f"{key}={value}" for key, value in grid.items()])) | {
-        key: words for key, words in given.items() if key not in set_by_rows
+        key: words for key, words in user_options.items() if key not in set_by_rows
     }
     runs = []
     for options in chosen.values():
         merged = {**options, **common}
-        kept = [[w for w in words if w in given.get(key, words)] for key, words in merged.items()]
+        kept = [[w for w in words if w in user_options.get(key, words)] for key, words in merged.items()]
         runs += [list(words) for words in itertools.product(*kept)]
     return runs
 
 
 def _choices(overrides: Sequence[Override]) -> Choices:
-    """Return option -> its words, several where it is swept; the last mention of an option counts."""
+    """Return option -> its words, several if it is swept; the last occurrence of an option counts."""
     found: Choices = {}
     for override in overrides:
         key = override.get_key_element()
@@ -64,25 +64,25 @@ def _choices(overrides: Sequence[Override]) -> Choices:
     return found
 
 
-def _chosen(named: Mapping[str, Choices], given: Choices) -> dict[str, Choices]:
-    """Keep the rows that the user's options choose."""
+def _select_rows(named: Mapping[str, Choices], given: Choices) -> dict[str, Choices]:
+    """Keep the rows that the user's options select."""
     chosen = dict(named)
     for key, words in given.items():
         if key == ROW:
             wanted = {word.partition("=")[2] for word in words}
-            known, left = sorted(named), {name: o for name, o in chosen.items() if name in wanted}
+            existing, remaining = sorted(named), {name: o for name, o in chosen.items() if name in wanted}
             missing = sorted(wanted - set(named))
         elif any(key in options for options in named.values()):
-            known = sorted({w.partition("=")[2] for options in named.values() for w in options.get(key, ())})
-            left = {name: o for name, o in chosen.items() if set(words) & set(o.get(key, ()))}
-            missing = sorted({word.partition("=")[2] for word in words} - set(known))
+            existing = sorted({w.partition("=")[2] for options in named.values() for w in options.get(key, ())})
+            remaining = {name: o for name, o in chosen.items() if set(words) & set(o.get(key, ()))}
+            missing = sorted({word.partition("=")[2] for word in words} - set(existing))
         else:
             continue
-        if missing or not left:
+        if missing or not remaining:
             others = "" if missing else " together with the other options"
             raise FssError(
-                f"{','.join(words)} chooses no row of this sweep{others}: its rows have {key} {', '.join(known)}. "
+                f"{','.join(words)} chooses no row of this sweep{others}: its rows have {key} {', '.join(existing)}. "
                 f"To run the rows with another {key}, copy the experiment's file and change the rows."
             )
-        chosen = left
+        chosen = remaining
     return chosen

@@ -1,4 +1,4 @@
-"""How far the runs of a sweep are, by what lies in their folders."""
+"""State of the runs of a sweep, derived from the files in their folders."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ STATES: tuple[State, ...] = ("done", "running", "failed", "interrupted", "missin
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is.
+    """State of a run.
 
     Attributes:
         state: one of :data:`STATES`.
-        text: score, process or error, in one line.
+        text: score, owning process or error, in one line.
         miou: in per cent, if done.
     """
 
@@ -32,14 +32,14 @@ class Progress:
 
 
 def progress(folder: Path, config: dict[str, Any]) -> Progress:
-    """Look at a run.
+    """Determine the state of a run.
 
     Args:
-        folder: of the run.
-        config: its resolved configuration.
+        folder: run folder.
+        config: resolved configuration of the run.
 
     Returns:
-        How far it is.
+        Its state.
     """
     result = result_of(folder, config)
     if result is not None:
@@ -59,11 +59,11 @@ def result_of(folder: Path, config: dict[str, Any]) -> Result | None:
     """Read the result of a run, if it is finished.
 
     Args:
-        folder: of the run.
-        config: its resolved configuration.
+        folder: run folder.
+        config: resolved configuration of the run.
 
     Returns:
-        The result, or None: nothing there, damaged, or of other options.
+        The result, or None if it is missing, damaged, or of other options.
     """
     try:
         result = load_result(folder / "result.json")

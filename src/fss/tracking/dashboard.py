@@ -1,6 +1,6 @@
-"""What a W&B dashboard of the paper's tables holds, as plain values: no W&B here, nothing is contacted.
+"""W&B dashboard of the paper's tables as plain values; imports no wandb and makes no request.
 
-A panel or block is written ``{"BarPlot": {"title": ...}}``: the name of a class of wandb-workspaces, and its arguments.
+A panel or block is written ``{"BarPlot": {"title": ...}}``: the name of a wandb-workspaces class, and its arguments.
 """
 
 from __future__ import annotations
@@ -21,49 +21,49 @@ _STEP, _EPOCH = "trainer/global_step", "epoch"
 
 
 def specification(tables: Sequence[PaperTable], entity: str, project: str, size: str) -> dict[str, Any]:
-    """Describe a workspace and a report with one section per table, folds and seeds averaged.
+    """Describe a workspace and a report with one section per table, averaged over folds and seeds.
 
     Args:
-        tables: of the paper.
-        entity: user or team at W&B.
-        project: of the runs.
-        size: ``full``, or ``smoke`` for runs of toy size.
+        tables: tables of the paper.
+        entity: W&B user or team.
+        project: W&B project of the runs.
+        size: ``full``, or ``smoke`` for toy-size runs.
 
     Returns:
         Plain values: ``format``, ``entity``, ``project``, and the objects ``workspace`` and ``report``.
     """
-    place = {"entity": entity, "project": project}
+    destination = {"entity": entity, "project": project}
     title = TITLE if size == "full" else f"{TITLE}, toy size"
-    runs = _runs(size)
+    runs = _run_filter(size)
     sections = [_section(table) for table in tables]
     workspace = {
-        **place,
+        **destination,
         "name": title,
-        "sections": [*sections, _strategies(), _courses(), _spectra(), _episodes()],
+        "sections": [*sections, _strategies(), _training_curves(), _spectra(), _episodes()],
         "settings": {"WorkspaceSettings": {"x_axis": _STEP, "max_runs": 100}},
         "runset_settings": {"RunsetSettings": {"filters": runs, "pinned_columns": list(_COLUMNS)}},
     }
     blocks: list[Block] = [{"P": {"text": _preface(size)}}, {"TableOfContents": {}}]
     for table in tables:
-        blocks += _blocks(table, place, runs)
-    report = {**place, "title": title, "description": _preface(size), "blocks": blocks, "width": "fluid"}
-    return {"format": FORMAT, **place, "workspace": {"Workspace": workspace}, "report": {"Report": report}}
+        blocks += _blocks(table, destination, runs)
+    report = {**destination, "title": title, "description": _preface(size), "blocks": blocks, "width": "fluid"}
+    return {"format": FORMAT, **destination, "workspace": {"Workspace": workspace}, "report": {"Report": report}}
 
 
 _COLUMNS = (
     "run:displayName", "run:jobType", "config:method.value.name", "config:backbone.value.name", "config:fold.value",
     "config:shot.value", "summary:test/miou", "summary:test/fb_iou", "summary:trained_values",
 )  # fmt: skip
-"""Of the list of runs, at the left."""
+"""Pinned columns of the list of runs."""
 
 
-def _runs(size: str) -> str:
-    """Return the filter of runs: toy runs never stand beside others."""
+def _run_filter(size: str) -> str:
+    """Return the filter of runs, which never mixes toy runs with others."""
     return f"Tags {'in' if size == 'smoke' else 'not in'} ['{TOY_TAG}'] and State == 'finished'"
 
 
-def _bars(table: PaperTable, **more: Any) -> Block:
-    """Draw a table: a bar for each row, the mean over its runs. Only runs of the table have this value."""
+def _bars(table: PaperTable, **extra: Any) -> Block:
+    """Draw a table: one bar per row, the mean over its runs. Only runs of the table log this value."""
     names = {"miou": "mIoU", "fb_iou": "FB-IoU"}
     arguments = {
         "title": f"Table {table.number}: {names[table.metric]} %, mean over folds and seeds",
@@ -74,7 +74,7 @@ def _bars(table: PaperTable, **more: Any) -> Block:
         "orientation": "h",
         "max_bars_to_show": 50,
         "max_runs_to_show": 1000,
-        **more,
+        **extra,
     }
     return {"BarPlot": arguments}
 
@@ -127,19 +127,19 @@ def _strategies() -> Block:
     return {"Section": {"name": "Strategies", "panels": panels, "is_open": True}}
 
 
-def _courses() -> Block:
-    drawn = [("Novel mIoU %", "val/miou", _EPOCH), ("Training mIoU %", "train/miou", _EPOCH)]
-    drawn += [("Validation loss", "val/loss", _EPOCH), ("Training loss", "train/loss_total", _STEP)]
-    panels = [_course(title, name, x, "JobType") for title, name, x in drawn]
+def _training_curves() -> Block:
+    metrics = [("Novel mIoU %", "val/miou", _EPOCH), ("Training mIoU %", "train/miou", _EPOCH)]
+    metrics += [("Validation loss", "val/loss", _EPOCH), ("Training loss", "train/loss_total", _STEP)]
+    panels = [_curve(title, name, x, "JobType") for title, name, x in metrics]
     return {"Section": {"name": "Training", "panels": panels}}
 
 
-def _course(title: str, name: str, x: str, groupby: str | Block, **more: Any) -> Block:
+def _curve(title: str, name: str, x: str, groupby: str | Block, **extra: Any) -> Block:
     arguments = {
         "title": f"{title}, mean over the group", "x": x, "y": [name],
         "groupby": groupby, "groupby_aggfunc": "mean", "groupby_rangefunc": "minmax", "max_runs_to_show": 1000,
     }  # fmt: skip
-    return {"LinePlot": {**arguments, **more}}
+    return {"LinePlot": {**arguments, **extra}}
 
 
 def _spectra() -> Block:
@@ -158,15 +158,15 @@ def _episodes() -> Block:
 
 
 def _blocks(table: PaperTable, destination: dict[str, str], runs: str) -> list[Block]:
-    """Return a table's part of the report: what the paper prints, and our runs."""
+    """Return a table's part of the report: the paper's numbers and our runs."""
     runset = {
         **destination,
         "name": f"Table {table.number}",
         "filters": f"{runs} and Tags in ['{table.name}']",
         "groupby": [f"config.tables.{table.name}"],
     }
-    course = _course("Novel mIoU %", "val/miou", _EPOCH, _row(table), layout=_layout(12, 0, 12, 10))
-    grid = {"runsets": [{"Runset": runset}], "panels": [_bars(table, layout=_layout(0, 0, 12, 10)), course]}
+    curve = _curve("Novel mIoU %", "val/miou", _EPOCH, _row(table), layout=_layout(12, 0, 12, 10))
+    grid = {"runsets": [{"Runset": runset}], "panels": [_bars(table, layout=_layout(0, 0, 12, 10)), curve]}
     return [
         {"H2": {"text": f"Table {table.number}: {table.title}"}},
         {"MarkdownBlock": {"text": printed(table)}},
@@ -175,10 +175,10 @@ def _blocks(table: PaperTable, destination: dict[str, str], runs: str) -> list[B
 
 
 def printed(table: PaperTable) -> str:
-    """Write what the paper prints as Markdown, its rows named as the runs' are.
+    """Format the paper's numbers as Markdown, with the row names that the runs have.
 
     Args:
-        table: of the paper.
+        table: table of the paper.
 
     Returns:
         One line per row and number of shots.

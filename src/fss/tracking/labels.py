@@ -1,4 +1,4 @@
-"""By what W&B groups and finds runs: group, job type, tags, and other keys of the configuration; imports no wandb."""
+"""W&B labels of a run: group, job type, tags, and extra keys of the configuration; imports no wandb."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from fss.config.base_learner import NAME
 from fss.config.identity import identity
 from fss.reports.table_rows import TOY, TOY_TAG, TableRow, table_rows
 
-_LONGEST_TAG = 64  # what W&B takes
+_LONGEST_TAG = 64  # limit of W&B
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What a run is called at W&B.
+    """W&B labels of a run.
 
     Attributes:
-        group: experiment or table that it was started for.
-        job_type: the fine-tune strategy.
-        tags: method, backbone, strategy, data, fold, shot, and every table that it is part of.
-        config: the resolved configuration, and two keys more: ``cell`` is equal for runs that differ in fold and seed
-            alone, ``tables`` names the run's row in each of its tables.
+        group: experiment or table that the run was started for.
+        job_type: fine-tune strategy.
+        tags: method, backbone, strategy, data, fold, shot, and every table that the run belongs to.
+        config: the resolved configuration, plus ``cell``, equal for runs that differ only in fold and seed, and
+            ``tables``, the run's row in each of its tables.
         table_rows: these rows.
     """
 
@@ -34,28 +34,28 @@ class Labels:
 
 
 def labels(config: dict[str, Any], experiment: str | None = None) -> Labels:
-    """Name a run.
+    """Label a run.
 
     Args:
         config: resolved configuration.
-        experiment: choice of ``experiment=``, if one was made.
+        experiment: choice of ``experiment=``, if any.
 
     Returns:
         Its labels.
     """
     trains_base = config["method"]["name"] == NAME
-    found = [] if trains_base else table_rows(config)
-    named = [str(config[group]["name"]) for group in ("method", "backbone", "finetune", "data")]
-    tags = [*named, f"fold-{config['fold']}", f"shot-{config['shot']}", *(row.table for row in found)]
+    rows = [] if trains_base else table_rows(config)
+    names = [str(config[group]["name"]) for group in ("method", "backbone", "finetune", "data")]
+    tags = [*names, f"fold-{config['fold']}", f"shot-{config['shot']}", *(row.table for row in rows)]
     if config["data"]["name"] == TOY:
         tags.append(TOY_TAG)
-    more = {"cell": cell(config), "tables": {row.table: row.label for row in found}}
+    extra = {"cell": cell(config), "tables": {row.table: row.label for row in rows}}
     return Labels(
         group=experiment or str(config["group"]),
         job_type=NAME if trains_base else str(config["finetune"]["name"]),
         tags=tuple(dict.fromkeys(tag[:_LONGEST_TAG] for tag in tags)),
-        config={**config, **more},
-        table_rows=tuple(found),
+        config={**config, **extra},
+        table_rows=tuple(rows),
     )
 
 
@@ -66,11 +66,11 @@ def cell(config: dict[str, Any]) -> str:
         config: resolved configuration.
 
     Returns:
-        Readable parts, then six digits of the identity that the runs would share.
+        Readable parts, then six digits of the identity that the runs share.
     """
     shared = copy.deepcopy(config)
     shared["fold"] = shared["seed"] = 0
-    for group in ("method", "backbone"):  # a base learner belongs to its fold
+    for group in ("method", "backbone"):  # a base learner is specific to its fold
         if isinstance(shared[group].get(NAME), dict):
             shared[group][NAME].pop("identity", None)
     parts = [config[group]["name"] for group in ("method", "backbone", "finetune", "data")]

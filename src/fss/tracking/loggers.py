@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Continued(Protocol):
-    """Where an interrupted run is continued.
+    """Where an interrupted run continues.
 
     Attributes:
         step: optimiser steps taken.
@@ -47,11 +47,11 @@ def build_loggers(
     """Build the loggers that the configuration asks for.
 
     Args:
-        node: the logger group.
-        folder: the run's folder.
-        name: the run's name.
+        node: config of the logger group.
+        folder: run folder.
+        name: run name.
         config: resolved configuration, stored with the W&B run.
-        resumed: where an interrupted run is continued: its logs go on from there.
+        resumed: where an interrupted run continues; its logs continue from there.
 
     Returns:
         The loggers.
@@ -67,47 +67,49 @@ def build_loggers(
         loggers.append(TensorBoardLogger(folder, name="tensorboard", version="", purge_step=purge))
     mode = wandb_mode(node["wandb"])
     if mode != "disabled":
-        from fss.tracking.wandb_logger import GuardedWandbLogger  # wandb alone takes a second to import
+        from fss.tracking.wandb_logger import GuardedWandbLogger  # importing wandb takes a second
 
-        own = wandb_id(folder, new=resumed is None)
-        named = labels(config, _experiment())
-        loggers.append(GuardedWandbLogger(folder, name, node["project"], own, named, online=mode == "online"))
+        run_id = wandb_id(folder, new=resumed is None)
+        run_labels = labels(config, _experiment())
+        loggers.append(GuardedWandbLogger(folder, name, node["project"], run_id, run_labels, online=mode == "online"))
     return loggers
 
 
 def recorders(loggers: Sequence[Logger], name: str, base: Checkpoint | None = None) -> list[pl.Callback]:
-    """Build the callbacks of the loggers that record more than scalars: those of W&B.
+    """Build the callbacks of the loggers that record more than scalars, i.e. W&B.
 
     Args:
-        loggers: of the run.
-        name: of the run.
-        base: the base learner that the run builds on, if any.
+        loggers: loggers of the run.
+        name: run name.
+        base: base learner that the run builds on, if any.
 
     Returns:
-        The callbacks, to stand behind the writer of results; none without W&B.
+        The callbacks, to be placed after the result writer; empty without W&B.
     """
     if not any(isinstance(logger, WandbLogger) for logger in loggers):
         return []
     from fss.tracking.recorder import WandbRecorder
     from fss.tracking.wandb_logger import GuardedWandbLogger
 
-    known = None if base is None else (base.identity, base.path)
-    return [WandbRecorder(logger, name, known) for logger in loggers if isinstance(logger, GuardedWandbLogger)]
+    base_checkpoint = None if base is None else (base.identity, base.path)
+    return [
+        WandbRecorder(logger, name, base_checkpoint) for logger in loggers if isinstance(logger, GuardedWandbLogger)
+    ]
 
 
 def wandb_id(folder: Path, new: bool) -> str:
-    """Return the W&B id of a run, so that a continued run stays one run there.
+    """Return the W&B id of a run, which a continued run keeps.
 
     Args:
-        folder: of the run; the id is kept in ``wandb_id`` below it.
-        new: make another one.
+        folder: run folder; its file ``wandb_id`` stores the id.
+        new: make a new id.
 
     Returns:
         The id; empty in processes that log nothing.
     """
     path = folder / "wandb_id"
     if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
-        return ""  # this process logs nothing, and the id is the first one's
+        return ""  # only rank 0 logs, and it owns the id
     if new or not path.is_file():
         with atomic(path) as file:
             file.write(uuid.uuid4().hex[:12].encode())
@@ -115,7 +117,7 @@ def wandb_id(folder: Path, new: bool) -> str:
 
 
 def _experiment() -> str | None:
-    """Return the choice of ``experiment=``, if one was made."""
+    """Return the choice of ``experiment=``, if any."""
     if not HydraConfig.initialized():
         return None
     choice = HydraConfig.get().runtime.choices.get("experiment")

@@ -1,4 +1,4 @@
-"""What W&B gets besides scalars: spectra while training, images, tables and artifacts of the test."""
+"""What W&B gets besides scalars: spectra during training; images, tables and artifacts of the test."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from fss.tracking.media import base_identity, base_learner, class_table, images,
 from fss.tracking.wandb_logger import EPOCH, STEP, GuardedWandbLogger
 
 Spectra = dict[int, dict[str, NDArray[np.float64]]]
-"""stage -> layer -> its singular values, in the order of the pretrained ones."""
+"""stage -> layer -> its singular values, in the pretrained order."""
 
 LAYER_COLUMNS: list[str | int] = ["layer", "stage", "values", "mean change %", "most grown %", "most fallen %"]
-"""Of the table of spectra: changes relative to the pretrained singular values."""
+"""Columns of the table of spectra; changes are relative to the pretrained singular values."""
 
 
 class WandbRecorder(pl.Callback):
-    """Records a run at W&B. Stands behind the writer of results, whose files it shows.
+    """Records a run at W&B; must come after the result writer, whose files it reads.
 
-    Histograms of singular values are one per stage: a network has some fifty layers.
+    Histograms of singular values are per stage, since a network has some fifty layers.
     """
 
     def __init__(self, logger: GuardedWandbLogger, name: str, base: tuple[str, Path] | None = None) -> None:
         """Store where to record.
 
         Args:
-            logger: of the run.
-            name: of the run.
+            logger: W&B logger of the run.
+            name: run name.
             base: identity and checkpoint of the base learner that the run builds on, if any.
         """
         self.logger = logger
@@ -45,33 +45,35 @@ class WandbRecorder(pl.Callback):
         self._pretrained: Spectra = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Keep the pretrained singular values: no checkpoint was restored yet."""
+        """Keep the pretrained singular values; no checkpoint has been restored yet."""
         if trainer.is_global_zero and not self._pretrained:
             self._pretrained = spectra(pl_module)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show the spectra before the first step."""
+        """Log the spectra before the first step."""
         if trainer.global_step == 0:
-            self._show(trainer, pl_module, 0)
+            self._log_spectra(trainer, pl_module, 0)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show the spectra after an epoch."""
-        self._show(trainer, pl_module, max(trainer.global_step - 1, 0))  # as Lightning counts at the end of an epoch
+        """Log the spectra after an epoch."""
+        self._log_spectra(
+            trainer, pl_module, max(trainer.global_step - 1, 0)
+        )  # Lightning's count at the end of an epoch
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show the test, in one process; the result is written already."""
+        """Log the test on rank 0; the result is already written."""
         if not trainer.is_global_zero:
             return
         result = load_result(self.logger.folder / "result.json")
         step = {STEP: trainer.global_step}
         tables = self._tables(result, spectra(pl_module))
-        # What needs no answer comes first: tables and artifacts fail where W&B has gone in the meantime.
-        self.logger.attempt("writing the summary", lambda run: run.summary.update(self._facts(result)))
+        # Calls that need no answer come first: tables and artifacts fail if W&B has become unreachable.
+        self.logger.attempt("writing the summary", lambda run: run.summary.update(self._summary(result)))
         self.logger.attempt("recording images", lambda run: run.log({**_images(result), **step}))
         self.logger.attempt("recording tables", lambda run: run.log({**tables, **step}))
         self.logger.attempt("recording artifacts", lambda run: self._artifacts(run, result))
 
-    def _show(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
+    def _log_spectra(self, trainer: pl.Trainer, module: pl.LightningModule, step: int) -> None:
         if not (trainer.is_global_zero and self._pretrained):
             return
         rows: dict[str, Any] = {EPOCH: trainer.current_epoch, STEP: step}
@@ -88,14 +90,14 @@ class WandbRecorder(pl.Callback):
         self.logger.attempt("recording spectra", log)
 
     def _tables(self, result: Result, tuned: Spectra) -> dict[str, Any]:
-        shown: dict[str, Any] = {"test/classes": class_table(result)}
+        tables: dict[str, Any] = {"test/classes": class_table(result)}
         if tuned:
-            shown["test/spectra"] = spectrum_table(self._pretrained, tuned)
-        return shown
+            tables["test/spectra"] = spectrum_table(self._pretrained, tuned)
+        return tables
 
-    def _facts(self, result: Result) -> dict[str, Any]:
-        """Return what the summary gets besides the logged scalars."""
-        facts: dict[str, Any] = {
+    def _summary(self, result: Result) -> dict[str, Any]:
+        """Return what goes into the summary besides the logged scalars."""
+        summary: dict[str, Any] = {
             "trained_values": result.parameters.backbone_trainable,
             "trained_percent": 100 * result.parameters.backbone_trainable / max(result.parameters.backbone_total, 1),
             "test_episodes": result.episodes.count,
@@ -105,13 +107,13 @@ class WandbRecorder(pl.Callback):
             "selection": result.selection.rule,
         }
         if result.scores.miou_interval is not None:
-            facts["test/miou_low"], facts["test/miou_high"] = result.scores.miou_interval
-        return facts | {f"tables/{p.table}": getattr(result.scores, p.metric) for p in self.logger.labels.table_rows}
+            summary["test/miou_low"], summary["test/miou_high"] = result.scores.miou_interval
+        return summary | {f"tables/{p.table}": getattr(result.scores, p.metric) for p in self.logger.labels.table_rows}
 
     def _artifacts(self, run: Any, result: Result) -> None:
         base = None if self.base is None else base_identity(*self.base)
         if base is not None:
-            # An input. run.use_artifact would refuse offline, and wait for the upload online.
+            # Logged as an input: run.use_artifact refuses offline, and waits for the upload online.
             run._log_artifact(base_learner(base, {}), is_user_created=True, use_after_commit=True)
         if (result.folder / "tuned.pt").is_file():
             run.log_artifact(tuned_values(result, self.name, base))
@@ -122,13 +124,13 @@ class WandbRecorder(pl.Callback):
 
 
 def spectra(module: pl.LightningModule) -> Spectra:
-    """Read the singular values that train.
+    """Read the trainable singular values.
 
     Args:
         module: has a ``model`` with a staged backbone.
 
     Returns:
-        The values; nothing for strategies that train no singular value.
+        The values; empty for strategies that train no singular value.
     """
     backbone = getattr(module.model, "backbone", None)
     assert isinstance(backbone, StagedModule)
@@ -147,7 +149,7 @@ def spectrum_table(before: Spectra, after: Spectra) -> wandb.Table:
 
     Args:
         before: pretrained values.
-        after: tuned ones, of the same layers.
+        after: tuned values of the same layers.
 
     Returns:
         One row per layer, see :data:`LAYER_COLUMNS`.

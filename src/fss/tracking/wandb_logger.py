@@ -1,4 +1,4 @@
-"""Lightning's W&B logger, made harmless: it starts in bounded time, and no failure of W&B reaches the training."""
+"""Lightning's W&B logger, made fail-safe: it starts in bounded time, and failures of W&B never reach the training."""
 
 from __future__ import annotations
 
@@ -31,30 +31,30 @@ METRICS: tuple[dict[str, Any], ...] = (
     {"name": "val/*", "step_metric": EPOCH, "summary": "max"},
     {"name": "spectrum/*", "step_metric": STEP},
 )
-"""What W&B draws over what, and which value of a course stands for it: the least loss, the greatest score. Scores of
-the test are single values."""
+"""Per metric, W&B's x-axis and the value in the summary: the lowest loss, the highest score. Test scores are single
+values."""
 
 
 class GuardedWandbLogger(WandbLogger):
     """Logs to W&B, or to a local file that ``wandb sync`` uploads.
 
-    A failure of W&B is told once; from then on nothing more is logged there.
+    The first failure of W&B is reported; from then on nothing more is logged there.
 
     Attributes:
-        folder: of the run.
-        labels: what the run is called at W&B.
+        folder: run folder.
+        labels: W&B labels of the run.
     """
 
     def __init__(self, folder: Path, name: str, project: str, run_id: str, labels: Labels, online: bool) -> None:
-        """Store what is logged where; the run begins with the first use.
+        """Store the settings; the W&B run starts at the first use.
 
         Args:
-            folder: of the run.
-            name: of the run.
-            project: at W&B.
-            run_id: a run that is continued keeps its own.
-            labels: what the run is called at W&B.
-            online: try to reach W&B.
+            folder: run folder.
+            name: run name.
+            project: W&B project.
+            run_id: W&B id; a continued run keeps its own.
+            labels: W&B labels of the run.
+            online: whether to try to reach W&B.
         """
         super().__init__(name=name, save_dir=folder, project=project, id=run_id, offline=not online)
         self.folder = folder
@@ -65,7 +65,7 @@ class GuardedWandbLogger(WandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """Return W&B's run; it begins here, the first time."""
+        """Return the W&B run, which starts at the first access."""
         if self._experiment is None and not self._lost:
             try:
                 self._experiment = self._begin()
@@ -79,27 +79,27 @@ class GuardedWandbLogger(WandbLogger):
 
         Args:
             metrics: name -> value.
-            step: of the optimiser.
+            step: optimiser step.
         """
         row = dict(metrics) if step is None else {**metrics, STEP: step}
         self.attempt("logging", lambda run: run.log(row))
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Log nothing: the run begins with the whole configuration.
+        """Log nothing: the run starts with the whole configuration.
 
         Args:
-            params: of the module.
+            params: unused.
             args: unused.
             kwargs: unused.
         """
 
     def attempt(self, doing: str, action: Callable[[Any], object]) -> None:
-        """Do something with W&B's run; a failure ends the logging to W&B and nothing else.
+        """Call ``action`` with the W&B run; a failure ends the logging to W&B and nothing else.
 
         Args:
-            doing: what is done, for the message.
-            action: takes W&B's run.
+            doing: description of the action, for the message.
+            action: called with the W&B run.
         """
         run = self.experiment
         if self._lost:
@@ -111,9 +111,9 @@ class GuardedWandbLogger(WandbLogger):
 
     def _begin(self) -> Any:
         labels = self.labels
-        named = {key: self._wandb_init[key] for key in ("name", "project", "id", "resume")}
-        grouped = {"group": labels.group, "job_type": labels.job_type, "tags": list(labels.tags)}
-        run = start(self.folder, self._online, {**named, **grouped, "config": labels.config})
+        names = {key: self._wandb_init[key] for key in ("name", "project", "id", "resume")}
+        grouping = {"group": labels.group, "job_type": labels.job_type, "tags": list(labels.tags)}
+        run = start(self.folder, self._online, {**names, **grouping, "config": labels.config})
         for metric in METRICS:
             run.define_metric(**metric)
         return run

@@ -18,8 +18,8 @@ def wandb_mode(asked: str) -> str:
         asked: ``auto``, ``online``, ``offline`` or ``disabled``.
 
     Returns:
-        ``online``, ``offline`` or ``disabled``; ``auto`` is online only where a key is set. The environment variable
-        ``WANDB_MODE`` wins over ``auto``.
+        ``online``, ``offline`` or ``disabled``; ``auto`` is online only if a key is set, and the environment variable
+        ``WANDB_MODE`` overrides it.
 
     Raises:
         FssError: if the mode is unknown.
@@ -28,14 +28,14 @@ def wandb_mode(asked: str) -> str:
         raise FssError(f"logger.wandb={asked} is not known: choose one of {', '.join(MODES)}.")
     if asked != "auto":
         return asked
-    wish = os.environ.get("WANDB_MODE", "")
-    if wish in MODES and wish != "auto":
-        return wish
+    env_mode = os.environ.get("WANDB_MODE", "")
+    if env_mode in MODES and env_mode != "auto":
+        return env_mode
     return "online" if has_key() else "offline"
 
 
 def has_key() -> bool:
-    """Tell whether a W&B key is set, in the environment or in ~/.netrc; contacts nobody."""
+    """Tell whether a W&B key is set, in the environment or in ~/.netrc; makes no request."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""

@@ -1,4 +1,4 @@
-"""A dashboard's plain values turned into the classes of wandb-workspaces, which check every name and type."""
+"""Builds the wandb-workspaces objects of a dashboard from plain values; they validate every name and type."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ CLASSES: dict[str, Any] = {
     **{name: getattr(workspaces, name) for name in _WORKSPACES},
     **{name: getattr(reports, name) for name in _REPORTS},
 }
-"""What a specification may name."""
+"""Classes that a specification may name."""
 
 
 def dashboard(specification: dict[str, Any], source: str) -> tuple[Any, Any]:
-    """Build a workspace and a report; nothing is contacted.
+    """Build a workspace and a report; makes no request.
 
     Args:
         specification: see :func:`fss.tracking.dashboard.specification`.
-        source: where it comes from, for messages.
+        source: where the specification comes from, for messages.
 
     Returns:
-        The workspace and the report of wandb-workspaces, not saved.
+        The workspace and the report of wandb-workspaces, unsaved.
 
     Raises:
-        FssError: if it is of another format, or wandb-workspaces refuses a part.
+        FssError: if the format is another one, or wandb-workspaces rejects a part.
     """
     if specification.get("format") != FORMAT or not {"workspace", "report"} <= specification.keys():
         raise FssError(
@@ -56,14 +56,15 @@ def build(node: Any, where: str) -> Any:
     """Turn plain values into objects.
 
     Args:
-        node: ``{"BarPlot": {...}}`` is made a BarPlot with these arguments; lists and other values stay.
+        node: ``{"BarPlot": {...}}`` becomes a BarPlot with these arguments; lists are built item by item, other values
+            stay.
         where: position in the specification, for messages.
 
     Returns:
         The object.
 
     Raises:
-        FssError: if wandb-workspaces refuses a name or a value.
+        FssError: if wandb-workspaces rejects a name or a value.
     """
     if isinstance(node, list):
         return [build(item, f"{where}[{i}]") for i, item in enumerate(node)]
@@ -78,10 +79,10 @@ def build(node: Any, where: str) -> Any:
     made = {key: build(value, f"{where}.{name}.{key}") for key, value in arguments.items()}
     try:
         return CLASSES[name](**made)
-    except (ValueError, TypeError) as error:  # pydantic's own is a ValueError
-        raise FssError(f"{where}.{name}: wandb-workspaces refuses it: {_told(error)}") from error
+    except (ValueError, TypeError) as error:  # pydantic's ValidationError is a ValueError
+        raise FssError(f"{where}.{name}: wandb-workspaces refuses it: {_reason(error)}") from error
 
 
-def _told(error: Exception) -> str:
-    found = error.errors()[0] if hasattr(error, "errors") else None  # of pydantic
+def _reason(error: Exception) -> str:
+    found = error.errors()[0] if hasattr(error, "errors") else None  # pydantic's
     return first_line(error) if found is None else f"{'.'.join(map(str, found['loc']))}: {found['msg']}"

@@ -1,1 +1,1 @@
-"""The paper's figures and other ones, drawn from the files of runs; a module with ``FIGURES`` is found by itself."""
+"""The paper's figures and further ones, drawn from run files; modules with ``FIGURES`` are discovered automatically."""

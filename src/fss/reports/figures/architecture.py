@@ -1,4 +1,4 @@
-"""Figures 1 and 13: what is frozen and what trains, drawn from the structure that the code itself has."""
+"""Figures 1 and 13: what is frozen and what trains, drawn from the model structure in the code."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _GREY = "#E4E4E4"
 _HATCH = "/////"
 _BOX, _GAP, _HIGH = 0.64, 0.15, 0.5
 _APART = 0.16
-"""Between factors."""
+"""Gap between factors in inches."""
 _SIDE = 0.24
-"""Of a square factor in inches; wider ones are drawn to the same scale."""
+"""Side of a square factor in inches; other factors are drawn to the same scale."""
 _LETTERS = {"weight": "W", "U": "U", "S": "S", "p": "S'", "V": r"V$^\mathsf{T}$"}
 _ORDER = ("U", "S", "p", "V")
 
 
 def _structure(runs: Sequence[Run]) -> dict[str, Any]:
-    """Read what the command line wrote."""
+    """Read the structure file that the command line wrote."""
     for run in runs:
         path = run.folder / STRUCTURE
         if path.is_file():
@@ -52,7 +52,7 @@ def _figure1(runs: Sequence[Run]) -> Drawn:
             one = content["strategies"][name]
             total, tuned = _totals(one)
             ax.text(
-                0.1, top, f"({letter}) {_words(one)}: {tuned:,} of {total:,} values of the backbone train", va="top"
+                0.1, top, f"({letter}) {_describe(one)}: {tuned:,} of {total:,} values of the backbone train", va="top"
             )
             _row(ax, top - 0.2, one["stages"], content["head"])
         ax.text(0.1, 1.02, f"one of them, {content['layer']}, as a matrix and its factors:", va="top")
@@ -83,7 +83,7 @@ def _figure13(runs: Sequence[Run]) -> Drawn:
 
 
 def _sheet(height: float) -> tuple[Figure, Axes]:
-    """Return a figure of the text's width whose axes count inches."""
+    """Return a figure of text width whose axes are in inches."""
     figure = canvas(columns=2, height=height)
     figure.set_layout_engine("none")
     with style():
@@ -95,19 +95,19 @@ def _sheet(height: float) -> tuple[Figure, Axes]:
 
 
 def _totals(one: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the values of the plain backbone, and how many train."""
+    """Return the number of values of the plain backbone, and of values that train."""
     stages = one["stages"]
     return sum(s["plain"] for s in stages), sum(sum(s["trainable"].values()) for s in stages)
 
 
-def _words(one: Mapping[str, Any]) -> str:
-    """Name what was done to a backbone."""
+def _describe(one: Mapping[str, Any]) -> str:
+    """Describe what was done to a backbone."""
     stages = [str(s["stage"]) for s in one["stages"] if s["factored"]]
     return f"SVF, convolutions of layers {', '.join(stages)} as factors" if stages else "frozen backbone"
 
 
 def _row(ax: Axes, top: float, stages: Sequence[Mapping[str, Any]], head: int) -> None:
-    """Draw the stages and the head in a row; stages kept as factors show them."""
+    """Draw the stages and the head in a row; factored stages show their factors."""
     left, middle = 0.58, top - _HIGH / 2
     ax.text(0.03, middle, "images,\nmask", va="center", fontsize=6)
     for stage in stages:
@@ -115,7 +115,7 @@ def _row(ax: Axes, top: float, stages: Sequence[Mapping[str, Any]], head: int) -
         name = f"layer {stage['stage']}" if stage["stage"] else "stem"
         if stage["factored"]:
             ax.add_patch(Rectangle((left, top - _HIGH), _BOX, _HIGH, facecolor="white", edgecolor=BLACK, linewidth=0.6))
-            _inside(ax, left, top, stage)
+            _stage_factors(ax, left, top, stage)
             below = f"{name}: S {stage['values'].get('S', 0):,}\n{stage['factored']} convolutions"
         else:
             _box(ax, left, top - _HIGH, _BOX, _HIGH, name, bool(sum(stage["trainable"].values())))
@@ -128,8 +128,8 @@ def _row(ax: Axes, top: float, stages: Sequence[Mapping[str, Any]], head: int) -
     _arrow(ax, left + _BOX + _GAP, middle)
 
 
-def _inside(ax: Axes, left: float, top: float, stage: Mapping[str, Any]) -> None:
-    """Draw the factors of a stage's convolutions as three upright bars."""
+def _stage_factors(ax: Axes, left: float, top: float, stage: Mapping[str, Any]) -> None:
+    """Draw the factors of a stage's convolutions as upright bars."""
     kinds = [kind for kind in _ORDER if kind in stage["values"]]
     widths = {"U": 0.19, "S": 0.12, "p": 0.12, "V": 0.19}
     space = (_BOX - sum(widths[kind] for kind in kinds)) / (len(kinds) + 1)
@@ -140,7 +140,7 @@ def _inside(ax: Axes, left: float, top: float, stage: Mapping[str, Any]) -> None
 
 
 def _factors(ax: Axes, left: float, bottom: float, example: Mapping[str, Any]) -> float:
-    """Draw the factors of one convolution to scale; return where they end."""
+    """Draw the factors of one convolution to scale; return the right edge."""
     for kind in _ORDER:
         if kind in example:
             left = _matrix(ax, left, bottom, kind, example[kind]["shape"], example[kind]["trains"]) + _APART
@@ -148,7 +148,7 @@ def _factors(ax: Axes, left: float, bottom: float, example: Mapping[str, Any]) -
 
 
 def _matrix(ax: Axes, left: float, bottom: float, kind: str, shape: Sequence[int], trains: bool) -> float:
-    """Draw a factor as the matrix it is, with its size and number of values; return where it ends."""
+    """Draw a factor as a matrix with its size below; return the right edge."""
     rows, columns = shape[0], math.prod(shape[1:]) if len(shape) > 1 else shape[0]
     width = _SIDE * columns / rows
     _box(ax, left, bottom, width, _SIDE, "" if len(shape) == 1 else _LETTERS[kind], trains)
@@ -162,15 +162,15 @@ def _matrix(ax: Axes, left: float, bottom: float, kind: str, shape: Sequence[int
 
 
 def _box(ax: Axes, left: float, bottom: float, width: float, height: float, text: str, trains: bool) -> None:
-    """Draw a box; what trains is orange and hatched, so that it is told apart in greyscale, too."""
+    """Draw a box; trainable ones are orange and hatched, so that they stand out in greyscale, too."""
     face, hatch = (ORANGE, _HATCH) if trains else (_GREY, "")
     ax.add_patch(Rectangle((left, bottom), width, height, facecolor=face, hatch=hatch, edgecolor=BLACK, linewidth=0.6))
-    ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.8} if trains and text else None
-    ax.text(left + width / 2, bottom + height / 2, text, ha="center", va="center", fontsize=7, bbox=ground)
+    background = {"facecolor": "white", "edgecolor": "none", "pad": 0.8} if trains and text else None
+    ax.text(left + width / 2, bottom + height / 2, text, ha="center", va="center", fontsize=7, bbox=background)
 
 
 def _arrow(ax: Axes, left: float, middle: float) -> None:
-    """Point from the gap before a box to the box."""
+    """Draw an arrow across the gap before a box."""
     style_ = {"arrowstyle": "-|>", "linewidth": 0.7, "mutation_scale": 5, "shrinkA": 0, "shrinkB": 0}
     ax.annotate("", (left, middle), (left - _GAP + 0.01, middle), arrowprops=style_)
 
@@ -184,12 +184,12 @@ def _legend(ax: Axes) -> None:
 
 
 def _data(content: Mapping[str, Any], names: Sequence[str]) -> dict[str, Column]:
-    """List every stage of every strategy, and the head."""
+    """List the stages of every strategy, and the head."""
     rows: list[tuple[str, str, int, int, int, int]] = []
     for name in names:
         for stage in content["strategies"][name]["stages"]:
-            place, tuned = f"layer{stage['stage']}", sum(stage["trainable"].values())
-            rows.append((name, place, stage["convolutions"], stage["factored"], stage["plain"], tuned))
+            part, tuned = f"layer{stage['stage']}", sum(stage["trainable"].values())
+            rows.append((name, part, stage["convolutions"], stage["factored"], stage["plain"], tuned))
         rows.append((name, "head", 0, 0, content["head"], content["head"]))
     columns = ("strategy", "part", "convolutions", "factored", "plain_values", "trainable_values")
     return {column: [row[i] for row in rows] for i, column in enumerate(columns)}

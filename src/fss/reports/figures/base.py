@@ -1,4 +1,4 @@
-"""What a figure is made of, what it is drawn from, and where all of them are listed."""
+"""Types of a figure, the run folders it is drawn from, and the registry of all figures."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from matplotlib.figure import Figure
 from fss.results import ReportError, Result, UnfinishedRunError, load_result
 
 RECORDING = "recording"
-"""Folder below a run that ``recording=on`` writes to."""
+"""Folder inside a run folder that ``recording=on`` writes to."""
 ABOUT = "about.json"
-"""Says within it what was run, also while the run is training: ``key`` of the result and the ``finetune`` options."""
+"""File in it that describes the run, also during training: ``key`` of the result and the ``finetune`` options."""
 
 STRUCTURE = "structure.json"
-"""What the code is made of, for schematic figures; written by the command line, as reports never build a model."""
+"""Model structure for schematic figures; written by the command line, as reports never build a model."""
 
 Column = Sequence[float | int | str]
 
@@ -33,9 +33,9 @@ class Drawn:
 
     Attributes:
         figure: made with ``Figure()``, without pyplot.
-        data: the CSV: column name -> values, all of one length.
-        caption: what it shows, and what was chosen where the paper leaves it open; plain text.
-        missing: what the figure should show too and no run provides, each with the command that does.
+        data: CSV columns: name -> values, all of one length.
+        caption: plain text: what is shown, and what was chosen where the paper leaves it open.
+        missing: parts that no run provides, each with the command that makes the run.
     """
 
     figure: Figure
@@ -46,11 +46,11 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Run:
-    """A folder that a run writes to.
+    """A run, finished or still training.
 
     Attributes:
-        folder: the run's.
-        result: what came out; None while it is training.
+        folder: run folder.
+        result: its result; None while it is training.
     """
 
     folder: Path
@@ -58,7 +58,7 @@ class Run:
 
     @cached_property
     def about(self) -> dict[str, Any]:
-        """What was run: ``key`` and ``finetune``, from the result or from the recording; empty if neither says it."""
+        """``key`` and ``finetune`` of the run, from the result or the recording; empty if neither has them."""
         if self.result is not None:
             return {"key": vars(self.result.key), "finetune": dict(self.result.config.get("finetune", {}))}
         try:
@@ -69,17 +69,17 @@ class Run:
 
     @property
     def key(self) -> dict[str, Any]:
-        """The key of the run's table row, empty if it is not known."""
+        """Key of the run's table row; empty if unknown."""
         key = self.about.get("key", {})
         return key if isinstance(key, dict) else {}
 
     @property
     def recording(self) -> Path:
-        """Folder of what was recorded."""
+        """Folder of the run's recordings."""
         return self.folder / RECORDING
 
     def label(self) -> str:
-        """Return method, strategy, data, fold, shot and seed in a few words; the folder's name if they are unknown."""
+        """Return method, strategy, data, fold, shot and seed as text; the folder's name if they are unknown."""
         key = self.key
         if not {"method", "finetune", "data", "fold", "shot", "seed"} <= key.keys():
             return self.folder.name
@@ -94,12 +94,12 @@ class FigureKind:
     """A figure that can be drawn.
 
     Attributes:
-        name: what is typed: ``2``, ``12``, ``heatmap``.
-        title: one line of the list of figures.
-        needs: which runs or recordings, and the command that makes them.
-        experiment: file of ``conf/experiment`` whose runs it takes by default, or None.
-        draw: makes it of runs; raises :class:`ReportError` that says what is missing and the next command.
-        schematic: it needs no run: it is given one folder, with :data:`STRUCTURE`.
+        name: as typed by the user: ``2``, ``12``, ``heatmap``.
+        title: one line for the list of figures.
+        needs: required runs or recordings, and the command that makes them.
+        experiment: file of ``conf/experiment`` whose runs are used by default, or None.
+        draw: draws the figure from runs; raises :class:`ReportError` with what is missing and the next command.
+        schematic: whether it needs no run; ``draw`` then gets one folder that holds :data:`STRUCTURE`.
     """
 
     name: str
@@ -114,10 +114,10 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
     """List the runs below some folders, finished or still training, each once.
 
     Args:
-        folders: looked through at any depth; those that do not exist hold no run.
+        folders: searched recursively; missing ones are skipped.
 
     Returns:
-        The runs, in the order of the folders and of their paths.
+        The runs, by folder, then by path.
 
     Raises:
         ReportError: a result is damaged.
@@ -126,19 +126,19 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
     for folder in folders:
         recorded = {path.parent for path in folder.rglob(RECORDING) if path.is_dir()}
         finished = {path.parent for path in folder.rglob("result.json")}
-        for place in sorted(recorded | finished):
-            found.setdefault(place.resolve(), Run(place, _result(place / "result.json")))
+        for run_folder in sorted(recorded | finished):
+            found.setdefault(run_folder.resolve(), Run(run_folder, _result(run_folder / "result.json")))
     return list(found.values())
 
 
 def kinds() -> dict[str, FigureKind]:
-    """Find the figures of all modules of this package that have ``FIGURES``, a tuple of :class:`FigureKind`.
+    """Collect the figures of all modules of this package that define ``FIGURES``, a tuple of :class:`FigureKind`.
 
     Returns:
-        name -> figure, numbers first and in their order.
+        name -> figure, numbered figures first and in order.
 
     Raises:
-        ValueError: two figures have one name.
+        ValueError: two figures share a name.
     """
     package = importlib.import_module(__package__ or "")
     found: dict[str, FigureKind] = {}

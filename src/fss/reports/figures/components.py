@@ -1,4 +1,4 @@
-"""Figures 4 and 5: what the components that grew and fell most respond to, on real images."""
+"""Figures 4 and 5: what the singular components that grew and fell most respond to, on test images."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _DARKEST = 0.08
 
 @dataclass(frozen=True)
 class Components:
-    """What a run recorded of its singular components; see :class:`fss.lit.callbacks.components.ComponentRecorder`.
+    """A run's recording of its singular components; see :class:`fss.lit.callbacks.components.ComponentRecorder`.
 
     Attributes:
-        run: whose.
-        arrays: the file's content.
+        run: the recorded run.
+        arrays: content of the file.
     """
 
     run: Run
@@ -42,7 +42,7 @@ class Components:
 
     @property
     def layers(self) -> dict[str, int]:
-        """Convolution -> side of its kernel."""
+        """Convolution -> kernel size."""
         names, kernels = self.arrays["layers"].tolist(), self.arrays["kernels"].tolist()
         return dict(zip(names, kernels, strict=True))
 
@@ -55,7 +55,7 @@ class Components:
         return self.arrays[f"after:{layer}"].astype(np.float64)
 
     def energy(self, layer: str) -> Numbers:
-        """Foreground energy of each component in each image, (N, R), with NaN."""
+        """Foreground energy of each component in each image, (N, R); NaN where undefined."""
         return self.arrays[f"energy:{layer}"].astype(np.float64)
 
 
@@ -63,23 +63,23 @@ def load_components(runs: Sequence[Run]) -> list[Components]:
     """Read the component recordings of runs.
 
     Args:
-        runs: some may lack one.
+        runs: runs with or without a recording.
 
     Returns:
-        One per run that has one; those of SVF and of the baseline, which the paper shows, first.
+        One per recorded run; SVF and the baseline, which the paper shows, come first.
 
     Raises:
-        ReportError: no run has one, or a file is damaged.
+        ReportError: no run has a recording, or a file is damaged.
     """
-    having = sorted(recorded(runs, FILE, COMMAND), key=preference)
-    return [_load(run.recording / FILE, run) for run in having]
+    recorded_runs = sorted(recorded(runs, FILE, COMMAND), key=preference)
+    return [_load(run.recording / FILE, run) for run in recorded_runs]
 
 
 def preference(run: Run) -> tuple[bool, bool]:
-    """Return a key that sorts runs as the paper shows first to the front.
+    """Return a sort key that puts runs of the paper's setting (SVF, baseline) first.
 
     Args:
-        run: any.
+        run: any run.
     """
     return (run.key.get("finetune") != "svf", run.key.get("method") != "baseline")
 
@@ -132,13 +132,13 @@ def _figure(found: Components, layer: str) -> Drawn:
 
 
 def extremes(change: Numbers) -> dict[str, int]:
-    """Find the components that fell and grew most, and call them so only if they did.
+    """Find the components that fell and grew most, labelled by what they really did.
 
     Args:
-        change: of every component, (R,).
+        change: change of every component, (R,).
 
     Returns:
-        What it did -> its index.
+        Label -> index of the component.
     """
     least, most = int(change.argmin()), int(change.argmax())
     return {
@@ -162,10 +162,10 @@ def _image(ax: Axes, found: Components, row: int) -> None:
 
 
 def _maps(axes: NDArray[Any], found: Components, layer: str, component: int, row: int) -> None:
-    """Show the image lit by a component's map, and the map alone: bright is strong in both."""
+    """Show the image weighted by a component's map, and the map alone: bright is strong in both."""
     mask, image = found.arrays["mask"][row], found.arrays["image"][row]
-    place = found.arrays[f"index:{layer}"].tolist().index(component)
-    strength = found.arrays[f"map:{layer}"][row, place].astype(np.float64)
+    position = found.arrays[f"index:{layer}"].tolist().index(component)
+    strength = found.arrays[f"map:{layer}"][row, position].astype(np.float64)
     strength /= max(float(strength.max()), 1e-12)
     light = _DARKEST + (1 - _DARKEST) * resized(strength, (mask.shape[0], mask.shape[1])) ** 2
     axes[0].imshow((image * light[..., None]).astype(np.uint8), interpolation="antialiased")
@@ -177,35 +177,35 @@ def _maps(axes: NDArray[Any], found: Components, layer: str, component: int, row
 
 
 def _data(found: Components, layer: str, roles: dict[str, int], count: int) -> dict[str, Column]:
-    """List what is shown: a row per image and component."""
+    """List what is shown_episodes, one row per image and component."""
     before, after, energy = found.before(layer), found.after(layer), found.energy(layer)
     episodes = found.arrays["episode"].tolist()
     pairs = [(row, role, component) for row in range(count) for role, component in roles.items()]
-    shown = found.arrays["image_episode"].tolist()
+    shown_episodes = found.arrays["image_episode"].tolist()
     return {
         "layer": [layer] * len(pairs),
-        "episode": [int(shown[row]) for row, *_ in pairs],
+        "episode": [int(shown_episodes[row]) for row, *_ in pairs],
         "class": [str(found.arrays["image_class"][row]) for row, *_ in pairs],
         "role": [role for _, role, _ in pairs],
         "component": [component for *_, component in pairs],
         "s_before": [float(before[c]) for *_, c in pairs],
         "s_after": [float(after[c]) for *_, c in pairs],
-        "foreground_energy": [float(energy[episodes.index(shown[row]), c]) for row, _, c in pairs],
+        "foreground_energy": [float(energy[episodes.index(shown_episodes[row]), c]) for row, _, c in pairs],
     }
 
 
 def _caption(found: Components, layer: str, roles: dict[str, int], count: int) -> str:
     energy = mean_energy(found.energy(layer))
     change = found.after(layer) - found.before(layer)
-    parts = [
+    texts = [
         f"component {c} ({role}: S changed by {change[c]:+.3g}, foreground energy {energy[c]:+.3f} over "
         f"{len(found.arrays['episode'])} images)"
         for role, c in roles.items()
     ]
     if not change.any():
-        parts.append("no singular value of this layer changed")
+        texts.append("no singular value of this layer changed")
     return (
-        f"Two components of {layer}, {found.run.label()}: {'; '.join(parts)}. {count} novel test images, every class "
+        f"Two components of {layer}, {found.run.label()}: {'; '.join(texts)}. {count} novel test images, every class "
         "once before any comes twice, objects of at least 5 % of the image first; the image lit by each "
         "component's map, and the map alone: bright where it is strong; and the object's outline. The paper leaves "
         "open how a component becomes a map and what the change is: here a map is the absolute value of the output of "

@@ -1,4 +1,4 @@
-"""mIoU of training and of novel classes in every epoch, one chart per strategy: Figures 2, 3 and 7."""
+"""Training and novel mIoU in every epoch, one chart per strategy: Figures 2, 3 and 7."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from fss.reports.figures.style import LINES, canvas, plain, style
 from fss.results import ReportError
 
 _WIDEST = 4
-_MARKED = 30
-"""Up to so many epochs every point has a marker."""
+_MOST_MARKED = 30
+"""Up to this many epochs, every point has a marker."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Panel:
     """One chart.
 
     Attributes:
-        title: above it.
-        row: of the experiment that makes its run.
-        tuned: options of the strategy, each a way to train the same values.
+        title: chart title.
+        row: row of the experiment that makes its run.
+        tuned: accepted strategy options; each entry trains the same values.
     """
 
     title: str
@@ -43,10 +43,10 @@ class Panel:
     tuned: tuple[dict[str, Any], ...]
 
     def takes(self, run: Run) -> bool:
-        """Tell whether a run belongs here.
+        """Tell whether a run belongs to this chart.
 
         Args:
-            run: any.
+            run: any run.
         """
         return any(fits(run.about.get("finetune", {}), wanted) for wanted in self.tuned)
 
@@ -89,11 +89,11 @@ def draw(name: str, runs: Sequence[Run]) -> Drawn:
     """Draw one chart per strategy.
 
     Args:
-        name: of the figure.
-        runs: where to take them from.
+        name: figure number.
+        runs: candidates.
 
     Returns:
-        The figure; a chart without a run stays empty and is named as missing.
+        The figure; a chart without a run stays empty and is listed as missing.
 
     Raises:
         ReportError: no chart has a run.
@@ -103,8 +103,8 @@ def draw(name: str, runs: Sequence[Run]) -> Drawn:
     panels = PANELS[name]
     chosen: list[Run | None] = [None] * len(panels)
     if found:
-        same = best_setting(found, lambda some: sum(any(map(panel.takes, some)) for panel in panels))
-        chosen = [next(filter(panel.takes, same), None) for panel in panels]
+        comparable = best_setting(found, lambda some: sum(any(map(panel.takes, some)) for panel in panels))
+        chosen = [next(filter(panel.takes, comparable), None) for panel in panels]
     taken = [run for run in chosen if run is not None]
     if not taken:
         raise ReportError(
@@ -146,10 +146,10 @@ def _figure(panels: Sequence[Panel], curves: Sequence[Curves | None]) -> Any:
 def _lines(axes: Axes, curve: Curves) -> None:
     series = (("training episodes", curve.train, LINES[1]), ("novel classes", curve.novel, LINES[0]))
     for label, values, line in series:
-        there = ~np.isnan(values)
-        x, y = curve.epochs[there], values[there]
-        every = 1 if len(x) <= _MARKED else max(1, len(x) // 8)
-        axes.plot(x, y, color=line.colour, linestyle=line.style, marker=line.marker, markevery=every, label=label)
+        valid = ~np.isnan(values)
+        x, y = curve.epochs[valid], values[valid]
+        marker_step = 1 if len(x) <= _MOST_MARKED else max(1, len(x) // 8)
+        axes.plot(x, y, color=line.colour, linestyle=line.style, marker=line.marker, markevery=marker_step, label=label)
     axes.set_xlim(0, 1.04 * curve.epochs.max())
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
 
@@ -191,8 +191,8 @@ def _caption(name: str, run: Run, panels: Sequence[Panel], curves: Sequence[Curv
 
 
 def _last(values: np.ndarray[Any, Any]) -> str:
-    known = values[~np.isnan(values)]
-    return f"{known[-1]:.1f}" if len(known) else "none"
+    valid = values[~np.isnan(values)]
+    return f"{valid[-1]:.1f}" if len(valid) else "none"
 
 
 def _best(curve: Curves) -> str:

@@ -1,4 +1,4 @@
-"""Do growing singular values belong to components that look at the foreground? All components, not two images."""
+"""Whether growing singular values belong to components that respond to the foreground, over all components."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ def changes(before: Numbers, after: Numbers, rule: Rule) -> Numbers:
     Args:
         before: (R,).
         after: (R,).
-        rule: the difference, its ratio to the value before (0 where that is 0), or the difference without signs: a
-            value that passes through 0 falls, but its component may become stronger.
+        rule: ``absolute``: the difference; ``relative``: its ratio to the value before (0 where that is 0);
+            ``magnitude``: the difference of absolute values, as a value that crosses 0 falls although its component
+            may become stronger.
 
     Returns:
         (R,).
@@ -42,10 +43,10 @@ def strata(recordings: Sequence[Components]) -> list[Stratum]:
     """Return the components of every layer of every run.
 
     Args:
-        recordings: of runs.
+        recordings: component recordings of the runs.
 
     Returns:
-        One stratum per layer and run, with its changes by each of :data:`RULES`.
+        One stratum per layer and run, with its changes under each of :data:`RULES`.
     """
     return [
         Stratum(
@@ -72,7 +73,7 @@ def _draw(runs: Sequence[Run]) -> Drawn:
 
 
 def _comparable(recordings: list[Components]) -> list[Components]:
-    """Keep the runs of the first one's strategy, backbone, method and data; other ones have other components."""
+    """Keep the runs that share the strategy, backbone, method and data of the first; others have other components."""
 
     def family(one: Components) -> tuple[object, ...]:
         return tuple(one.run.key.get(name) for name in ("finetune", "backbone", "method", "data"))
@@ -87,13 +88,13 @@ def _comparable(recordings: list[Components]) -> list[Components]:
 
 
 def _bins(ax: Axes, recordings: Sequence[Components], pooled: Association) -> None:
-    """Show the mean energy of tenths of the components, from those that fell most to those that grew most."""
+    """Show the mean energy per decile of components, from those that fell most to those that grew most."""
     ranks, energies = _ranked(recordings)
-    place = np.minimum((ranks * BINS).astype(int), BINS - 1)
-    parts = [energies[place == number] for number in range(BINS)]
+    decile = np.minimum((ranks * BINS).astype(int), BINS - 1)
+    by_decile = [energies[decile == number] for number in range(BINS)]
     centres = (np.arange(BINS) + 0.5) / BINS
-    means = [float(p.mean()) if p.size else float("nan") for p in parts]
-    quartiles = [np.quantile(p, (0.25, 0.75)) if p.size else (np.nan, np.nan) for p in parts]
+    means = [float(p.mean()) if p.size else float("nan") for p in by_decile]
+    quartiles = [np.quantile(p, (0.25, 0.75)) if p.size else (np.nan, np.nan) for p in by_decile]
     ax.fill_between(
         centres, [q[0] for q in quartiles], [q[1] for q in quartiles], color="#CCCCCC", linewidth=0, label="middle half"
     )
@@ -111,27 +112,27 @@ def _bins(ax: Axes, recordings: Sequence[Components], pooled: Association) -> No
 
 
 def _ranked(recordings: Sequence[Components]) -> tuple[Numbers, Numbers]:
-    """Return rank of change within its layer, and energy, of every component that has both."""
+    """Return the rank of change within the layer, and the energy, of every component that has both."""
     ranks, energies = [], []
     for one in strata(recordings):
         energy = mean_energy(one.energy)
-        known = ~np.isnan(energy)
-        if known.any():
-            ranks.append(midranks(one.change[0, known], np.ones(int(known.sum()))))
-            energies.append(energy[known])
+        valid = ~np.isnan(energy)
+        if valid.any():
+            ranks.append(midranks(one.change[0, valid], np.ones(int(valid.sum()))))
+            energies.append(energy[valid])
     return np.concatenate(ranks), np.concatenate(energies)
 
 
 def _forest(ax: Axes, groups: Mapping[str, Association], pooled: Association) -> None:
-    """Show the correlation of every layer with its interval, the first layer on top."""
+    """Show the correlation of every layer with its interval, first layer on top."""
     rows = [*groups.items(), (ALL, pooled)]
-    for place, (name, one) in enumerate(reversed(rows)):
+    for y, (name, one) in enumerate(reversed(rows)):
         colour, marker = (RED, "s") if one.high < 0 else (BLUE, "o")
         if name == ALL:
             marker = "D"
         open_face = "white" if one.low <= 0 <= one.high else colour
-        ax.plot([one.low, one.high], [place, place], color=colour, linewidth=0.9)
-        ax.plot([one.value], [place], marker=marker, color=colour, markerfacecolor=open_face, markersize=3)
+        ax.plot([one.low, one.high], [y, y], color=colour, linewidth=0.9)
+        ax.plot([one.value], [y], marker=marker, color=colour, markerfacecolor=open_face, markersize=3)
     ax.axvline(0, color=BLACK, linewidth=0.5, linestyle=":")
     ax.set_yticks(range(len(rows)), [name for name, _ in reversed(rows)], fontsize=5 if len(rows) > 12 else 6)
     ax.set_ylim(-0.7, len(rows) - 0.3)
@@ -141,7 +142,7 @@ def _forest(ax: Axes, groups: Mapping[str, Association], pooled: Association) ->
 
 
 def _data(recordings: Sequence[Components], groups: Mapping[str, Association]) -> dict[str, Column]:
-    """List every component, and beside it the correlation of its layer."""
+    """List every component with the correlation of its layer."""
     columns: dict[str, list[float | int | str]] = {
         name: [] for name in ("run", "layer", "component", "s_before", "s_after", "change", "relative_change",
                               "foreground_energy", "layer_rho", "layer_low", "layer_high")

@@ -1,4 +1,4 @@
-"""How far training and novel classes are apart, against the number of values that train: one point per strategy."""
+"""Gap between training and novel mIoU against the number of trained values, one point per strategy."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from fss.results import ReportError, Result
 EXPERIMENT = "figure07"
 COMMAND = f"python train.py -m experiment={EXPERIMENT}"
 _LINEAR = 100
-"""Below so many values the axis is linear, so that 0 has a place on it."""
-_SILENT = ("name", "memory")
-"""Options that do not tell strategies apart."""
+"""The axis is linear below this number of values, so that it can show 0."""
+_IGNORED_OPTIONS = ("name", "memory")
+"""Options that do not distinguish strategies."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A finished and recorded run.
+    """A finished, recorded run.
 
     Attributes:
-        run: which.
+        run: the run.
         result: its result.
-        train: mIoU of the training episodes of the last epoch, in per cent.
+        train: mIoU on the training episodes of the last epoch, in per cent.
     """
 
     run: Run
@@ -43,9 +43,9 @@ class Point:
 
     @property
     def tuned(self) -> dict[str, Any]:
-        """Options of the strategy that decide what trains, and the recipe, which may go with the strategy."""
+        """Options of the strategy that decide what trains, and the recipe, which may depend on the strategy."""
         options: dict[str, Any] = self.run.about.get("finetune", {})
-        kept = {k: v for k, v in options.items() if k not in _SILENT and not k.startswith("_")}
+        kept = {k: v for k, v in options.items() if k not in _IGNORED_OPTIONS and not k.startswith("_")}
         return {**kept, "recipe": self.result.key.recipe}
 
     @property
@@ -75,16 +75,16 @@ def _draw(runs: Sequence[Run]) -> Drawn:
 
 
 def _points(runs: Sequence[Run]) -> tuple[list[Point], int, int]:
-    """Read what can be shown; count the finished runs without a curve, and the runs without a test."""
+    """Return the points, the number of finished runs left out, and the number of unfinished runs."""
     points = []
     with_curve = recorded(runs, "curves.csv", COMMAND)
     for run in with_curve:
         if run.result is None:
             continue
         train = read_curves(run).train
-        known = train[~np.isnan(train)]
-        if known.size:
-            points.append(Point(run, run.result, float(known[-1])))
+        valid = train[~np.isnan(train)]
+        if valid.size:
+            points.append(Point(run, run.result, float(valid[-1])))
     if not points:
         raise ReportError(
             f"none of the {len(with_curve)} recorded runs has finished, and the gap needs the test. The same command "
@@ -95,21 +95,21 @@ def _points(runs: Sequence[Run]) -> tuple[list[Point], int, int]:
 
 
 def _strategies(points: Sequence[Point]) -> dict[str, list[Point]]:
-    """Group runs by strategy, those that train least first; a label names options that tell some of one name apart."""
-    names: dict[str, list[Point]] = {}
+    """Group runs by strategy, fewest trained values first; labels name the options that differ within a strategy."""
+    by_name: dict[str, list[Point]] = {}
     for point in points:
-        names.setdefault(point.result.key.finetune, []).append(point)
+        by_name.setdefault(point.result.key.finetune, []).append(point)
     found: dict[str, list[Point]] = {}
-    for name, some in names.items():
+    for name, some in by_name.items():
         keys = sorted({key for point in some for key in point.tuned})
-        telling = [key for key in keys if len({str(point.tuned.get(key)) for point in some}) > 1]
+        differing = [key for key in keys if len({str(point.tuned.get(key)) for point in some}) > 1]
         for point in some:
-            parts = [f"{key.replace('_', ' ')} {_words(point.tuned[key])}" for key in telling if key in point.tuned]
-            found.setdefault(", ".join([name, *parts]), []).append(point)
+            options = [f"{key.replace('_', ' ')} {_text(point.tuned[key])}" for key in differing if key in point.tuned]
+            found.setdefault(", ".join([name, *options]), []).append(point)
     return dict(sorted(found.items(), key=lambda item: (_size(item[1]), item[0])))
 
 
-def _words(value: Any) -> str:
+def _text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
@@ -118,14 +118,14 @@ def _size(points: Sequence[Point]) -> int:
 
 
 def _point(ax: Axes, number: int, label: str, points: Sequence[Point]) -> None:
-    """Show the mean of a strategy's runs, and their range."""
-    line, again = LINES[number % len(LINES)], number // len(LINES)
+    """Draw the mean and the range of a strategy's runs."""
+    line, cycle = LINES[number % len(LINES)], number // len(LINES)
     gaps = [point.gap for point in points]
     mean = float(np.mean(gaps))
     ax.errorbar(
         [_size(points)], [mean], yerr=[[mean - min(gaps)], [max(gaps) - mean]], fmt=line.marker, color=line.colour,
-        markerfacecolor="white" if again % 2 else line.colour, markersize=5.5, capsize=2, elinewidth=0.8,
-        markeredgecolor=line.colour if again % 2 else "white", markeredgewidth=0.8 if again % 2 else 0.4,
+        markerfacecolor="white" if cycle % 2 else line.colour, markersize=5.5, capsize=2, elinewidth=0.8,
+        markeredgecolor=line.colour if cycle % 2 else "white", markeredgewidth=0.8 if cycle % 2 else 0.4,
         label=f"{label}: {_size(points):,}",
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The change of every tuned convolution's spectrum as one map; not in the paper."""
+"""Heat map of the change of every tuned convolution's singular values; not in the paper."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from fss.reports.figures.style import BLACK, canvas, style
 
 _TALLEST = 8.0
 _ROW = 0.105
-"""Inches that a readable name needs."""
+"""Height of a readable row in inches."""
 _CLIPPED = 99.5
-"""Per cent of the changes that the colours tell apart."""
+"""Percentile of the absolute changes at which the colour scale ends."""
 
 
 def draw(runs: Sequence[Run]) -> Drawn:
     """Draw layers by components.
 
     Args:
-        runs: where to take one from: SVF and the baseline are preferred.
+        runs: candidates; SVF and the baseline are preferred.
 
     Returns:
         The figure.
@@ -47,7 +47,7 @@ def draw(runs: Sequence[Run]) -> Drawn:
 
 
 def changes(layer: Layer) -> Array:
-    """Return the change of every value in per cent of the largest pretrained one, (R,).
+    """Return the change of every value in per cent of the largest pretrained value, (R,).
 
     Args:
         layer: the convolution.
@@ -68,7 +68,7 @@ def _figure(layers: Sequence[Layer]) -> Figure:
         axes = figure.subplots()
         axes.patch.set(hatch="//////", edgecolor="#BBBBBB", facecolor="white")
         edges = np.arange(1, widest + 2), np.arange(-0.5, len(layers))
-        shown = axes.pcolormesh(
+        mesh = axes.pcolormesh(
             *edges, np.ma.masked_invalid(table), cmap=mpl.colormaps["cividis"], vmin=-limit, vmax=limit, rasterized=True
         )
         axes.set(xscale="log", xlim=(1, widest + 1), ylim=(len(layers) - 0.5, -0.5))
@@ -82,7 +82,7 @@ def _figure(layers: Sequence[Layer]) -> Figure:
                 axes.axhline(row - 0.5, color="white", linewidth=1.6)
                 axes.axhline(row - 0.5, color=BLACK, linewidth=0.8)
         axes.set_xlabel("component, in the pretrained order (logarithmic)")
-        figure.colorbar(shown, ax=axes, extend="both", pad=0.01, fraction=0.04, label="change (% of the largest value)")
+        figure.colorbar(mesh, ax=axes, extend="both", pad=0.01, fraction=0.04, label="change (% of the largest value)")
     return figure
 
 

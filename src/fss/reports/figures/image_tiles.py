@@ -1,4 +1,4 @@
-"""Images within a figure: without the margin that made them square, with outlines that show on any ground."""
+"""Images within a figure: cropped to their unpadded area, with outlines visible on any background."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ _VOID = 255
 
 
 def shape(mask: NDArray[np.uint8]) -> float:
-    """Return height over width of an image without the margin that made it square.
+    """Return height over width of an image without the padding that made it square.
 
     Args:
-        mask: 255 in the margin, (H, W).
+        mask: 255 in the padding, (H, W).
     """
     height, width = extent(mask)
     return height / width
 
 
 def extent(mask: NDArray[np.uint8]) -> tuple[int, int]:
-    """Return height and width of an image without the margin on its right and below.
+    """Return height and width of an image without the padding at its right and bottom.
 
     Args:
-        mask: 255 in the margin, (H, W).
+        mask: 255 in the padding, (H, W).
     """
-    known = mask != _VOID
-    if not known.any():
+    inside = mask != _VOID
+    if not inside.any():
         return mask.shape[0], mask.shape[1]
-    return int(np.flatnonzero(known.any(axis=1))[-1]) + 1, int(np.flatnonzero(known.any(axis=0))[-1]) + 1
+    return int(np.flatnonzero(inside.any(axis=1))[-1]) + 1, int(np.flatnonzero(inside.any(axis=0))[-1]) + 1
 
 
 def bare(ax: Axes, mask: NDArray[np.uint8]) -> None:
-    """Show nothing but an image, without its margin.
+    """Hide the axes around an image and crop its padding.
 
     Args:
-        ax: changed in place, after the image was drawn.
-        mask: 255 in the margin, (H, W).
+        ax: changed in place; the image must be drawn already.
+        mask: 255 in the padding, (H, W).
     """
     ax.set_xticks([])
     ax.set_yticks([])
@@ -47,11 +47,11 @@ def bare(ax: Axes, mask: NDArray[np.uint8]) -> None:
 
 
 def outline(ax: Axes, inside: NDArray[np.bool_]) -> None:
-    """Draw an outline in white on black, which shows on any ground.
+    """Draw a white outline with black edges, visible on any background.
 
     Args:
         ax: changed in place.
-        inside: what is outlined, (H, W).
+        inside: mask to outline, (H, W).
     """
     if inside.any() and not inside.all():
         for colour, width in (("black", 1.4), ("white", 0.6)):
@@ -59,7 +59,7 @@ def outline(ax: Axes, inside: NDArray[np.bool_]) -> None:
 
 
 def resized(values: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
-    """Resize a map between the centres of its cells, bilinearly.
+    """Resize a map bilinearly, aligned at cell centres.
 
     Args:
         values: (h, w).

@@ -1,4 +1,4 @@
-"""What runs recorded: read, checked, and chosen for a figure."""
+"""Reading and checking what runs recorded, and choosing the runs of a figure."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ AGAIN = "Run it again with recording=on overwrite=true."
 
 @dataclass(frozen=True)
 class Curves:
-    """Scores by epoch, in per cent; NaN where none was taken.
+    """mIoU by epoch, in per cent; NaN where none was computed.
 
     Attributes:
         epochs: (T,).
-        train: of the epoch's training episodes, (T,).
-        novel: of the validation on novel classes after it, (T,).
+        train: on the epoch's training episodes, (T,).
+        novel: on validation episodes of novel classes after the epoch, (T,).
     """
 
     epochs: Array
@@ -39,8 +39,8 @@ class Layer:
     """Singular values of a tuned convolution.
 
     Attributes:
-        name: its path in the backbone, e.g. ``layer3.5.conv2``.
-        kernel: side of its kernel.
+        name: module path in the backbone, e.g. ``layer3.5.conv2``.
+        kernel: kernel size.
         values: one row per record, columns in the pretrained order, (T, R).
     """
 
@@ -50,12 +50,12 @@ class Layer:
 
     @property
     def before(self) -> Array:
-        """The pretrained values, (R,)."""
+        """Pretrained values, (R,)."""
         return np.asarray(self.values[0])
 
     @property
     def after(self) -> Array:
-        """The last ones recorded, (R,)."""
+        """Last recorded values, (R,)."""
         return np.asarray(self.values[-1])
 
     @property
@@ -65,22 +65,22 @@ class Layer:
 
     @property
     def block(self) -> str:
-        """Path of the block that holds it; its own where the stage has no blocks."""
+        """Path of the block that holds it; its own path if the stage has no blocks."""
         return ".".join(self.name.split(".")[:2])
 
     @property
     def is_shortcut(self) -> bool:
-        """Whether it lies beside the block's convolutions."""
+        """Whether it is the convolution of a shortcut."""
         return "downsample" in self.name
 
 
 @dataclass(frozen=True)
 class Spectra:
-    """What ``spectra.npz`` holds.
+    """Content of ``spectra.npz``.
 
     Attributes:
-        epochs: of the records, (T,); 0 is before training.
-        layers: in module order, which is that of depth.
+        epochs: epochs of the records, (T,); 0 is before training.
+        layers: in module order, i.e. by depth.
     """
 
     epochs: tuple[int, ...]
@@ -91,7 +91,7 @@ def read_curves(run: Run) -> Curves:
     """Read the curves of a run.
 
     Args:
-        run: where it lies.
+        run: the run.
 
     Returns:
         One value per epoch.
@@ -117,7 +117,7 @@ def read_spectra(run: Run) -> Spectra:
     """Read the singular values of a run.
 
     Args:
-        run: where it lies.
+        run: the run.
 
     Returns:
         The values of every tuned convolution.
@@ -145,15 +145,15 @@ def recorded(runs: Sequence[Run], name: str, command: str) -> list[Run]:
     """Keep the runs that recorded a file.
 
     Args:
-        runs: all there are.
-        name: of the file.
-        command: makes such runs.
+        runs: candidates.
+        name: file name.
+        command: command that makes such runs, for the error.
 
     Returns:
-        Those with the file, at least one.
+        The runs with the file, at least one.
 
     Raises:
-        ReportError: none has it.
+        ReportError: no run has it.
     """
     found = [run for run in runs if (run.recording / name).is_file()]
     if not found:
@@ -164,14 +164,14 @@ def recorded(runs: Sequence[Run], name: str, command: str) -> list[Run]:
 
 
 def best_setting(runs: Sequence[Run], count: Callable[[Sequence[Run]], int]) -> list[Run]:
-    """Choose the runs of one setting (data, backbone, fold, shot, seed, epochs), so that they can be compared.
+    """Choose the runs of one setting (data, backbone, fold, shot, seed, epochs), so that they are comparable.
 
     Args:
         runs: at least one.
-        count: how much of the figure some runs fill.
+        count: returns how much of the figure a set of runs fills.
 
     Returns:
-        Those of the setting that fills most; of equal ones that with real data, the lowest fold, shot and seed.
+        The runs of the setting that fills most; ties prefer real data, then the lowest fold, shot and seed.
     """
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
@@ -180,7 +180,7 @@ def best_setting(runs: Sequence[Run], count: Callable[[Sequence[Run]], int]) -> 
 
 
 def setting_words(run: Run) -> str:
-    """Name the setting of a run: data, fold, backbone, shots, seed.
+    """Describe the setting of a run: backbone, data, fold, shots, seed.
 
     Args:
         run: the run.
@@ -193,7 +193,7 @@ def setting_words(run: Run) -> str:
 
 
 def strategy_words(run: Run) -> str:
-    """Name method, strategy and setting of a run.
+    """Describe method, strategy and setting of a run.
 
     Args:
         run: the run.
@@ -202,11 +202,11 @@ def strategy_words(run: Run) -> str:
 
 
 def fits(tuned: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Tell whether the options of a strategy have some values.
+    """Tell whether the options of a strategy have the wanted values.
 
     Args:
         tuned: all options of the run's strategy.
-        wanted: those that matter.
+        wanted: options that must match.
     """
     return all(tuned.get(name) == value for name, value in wanted.items())
 

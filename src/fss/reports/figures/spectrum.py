@@ -17,22 +17,22 @@ from fss.reports.figures.style import BLACK, BLUE, ORANGE, RED, canvas, plain, s
 from fss.results import ReportError
 
 TOP = 30
-"""Values that the paper shows: the largest ones before tuning."""
+"""Number of values that the paper shows: the largest before tuning."""
 COMMAND = "python train.py experiment=figure06"
 _NARROW, _WIDE = 4, 6
-_NEAR = 40
-"""Up to so many values each has a marker and a bar of its own."""
+_MOST_MARKED = 40
+"""Up to this many values, each has its own marker and bar."""
 
 
 @dataclass(frozen=True)
 class Chart:
-    """What one chart shows: values of a convolution, the largest before tuning first.
+    """One chart: singular values of a convolution, the largest before tuning first.
 
     Attributes:
-        title: above it.
-        layer: path of the convolution.
+        title: chart title.
+        layer: module path of the convolution.
         before: pretrained values, (n,).
-        after: those after tuning, (n,).
+        after: tuned values, (n,).
     """
 
     title: str
@@ -42,7 +42,7 @@ class Chart:
 
     @property
     def change(self) -> Array:
-        """After less before, (n,)."""
+        """After minus before, (n,)."""
         return self.after - self.before
 
     @property
@@ -52,7 +52,7 @@ class Chart:
 
     @property
     def mean_relative(self) -> float:
-        """Mean absolute change relative to the pretrained value, in per cent; values of zero are left out."""
+        """Mean absolute change relative to the pretrained value, in per cent; zero values are left out."""
         positive = self.before > 0
         shares = np.abs(self.change[positive]) / self.before[positive]
         return 100 * float(shares.mean()) if positive.any() else float("nan")
@@ -63,10 +63,10 @@ class Plan:
     """What a figure shows.
 
     Attributes:
-        stage: of the backbone.
-        kernels: sides of the kernels, 3 or 1.
+        stage: backbone stage.
+        kernels: kernel sizes, 3 or 1.
         top: number of values; None: all.
-        every_block: one chart per block; else the last convolution of the stage alone.
+        every_block: one chart per block; otherwise only the last convolution of the stage.
     """
 
     stage: int
@@ -86,17 +86,17 @@ PLANS = {
 
 
 def draw(name: str, runs: Sequence[Run]) -> Drawn:
-    """Draw the values of a stage.
+    """Draw the singular values of a stage.
 
     Args:
-        name: of the figure.
-        runs: where to take one from: SVF and the baseline are preferred.
+        name: figure number.
+        runs: candidates; SVF and the baseline are preferred.
 
     Returns:
         The figure.
 
     Raises:
-        ReportError: no run has recorded them, or its backbone has no such convolution.
+        ReportError: no run recorded singular values, or its backbone has no such convolution.
     """
     run = choose(runs)
     spectra, plan = read_spectra(run), PLANS[name]
@@ -117,13 +117,13 @@ def choose(runs: Sequence[Run]) -> Run:
     """Choose the run whose singular values are shown.
 
     Args:
-        runs: all there are.
+        runs: candidates.
 
     Returns:
-        That with SVF rather than another strategy, of the baseline, with real data, of the lowest fold, shot and seed.
+        The run preferred for SVF, then the baseline, then real data, then the lowest fold, shot and seed.
 
     Raises:
-        ReportError: none has recorded any.
+        ReportError: no run recorded singular values.
     """
 
     def rank(run: Run) -> tuple[bool, bool, bool, str]:
@@ -136,7 +136,7 @@ def choose(runs: Sequence[Run]) -> Run:
 
 def _charts(spectra: Spectra, plan: Plan, kernel: int) -> list[Chart]:
     layers = [one for one in spectra.layers if one.stage == plan.stage and one.kernel == kernel and not one.is_shortcut]
-    if kernel == 1:  # of the two in a bottleneck, the last
+    if kernel == 1:  # keep the last of the two in a bottleneck
         layers = list({one.block: one for one in layers}.values())
     if not plan.every_block:
         layers = layers[-1:]
@@ -149,8 +149,8 @@ def _chart(layer: Layer, plan: Plan, shared: bool) -> Chart:
     if not plan.every_block:
         title = f"last {layer.kernel}x{layer.kernel} of layer {plan.stage}"
     else:
-        place = re.fullmatch(r"layer\d+\.(\d+)\.(\w+)", layer.name)
-        title = layer.name if place is None else f"block {int(place[1]) + 1}" + f", {place[2]}" * shared
+        match = re.fullmatch(r"layer\d+\.(\d+)\.(\w+)", layer.name)
+        title = layer.name if match is None else f"block {int(match[1]) + 1}" + f", {match[2]}" * shared
     return Chart(title, layer.name, layer.before[order], layer.after[order])
 
 
@@ -177,7 +177,7 @@ def _figure(charts: Sequence[Chart], plan: Plan, tuned: str) -> Figure:
             else:
                 top.remove()
                 low.remove()
-        _share([grid[2 * (i // columns) + 1, i % columns] for i in range(len(charts))], columns)
+        _share_scale([grid[2 * (i // columns) + 1, i % columns] for i in range(len(charts))], columns)
         for group in range(groups):
             grid[2 * group, 0].set_ylabel("singular value")
             grid[2 * group + 1, 0].set_ylabel("change")
@@ -189,7 +189,7 @@ def _figure(charts: Sequence[Chart], plan: Plan, tuned: str) -> Figure:
 
 
 def _layout(count: int) -> tuple[int, int]:
-    """Return columns and groups of rows: groups as even as they can be, six charts as three and three."""
+    """Return columns and groups of rows, with groups as even as possible: six charts as three and three."""
     widest = _NARROW if count <= 2 * _NARROW else _WIDE
     groups = -(-count // widest)
     return -(-count // groups), groups
@@ -197,7 +197,7 @@ def _layout(count: int) -> tuple[int, int]:
 
 def _values(axes: Axes, chart: Chart, tuned: str) -> None:
     index = np.arange(1, len(chart.before) + 1)
-    marks = len(index) <= _NEAR
+    marks = len(index) <= _MOST_MARKED
     axes.plot(
         index, chart.before, color=BLACK, linestyle="--", marker="s" if marks else "", markersize=3.4,
         markerfacecolor="white", markeredgewidth=0.6, linewidth=0.8, label="pretrained",
@@ -207,7 +207,7 @@ def _values(axes: Axes, chart: Chart, tuned: str) -> None:
         label=f"after {'SVF' if tuned == 'svf' else tuned}",
     )  # fmt: skip
     axes.set_title(chart.title)
-    axes.margins(y=0.09)  # markers stay within
+    axes.margins(y=0.09)  # keep markers inside the axes
     axes.set_xlim(0, len(index) + 1)
     axes.tick_params(labelbottom=False)
     plain(axes)
@@ -215,7 +215,7 @@ def _values(axes: Axes, chart: Chart, tuned: str) -> None:
 
 def _changes(axes: Axes, chart: Chart) -> None:
     index = np.arange(1, len(chart.change) + 1)
-    if len(index) <= _NEAR:
+    if len(index) <= _MOST_MARKED:
         grew = chart.change >= 0
         axes.bar(index[grew], chart.change[grew], width=0.8, color=ORANGE, edgecolor=BLACK, linewidth=0.3)
         axes.bar(index[~grew], chart.change[~grew], width=0.8, color=BLUE, edgecolor=BLACK, linewidth=0.3)
@@ -226,8 +226,8 @@ def _changes(axes: Axes, chart: Chart) -> None:
     plain(axes)
 
 
-def _share(axes: Sequence[Axes], columns: int) -> None:
-    """Give all differences one scale, written once in a row: their sizes are what is compared."""
+def _share_scale(axes: Sequence[Axes], columns: int) -> None:
+    """Give all change axes one scale, labelled once per row, so that sizes can be compared."""
     limits = [one.get_ylim() for one in axes]
     for i, one in enumerate(axes):
         one.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))

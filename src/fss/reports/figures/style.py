@@ -1,4 +1,4 @@
-"""The look of all figures: a paper's column, readable in greyscale and for colour-blind readers; and their files."""
+"""Style of all figures, readable in greyscale and for colour-blind readers, and writing of their files."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from fss.files import atomic
 from fss.reports.figures.base import Column, Drawn
 
 TEXT_WIDTH, COLUMN_WIDTH = 5.5, 2.7
-"""Inches: NeurIPS' text, and half of it."""
+"""Text width of NeurIPS papers in inches, and about half of it."""
 DPI = 200
 
 BLACK, ORANGE, SKY, GREEN, BLUE, RED, PINK = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7",
 )  # fmt: skip
-"""Okabe and Ito's colours, which colour-blind readers can tell apart."""
+"""Okabe and Ito's palette, safe for colour-blind readers."""
 GREY = "#7F7F7F"
 
 
 @dataclass(frozen=True)
 class Line:
-    """A way to draw a series that is told from the others without colour, too."""
+    """Style of a series, distinguishable from the others without colour, too."""
 
     colour: str
     style: str | tuple[int, tuple[float, ...]]
@@ -49,10 +49,10 @@ LINES = (
     Line(PINK, (0, (1, 1)), "P", "\\\\\\\\"),
     Line(SKY, (0, (7, 2)), "X", "oooo"),
 )
-"""To be taken in this order, again from the start where there are more series."""
+"""To be used in this order, cyclically if there are more series."""
 
 RC: Any = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
+    "font.family": "DejaVu Sans",  # shipped with matplotlib, hence the same on every machine
     "font.size": 7,
     "axes.titlesize": 8,
     "axes.labelsize": 7,
@@ -73,12 +73,12 @@ RC: Any = {
 def canvas(columns: int = 1, height: float = 2.0, rows: int = 1) -> Figure:
     """Make an empty figure of a paper's width.
 
-    Texts, lines and axes added within ``with style():`` have the paper's sizes.
+    Text, lines and axes must be added within ``with style():`` to have the paper's sizes.
 
     Args:
-        columns: 1: half of the text's width; 2: all of it.
-        height: of each row, in inches.
-        rows: of axes.
+        columns: 1: half of the text width; 2: all of it.
+        height: height of each row in inches.
+        rows: number of rows of axes.
 
     Returns:
         The figure, with constrained layout and a canvas to draw on.
@@ -100,7 +100,7 @@ def canvas(columns: int = 1, height: float = 2.0, rows: int = 1) -> Figure:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Let matplotlib use the paper's sizes: artists read them when they are made.
+    """Make matplotlib use the paper's sizes, which artists read when they are created.
 
     Yields:
         Nothing.
@@ -110,7 +110,7 @@ def style() -> Iterator[None]:
 
 
 def plain(axes: Axes) -> None:
-    """Leave out the upper and the right frame, and draw faint horizontal lines.
+    """Hide the top and right spines, and draw faint horizontal grid lines.
 
     Args:
         axes: changed in place.
@@ -125,18 +125,18 @@ def save(drawn: Drawn, folder: Path, stem: str) -> list[Path]:
 
     Args:
         drawn: the figure.
-        folder: made if it is not there.
-        stem: name of the files without ending.
+        folder: created if missing.
+        stem: file name without extension.
 
     Returns:
         The files.
 
     Raises:
-        FssError: they cannot be written, as on a full disk.
+        FssError: a file cannot be written, e.g. because the disk is full.
         ValueError: the columns of the data differ in length.
     """
     pdf = _rendered(drawn.figure, "pdf")
-    drawn.figure.set_layout_engine("none")  # everything has its place now: finding it again takes as long as drawing
+    drawn.figure.set_layout_engine("none")  # the layout is final; computing it again takes as long as drawing
     contents = {
         "pdf": pdf,
         "png": _rendered(drawn.figure, "png"),
@@ -157,13 +157,13 @@ def save(drawn: Drawn, folder: Path, stem: str) -> list[Path]:
 
 
 def table(data: Mapping[str, Column]) -> str:
-    """Write columns as CSV.
+    """Format columns as CSV.
 
     Args:
-        data: name -> values.
+        data: column name -> values.
 
     Returns:
-        The text, with a header.
+        The CSV text with a header.
 
     Raises:
         ValueError: the columns differ in length.
@@ -179,9 +179,9 @@ def table(data: Mapping[str, Column]) -> str:
 
 
 def _rendered(figure: Figure, kind: str) -> bytes:
-    """Draw into memory: nothing is written unless all of it could be drawn."""
-    facts = {"CreationDate": None} if kind == "pdf" else {"Software": None}  # equal data, equal bytes
+    """Render in memory, so that nothing is written unless every format can be drawn."""
+    metadata = {"CreationDate": None} if kind == "pdf" else {"Software": None}  # equal data gives equal bytes
     out = io.BytesIO()
     with style():
-        figure.savefig(out, format=kind, dpi=DPI, metadata=facts)
+        figure.savefig(out, format=kind, dpi=DPI, metadata=metadata)
     return out.getvalue()
