@@ -1,4 +1,4 @@
-"""The runs of a sweep, without starting it: what Hydra would launch, resolved."""
+"""The runs of a sweep as Hydra would launch them, resolved without starting any."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 _PLAIN = ("fold", "shot", "seed", "test_seed")
-"""Options that choose no file of ``conf/``: runs that differ in them alone are composed once."""
+"""Options that choose no file of ``conf/``; runs that differ only in them are composed once."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Planned:
 
     Attributes:
         words: its options, as Hydra's launcher gets them.
-        config: resolved.
-        folder: where it runs.
+        config: resolved configuration.
+        folder: run folder.
     """
 
     words: tuple[str, ...]
@@ -48,7 +48,7 @@ def planned(arguments: Sequence[str]) -> list[Planned]:
         The runs, in the order of the sweep; each folder once.
 
     Raises:
-        FssError: an option of a run is wrong.
+        FssError: an option of a run is invalid.
     """
     from fss.config.base_learner import with_base_learner
 
@@ -64,7 +64,7 @@ def planned(arguments: Sequence[str]) -> list[Planned]:
             if key not in composed:
                 composed[key] = hydra.config_loader.load_sweep_config(master, list(words))
             HydraConfig.instance().set_config(composed[key])  # a base learner is composed with the same choices
-            config = with_base_learner(plain(_with(composed[key], words)))
+            config = with_base_learner(plain(_with_plain_options(composed[key], words)))
             check(config)
             folder = Path("multirun") / str(config["group"]) / slug(config)
             found.setdefault(folder, Planned(tuple(words), config, folder))
@@ -93,8 +93,8 @@ def _jobs(hydra: Hydra, master: DictConfig, arguments: Sequence[str]) -> list[li
     return [job for batch in BasicSweeper.split_arguments(given, None) for job in batch]
 
 
-def _with(config: DictConfig, words: Sequence[str]) -> DictConfig:
-    """Return a composed configuration with the plain options of another run of its row."""
+def _with_plain_options(config: DictConfig, words: Sequence[str]) -> DictConfig:
+    """Return a composed configuration with the ``_PLAIN`` options of another run of its row."""
     from omegaconf import OmegaConf, open_dict
 
     changed = copy.deepcopy(config)
