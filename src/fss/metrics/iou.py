@@ -49,7 +49,7 @@ class Scores:
         fb_iou: mean of background and foreground IoU, each accumulated over all episodes.
         per_class: foreground IoU accumulated over each class's episodes, (classes); 0 without episodes.
         episodes: number of distinct episodes.
-        miou_interval: interval of ``miou``, see :class:`fss.bootstrap.Resamples`; NaN where it was not computed.
+        miou_interval: interval of ``miou``, see :class:`fss.bootstrap.Resamples`; NaN if not computed.
         fb_iou_interval: interval of ``fb_iou``.
         class_intervals: interval of every class; None for a class without episodes.
         class_episodes: number of episodes of every class.
@@ -76,7 +76,7 @@ def _totals(rows: Tensor, classes: int) -> tuple[Tensor, Tensor]:
 
 
 class EpisodeIoU(Metric):
-    """mIoU and FB-IoU over episodes (protocol D.3), with intervals over the images of the episodes.
+    """mIoU and FB-IoU over episodes (protocol D.3), with bootstrap intervals over the episodes' images.
 
     Keeps one row per episode and drops repeated ones, so that every episode counts exactly once on any number of
     processes.
@@ -118,7 +118,7 @@ class EpisodeIoU(Metric):
             target: 0, 1 or 255, (H, W).
             class_index: position of the episode's class, below ``classes``.
             index: number of the episode in its stream.
-            images: ids of its query and supports, the query first; needed for intervals alone.
+            images: ids of query and supports, query first; needed only for intervals.
 
         Raises:
             ValueError: if shapes differ, the class is out of range, or images are missing.
@@ -129,8 +129,8 @@ class EpisodeIoU(Metric):
             raise ValueError(f"episode {int(index)} comes without its images, which intervals need; or set samples=0")
         counts = episode_counts(prediction, target)
         key = torch.tensor([int(index), int(class_index)], device=counts.device)
-        shown = torch.tensor([_number(image) for image in images], dtype=torch.int64, device=counts.device)
-        self.rows.append(torch.cat([key, counts, shown])[None])
+        image_hashes = torch.tensor([_image_hash(image) for image in images], dtype=torch.int64, device=counts.device)
+        self.rows.append(torch.cat([key, counts, image_hashes])[None])
 
     def table(self) -> Tensor:
         """Return one row per distinct episode: index, class, and the four counts, (N, 6), sorted by index."""
@@ -140,32 +140,32 @@ class EpisodeIoU(Metric):
         """Return the scores over all episodes."""
         rows = self._distinct()
         self.counted = rows[:, :_IMAGES]
-        n, unknown = len(rows), (float("nan"), float("nan"))
-        zeros, nowhere = (0.0,) * self.classes, (None,) * self.classes
+        n, not_computed = len(rows), (float("nan"), float("nan"))
+        zeros, no_intervals = (0.0,) * self.classes, (None,) * self.classes
         if n == 0:
-            return Scores(0.0, 0.0, zeros, 0, (0.0, 0.0), (0.0, 0.0), nowhere, (0,) * self.classes)
+            return Scores(0.0, 0.0, zeros, 0, (0.0, 0.0), (0.0, 0.0), no_intervals, (0,) * self.classes)
         per_class, fb = _totals(rows, self.classes)
-        found = tuple(torch.bincount(rows[:, _CLASS], minlength=self.classes).tolist())
-        miou, fb_iou, classes = self._intervals(rows) if self.samples else (unknown, unknown, nowhere)
+        class_episodes = tuple(torch.bincount(rows[:, _CLASS], minlength=self.classes).tolist())
+        miou, fb_iou, classes = self._intervals(rows) if self.samples else (not_computed, not_computed, no_intervals)
         values = tuple(float(v) for v in per_class)
-        return Scores(float(per_class.mean()), float(fb), values, n, miou, fb_iou, classes, found)
+        return Scores(float(per_class.mean()), float(fb), values, n, miou, fb_iou, classes, class_episodes)
 
     def _intervals(self, rows: Tensor) -> tuple[Interval, Interval, tuple[Interval | None, ...]]:
         """Return the intervals of mIoU, of FB-IoU and of every class that has episodes."""
         resamples = Resamples(rows[:, _CLASS].tolist(), rows[:, _IMAGES:].tolist(), self.samples, self.seed)
-        below, union_below, above, union = rows[:, _COUNTS].double().numpy().T
-        classes = [resamples.ratio(above, union, c) for c in range(self.classes)]
-        fb = mean_of([resamples.ratio(below, union_below), resamples.ratio(above, union)])
+        background, background_union, foreground, foreground_union = rows[:, _COUNTS].double().numpy().T
+        classes = [resamples.ratio(foreground, foreground_union, c) for c in range(self.classes)]
+        fb = mean_of([resamples.ratio(background, background_union), resamples.ratio(foreground, foreground_union)])
 
-        def ends(estimate: Estimate) -> Interval:
+        def interval(estimate: Estimate) -> Interval:
             return resamples.interval(estimate, 0.0, 1.0)
 
         present = set(rows[:, _CLASS].tolist())
-        each = tuple(ends(one) if c in present else None for c, one in enumerate(classes))
-        return ends(mean_of(classes)), ends(fb), each
+        per_class = tuple(interval(one) if c in present else None for c, one in enumerate(classes))
+        return interval(mean_of(classes)), interval(fb), per_class
 
     def _distinct(self) -> Tensor:
-        """Return one row per distinct episode, sorted by index: as :meth:`table`, then the numbers of its images."""
+        """Return the rows of :meth:`table`, followed by the hashes of each episode's images."""
         state: Any = self.rows  # a list, or one tensor once gathered from all processes
         chunks = [state] if isinstance(state, Tensor) else list(state)
         if not any(chunk.numel() for chunk in chunks):
@@ -177,6 +177,6 @@ class EpisodeIoU(Metric):
         return rows[first]
 
 
-def _number(image: str) -> int:
-    """Return a number that stands for an image on every process."""
+def _image_hash(image: str) -> int:
+    """Hash an image id, with the same result on every process."""
     return int.from_bytes(hashlib.blake2b(image.encode(), digest_size=8).digest(), "big", signed=True)
