@@ -1,4 +1,4 @@
-"""Fine-tune strategies: injected into a finished backbone, and merged back into plain layers."""
+"""Fine-tuning strategies: injected into a pretrained backbone, and merged back into plain layers."""
 
 from fss.finetune.any_module import apply, merge
 from fss.finetune.base import Strategy, load_trained_state, report_trainable, trained_state

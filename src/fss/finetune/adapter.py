@@ -1,4 +1,4 @@
-"""Bottleneck modules after the stages."""
+"""Adapters: residual bottlenecks after the stages."""
 
 from __future__ import annotations
 
@@ -15,47 +15,47 @@ from fss.types import StagedBackbone
 
 
 class Bottleneck(TunedLayer):
-    """A residual bottleneck of 1x1 convolutions: x + up(ReLU(down(x))); the identity at first, because up is zero.
+    """A residual bottleneck of 1x1 convolutions: x + up(ReLU(down(x))); the identity at first because up is zero.
 
     Attributes:
-        down: C to h channels.
-        up: h to C channels.
+        down: convolution from C to h channels.
+        up: convolution from h to C channels.
     """
 
     def __init__(self, channels: int, hidden: int, like: nn.Parameter) -> None:
-        """Build.
+        """Build the layers.
 
         Args:
-            channels: C.
-            hidden: h.
-            like: gives device and type.
+            channels: number of channels C.
+            hidden: number of bottleneck channels h.
+            like: parameter whose device and dtype are used.
         """
         super().__init__()
         self.down = nn.Conv2d(channels, hidden, 1, device=like.device, dtype=like.dtype)
         self.relu = nn.ReLU()
         self.up = nn.Conv2d(hidden, channels, 1, device=like.device, dtype=like.dtype)
         nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.bias)  # type: ignore[arg-type]  # it was asked for
+        nn.init.zeros_(self.up.bias)  # type: ignore[arg-type]  # bias=True is the default
 
     def forward(self, x: Tensor) -> Tensor:
-        """Adapt a map.
+        """Apply the adapter.
 
         Args:
             x: (N, C, h, w).
 
         Returns:
-            Likewise.
+            (N, C, h, w).
         """
         adapted: Tensor = self.up(self.relu(self.down(x)))
         return x + adapted
 
     @property
     def plain_size(self) -> int:
-        """Nothing: the plain backbone has no such layer."""
+        """0, because the plain backbone has no such layer."""
         return 0
 
     def merge(self) -> nn.Module:
-        """Refuse: the ReLU keeps an adapter from being part of a convolution.
+        """Always raise: an adapter contains a ReLU, so no convolution can replace it.
 
         Raises:
             FssError: always.
@@ -69,23 +69,23 @@ class Bottleneck(TunedLayer):
 class Adapter(Strategy):
     """Add a bottleneck x + up(ReLU(down(x))) after each stage and train nothing else (SVF paper, Tables 10 and 13).
 
-    The paper says only that adapters stand after the stages, and reports that they break the features (20.71 mIoU,
-    frozen 65.07). Here they are those of Houlsby et al. (arXiv 1902.00751) with 1x1 convolutions, and start as the
-    identity.
+    The paper says only that adapters follow the stages, and reports that they break the features (20.71 mIoU against
+    65.07 frozen). These are the adapters of Houlsby et al. (arXiv 1902.00751) with 1x1 convolutions, initialised to
+    the identity.
     """
 
     name: ClassVar[str] = "adapter"
     mergeable: ClassVar[bool] = False
 
     def __init__(self, stages: Sequence[int] = (1, 2, 3, 4), reduction: int = 4) -> None:
-        """Choose where and how large.
+        """Choose the stages and the bottleneck width.
 
         Args:
-            stages: stages that an adapter follows, 0 (stem) to 4.
-            reduction: channels of the stage over those of the bottleneck.
+            stages: stages that get an adapter, 0 (stem) to 4.
+            reduction: ratio of the stage's channels to the bottleneck's.
 
         Raises:
-            FssError: if a stage does not exist, or the reduction is no whole number from 1 up.
+            FssError: if a stage does not exist, or ``reduction`` is not an integer >= 1.
         """
         self.stages = check_stages(stages)
         if not isinstance(reduction, int) or isinstance(reduction, bool) or reduction < 1:
@@ -99,10 +99,10 @@ class Adapter(Strategy):
             backbone: changed in place.
 
         Returns:
-            Nothing worth recording.
+            An empty list.
 
         Raises:
-            FssError: if a stage is no sequence of layers, or its width is not known.
+            FssError: if a stage is not an ``nn.Sequential`` or its width is unknown.
         """
         for index in self.stages:
             stage = backbone.stage(index)

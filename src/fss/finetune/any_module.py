@@ -1,4 +1,4 @@
-"""Strategies on any torch module, not only on backbones of this package."""
+"""Apply strategies to any torch module, not only to this package's backbones."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ Stages = Mapping[int, Sequence[str]]
 def apply(model: nn.Module, strategy: Strategy, stages: Stages | None = None) -> TuneReport:
     """Inject a strategy into any torch module, e.g. ``apply(torchvision.models.convnext_tiny(), SVF())``.
 
-    Convolutions, linear layers and multi-head attention are decomposed. Batch norm keeps its statistics afterwards,
-    whatever ``train()`` says. Parameters that train are those whose ``requires_grad`` is set.
+    Convolutions, linear layers and multi-head attention are decomposed. Batch norm then keeps its running
+    statistics regardless of ``train()``. ``requires_grad`` is set only on the parameters that train.
 
     Args:
         model: changed in place; idempotent.
-        strategy: what is injected.
-        stages: stage, 0 to 4, -> paths of submodules, for strategies that tune some stages; None counts the whole
-            module as stage 4.
+        strategy: the strategy to inject.
+        stages: stage (0 to 4) -> paths of submodules, for strategies that tune some stages only; None makes the whole
+            module stage 4.
 
     Returns:
-        What is trainable now, and the sizes.
+        A report of the trainable parameters and the parameter counts.
 
     Raises:
-        FssError: if a path does not exist, or the strategy needs a backbone of this package.
+        FssError: if a path does not exist, or the strategy needs one of this package's backbones.
     """
     return strategy.apply(ModuleStages(model, stages))
 
 
 def merge(model: nn.Module, strategy: Strategy, stages: Stages | None = None) -> None:
-    """Turn a module back into one of plain layers with equal output, in place.
+    """Replace the tuned layers of a module by plain layers with equal output, in place.
 
     Args:
         model: after :func:`apply`; unchanged if it cannot be merged.
-        strategy: what was injected.
-        stages: as there.
+        strategy: the strategy that was injected.
+        stages: as in :func:`apply`.
 
     Raises:
-        FssError: if the strategy adds what no plain layer equals.
+        FssError: if the strategy adds layers that no plain layer can replace.
     """
     view = ModuleStages(model, stages)
     strategy.merge(view)

@@ -1,4 +1,4 @@
-"""The contract of every fine-tune strategy."""
+"""The base class of fine-tuning strategies, and the state dict of the parameters they train."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from fss.types import NormMode, StagedBackbone, TuneReport
 
 
 class Strategy(ABC):
-    """Decides what of a finished backbone trains.
+    """Decides which parts of a pretrained backbone train.
 
-    A strategy freezes everything, swaps layers where its formula needs it, and then marks what it declares as
-    trainable. ``apply`` is idempotent, so it can run at every stage of a run and again after a restart.
+    A strategy freezes the backbone, swaps layers where its formula needs it, and then unfreezes the parameters it
+    declares. ``apply`` is idempotent, so it can run in every Lightning stage and again after a restart.
 
     Attributes:
-        name: the file, the yaml and the table key.
-        norm_mode: mode in which the backbone's batch norm stays, whatever ``train()`` says.
-        mergeable: whether :meth:`merge` can give a plain backbone with equal output.
-        memory: what factored convolutions keep for the backward pass; results do not depend on it.
+        name: name of the Python file and the yaml, and key in tables.
+        norm_mode: mode that the backbone's batch norm keeps regardless of ``train()``.
+        mergeable: whether :meth:`merge` can produce a plain backbone with equal output.
+        memory: what factored convolutions keep for the backward pass; does not affect results.
     """
 
     name: ClassVar[str]
@@ -38,10 +38,10 @@ class Strategy(ABC):
         """Inject the strategy.
 
         Args:
-            backbone: a finished backbone with its pretrained weights; changed in place.
+            backbone: a backbone with its pretrained weights; changed in place.
 
         Returns:
-            What is trainable now, and the sizes.
+            A report of the trainable parameters and the parameter counts.
         """
         notes = self.swap(backbone)
         for _, parameter in backbone.named_parameters():
@@ -53,13 +53,13 @@ class Strategy(ABC):
         return report_trainable(self.name, backbone, notes)
 
     def swap(self, backbone: StagedBackbone) -> list[str]:
-        """Replace layers, if the strategy needs it; must do nothing the second time.
+        """Replace layers if the strategy needs it; a second call must do nothing.
 
         Args:
             backbone: changed in place.
 
         Returns:
-            Departures worth recording with the result.
+            Deviations to record with the result.
         """
         return []
 
@@ -68,13 +68,13 @@ class Strategy(ABC):
         """Yield the parameters that train, after :meth:`swap`."""
 
     def merge(self, backbone: StagedBackbone) -> None:
-        """Turn swapped layers back into plain ones with equal output, in place.
+        """Replace swapped layers by plain ones with equal output, in place.
 
         Args:
             backbone: after :meth:`apply`; unchanged if it cannot be merged.
 
         Raises:
-            FssError: if the strategy adds what no plain layer equals.
+            FssError: if the strategy adds layers that no plain layer can replace.
         """
         sites = _tuned(backbone)
         plain = []
@@ -85,8 +85,8 @@ class Strategy(ABC):
         for site, layer in zip(sites, plain, strict=True):
             site.put(layer)
 
-    def after_step(self, backbone: StagedBackbone) -> None:  # noqa: B027  # a hook that most strategies leave empty
-        """Change the tuned values after a step of the optimiser, e.g. project them; called by BackboneFinetune.
+    def after_step(self, backbone: StagedBackbone) -> None:  # noqa: B027  # most strategies do not need this hook
+        """Change the tuned values after an optimiser step, e.g. project them; called by BackboneFinetune.
 
         Args:
             backbone: after :meth:`apply`.
@@ -98,12 +98,12 @@ def _tuned(backbone: StagedBackbone) -> list[Site]:
 
 
 def report_trainable(name: str, backbone: StagedBackbone, notes: list[str]) -> TuneReport:
-    """Count what trains, parameter by parameter.
+    """Count the trainable values of every parameter.
 
     Args:
         name: the strategy's name.
         backbone: after injection.
-        notes: departures worth recording.
+        notes: deviations to record.
 
     Returns:
         The report.
@@ -119,7 +119,7 @@ def report_trainable(name: str, backbone: StagedBackbone, notes: list[str]) -> T
 
 
 def trained_state(backbone: StagedBackbone) -> dict[str, Tensor]:
-    """Copy only what trains: for SVF the singular values, some tens of kB.
+    """Copy only the trainable parameters: for SVF the singular values, a few tens of kB.
 
     Args:
         backbone: after :meth:`Strategy.apply`.
@@ -132,14 +132,14 @@ def trained_state(backbone: StagedBackbone) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def load_trained_state(backbone: StagedBackbone, state: dict[str, Tensor]) -> None:
-    """Put back what :func:`trained_state` copied.
+    """Restore the parameters that :func:`trained_state` copied.
 
     Args:
         backbone: the same pretrained backbone, after the same strategy's ``apply``.
         state: parameter name -> tensor.
 
     Raises:
-        FssError: if names or shapes differ from what trains here; nothing is changed then.
+        FssError: if names or shapes differ from the trainable parameters; nothing is changed then.
     """
     own = {n: p for n, p in backbone.named_parameters() if p.requires_grad}
     wrong = sorted(own.keys() ^ state.keys()) + [

@@ -1,4 +1,4 @@
-"""Bias tuning."""
+"""Bias tuning: only biases train."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fss.types import StagedBackbone
 class Bias(Strategy):
     """Train every bias: y = W x + bias, of batch norm, convolutions and linear layers (SVF paper, Tables 10 and 13).
 
-    As in BitFit (arXiv 2106.10199). ResNets have biases in batch norm alone, so there it equals ``bn`` with
+    This is BitFit (arXiv 2106.10199). ResNets have biases only in batch norm, so there it equals ``bn`` with
     ``affine=[bias]``, and the paper prints equal numbers for both. VGG's convolutions have biases too.
     """
 
@@ -36,5 +36,5 @@ class Bias(Strategy):
         """Yield the biases of the chosen stages."""
         for module in stage_modules(backbone, self.stages):
             for name, parameter in module.named_parameters(recurse=False):
-                if name == "bias" or name.endswith("_bias"):  # attention calls its own in_proj_bias
+                if name == "bias" or name.endswith("_bias"):  # attention has in_proj_bias
                     yield parameter

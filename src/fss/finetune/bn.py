@@ -17,10 +17,10 @@ AFFINE = ("weight", "bias")
 
 
 class BN(Strategy):
-    """Train the affine values of batch norm: y = weight (x - mean) / std + bias (SVF paper, Tables 4, 16 and 21).
+    """Train the affine parameters of batch norm: y = weight (x - mean) / std + bias (SVF paper, Tables 4, 16 and 21).
 
-    The statistics stay those of pre-training, as in every strategy; the paper does not say whether its do. The paper
-    tunes the layers of the whole backbone, stem included.
+    The running statistics stay those of pre-training, as by default in every strategy; the paper leaves this open.
+    The paper tunes batch norm in the whole backbone, stem included.
     """
 
     name: ClassVar[str] = "bn"
@@ -33,7 +33,7 @@ class BN(Strategy):
             affine: weight, bias, or both.
 
         Raises:
-            FssError: if a stage does not exist, or ``affine`` names anything else or nothing.
+            FssError: if a stage does not exist, or ``affine`` is empty or names anything else.
         """
         self.stages = check_stages(stages)
         if not affine or not set(affine) <= set(AFFINE):
@@ -44,7 +44,7 @@ class BN(Strategy):
         self.affine = tuple(affine)
 
     def trainable(self, backbone: StagedBackbone) -> Iterator[nn.Parameter]:
-        """Yield the chosen affine values of batch norm in the chosen stages."""
+        """Yield the chosen affine parameters of batch norm in the chosen stages."""
         for module in stage_modules(backbone, self.stages):
             if isinstance(module, _BatchNorm):
                 yield from (p for p in (getattr(module, a) for a in self.affine) if p is not None)

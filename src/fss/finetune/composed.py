@@ -1,4 +1,4 @@
-"""Several strategies at once."""
+"""Combination of several strategies."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from fss.types import StagedBackbone
 
 
 class Composed(Strategy):
-    """Inject several strategies, one after the other: what any of them trains, trains.
+    """Inject several strategies in sequence and train the union of their parameters.
 
-    A member names the parts; their order matters only where two swap the same layers, as the first one wins.
+    Subclasses name the parts; their order matters only where two swap the same layers, because the first one wins.
     """
 
     @property

@@ -1,4 +1,4 @@
-"""The field's habit: the backbone does not train."""
+"""The usual choice in the field: a frozen backbone."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from fss.types import NormMode, StagedBackbone
 
 
 class Freeze(Strategy):
-    """Freeze the whole backbone: W stays W, and so do batch norm's statistics by default (SVF paper, Table 1).
+    """Freeze the whole backbone: W stays W, and by default batch norm keeps its statistics (SVF paper, Table 1).
 
-    PFENet's original freezes the weights alone: training uses the statistics of each batch and moves the running ones
-    (``norm_mode="train"``).
+    The original PFENet freezes only the weights: training normalises with batch statistics and updates the running
+    ones (``norm_mode="train"``).
     """
 
     name: ClassVar[str] = "freeze"
 
     def __init__(self, norm_mode: NormMode = "eval") -> None:
-        """Choose what batch norm does in training.
+        """Choose the mode of batch norm in training.
 
         Args:
-            norm_mode: ``eval`` keeps the running statistics, ``train`` uses and moves them.
+            norm_mode: ``eval`` uses fixed running statistics, ``train`` uses batch statistics and updates them.
 
         Raises:
-            FssError: if the mode is neither.
+            FssError: if the mode is neither of the two.
         """
         if norm_mode not in ("eval", "train"):
             raise FssError(f"finetune.norm_mode={norm_mode} is not known: choose eval, or train as PFENet's original")

@@ -14,10 +14,10 @@ from fss.types import StagedBackbone
 
 
 class Full(Strategy):
-    """Train every value of every W of the chosen stages (SVF paper, Tables 5 and 10).
+    """Train every weight W of the chosen stages (SVF paper, Tables 5 and 10).
 
     The paper does not say what happens to batch norm; the default follows the release's ``fix_bn``: statistics and
-    affine parameters stay. ``train_norm`` trains the affine parameters too (the statistics never move).
+    affine parameters stay fixed. ``train_norm`` trains the affine parameters too; the statistics never change.
     """
 
     name: ClassVar[str] = "full"
@@ -30,7 +30,7 @@ class Full(Strategy):
             train_norm: train weight and bias of batch norm too.
 
         Raises:
-            ValueError: if a stage does not exist.
+            FssError: if a stage does not exist.
         """
         self.stages = check_stages(stages)
         self.train_norm = train_norm

@@ -19,25 +19,25 @@ from fss.types import StagedBackbone
 
 
 class LoRALayer(TunedLayer):
-    """A frozen weight and a trained one of low rank beside it: y = W x + (alpha / r) B A x + bias.
+    """A frozen weight plus a trained low-rank weight: y = W x + (alpha / r) B A x + bias.
 
     Attributes:
-        weight: the plain layer's, (Co, ...); for a convolution (Co, Ci / groups, k, k).
+        weight: weight of the plain layer, (Co, ...); for a convolution (Co, Ci / groups, k, k).
         bias: (Co), or None.
-        A: random at first, (groups * r, ...); it carries kernel, stride, padding and dilation.
-        B: zero at first, (Co, r).
+        A: randomly initialised, (groups * r, ...); applied with the layer's kernel, stride, padding and dilation.
+        B: initialised to zero, (Co, r).
     """
 
     def __init__(self, layer: nn.Conv2d | nn.Linear, rank: int, alpha: float) -> None:
-        """Take over a layer.
+        """Take over the parameters of a layer.
 
         Args:
-            layer: the plain one.
-            rank: r, per group.
-            alpha: numerator of the factor.
+            layer: the plain layer.
+            rank: rank r of each group.
+            alpha: numerator of the factor alpha / r.
 
         Raises:
-            FssError: if a convolution pads with anything but zeros.
+            FssError: if a convolution's padding mode is not ``zeros``.
         """
         super().__init__()
         self.geometry = geometry_of(layer)
@@ -47,16 +47,16 @@ class LoRALayer(TunedLayer):
         weight = layer.weight.detach()
         self.A = nn.Parameter(weight.new_empty(self.geometry.groups * rank, *weight.shape[1:]))
         self.B = nn.Parameter(weight.new_zeros(weight.shape[0], rank))
-        nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))  # that of torch's layers
+        nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))  # torch's default initialisation
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply both weights.
 
         Args:
-            x: what the plain layer takes.
+            x: input of the plain layer.
 
         Returns:
-            What it returns.
+            Output with the plain layer's shape.
         """
         inner = self.geometry.run(x, self.A, None)
         return self.geometry.run(x, self.weight, self.bias) + self.geometry.lift(inner, self.B * self.factor, None)
@@ -75,10 +75,11 @@ class LoRALayer(TunedLayer):
 
 
 class LoRA(Strategy):
-    """Replace W by W + (alpha / r) B A and train A and B (Hu et al., arXiv 2106.09685, section 4.1); not in the paper.
+    """Replace W by W + (alpha / r) B A and train A and B (Hu et al., arXiv 2106.09685, section 4.1).
 
-    A convolution of k x k has A of k x k from Ci to r channels and B of 1x1 from r to Co, as in the PEFT library. That
-    library is not used: its A ignores the dilation of a convolution, so stages 3 and 4 could not be tuned.
+    The SVF paper does not test it. For a k x k convolution, A is a k x k convolution from Ci to r channels and B a 1x1
+    convolution from r to Co, as in the PEFT library. PEFT is not used because its A ignores dilation, so stages 3 and
+    4 could not be tuned.
     """
 
     name: ClassVar[str] = "lora"
@@ -88,11 +89,11 @@ class LoRA(Strategy):
 
         Args:
             stages: stages whose layers get a low-rank weight, 0 (stem) to 4.
-            rank: r, of each group of a convolution.
-            alpha: numerator of the factor.
+            rank: rank r of each group of a convolution.
+            alpha: numerator of the factor alpha / r.
 
         Raises:
-            FssError: if a stage does not exist, the rank is no whole number from 1 up, or alpha is not above 0.
+            FssError: if a stage does not exist, the rank is not an integer >= 1, or alpha is not positive.
         """
         self.stages = check_stages(stages)
         if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
@@ -103,7 +104,7 @@ class LoRA(Strategy):
         self.alpha = float(alpha)
 
     def swap(self, backbone: StagedBackbone) -> list[str]:
-        """Put a low-rank weight beside each convolution and linear layer; attention, no layer in torch, stays."""
+        """Add a low-rank weight to each convolution and linear layer; attention keeps its plain weights."""
         kinds = nn.Conv2d | nn.Linear | nn.MultiheadAttention
         for site in plain_layers(backbone, self.stages, lambda m: isinstance(m, kinds)):
             if isinstance(site.module, nn.Conv2d | nn.Linear):

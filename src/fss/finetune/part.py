@@ -14,9 +14,9 @@ from fss.types import StagedBackbone
 
 
 class Part(Strategy):
-    """Train whole convolutions, W of k x k, in some stages and kernel sizes (SVF paper, Tables 5, 6, 17 and 18).
+    """Train whole k x k convolutions W of chosen stages and kernel sizes (SVF paper, Tables 5, 6, 17 and 18).
 
-    A convolution's bias, which VGG has, trains with it. Batch norm stays as it is: the paper does not say.
+    A convolution's bias (VGG has them) trains too. Batch norm stays fixed; the paper does not mention it.
     """
 
     name: ClassVar[str] = "part"
@@ -29,7 +29,7 @@ class Part(Strategy):
             kernel_sizes: sizes k of the square kernels that train.
 
         Raises:
-            FssError: if a stage does not exist, or the sizes are not whole numbers from 1 up.
+            FssError: if a stage does not exist, or the sizes are not integers >= 1.
         """
         self.stages = check_stages(stages)
         if not kernel_sizes or any(not isinstance(k, int) or isinstance(k, bool) or k < 1 for k in kernel_sizes):
@@ -53,11 +53,11 @@ class Part(Strategy):
         """
         sites = convolutions(backbone, self.stages, self.kernel_sizes)
         if not sites:
-            every = convolutions(backbone, range(LAST_STAGE + 1))
-            there = sorted({(s.stage, *tuple(getattr(s.module, "kernel_size"))) for s in every})  # noqa: B009
+            all_sites = convolutions(backbone, range(LAST_STAGE + 1))
+            kernels = sorted({(s.stage, *tuple(getattr(s.module, "kernel_size"))) for s in all_sites})  # noqa: B009
             raise FssError(
                 f"finetune.kernel_sizes={list(self.kernel_sizes)} with finetune.stages={list(self.stages)} fits no "
-                f"convolution of this backbone. It has {', '.join(f'{h}x{w} in stage {s}' for s, h, w in there)}."
+                f"convolution of this backbone. It has {', '.join(f'{h}x{w} in stage {s}' for s, h, w in kernels)}."
             )
         for site in sites:
             yield from site.module.parameters(recurse=False)

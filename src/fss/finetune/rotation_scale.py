@@ -1,4 +1,4 @@
-"""A new diagonal in a randomly rotated space of the outputs."""
+"""A new diagonal in a randomly rotated output space."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from fss.types import StagedBackbone
 
 
 class RotationScale(Strategy):
-    """Replace W by R S' R^T W and train the diagonal S' alone; R is a random rotation (SVF paper, Tables 9 and 24).
+    """Replace W by R S' R^T W and train only the diagonal S'; R is a random rotation (SVF paper, Tables 9 and 24).
 
-    It tells whether any orthogonal space does as well as the singular one. S' starts at 1, so nothing changes at
-    first. R and R^T W are kept as the outer factors; R is drawn from ``rotation_seed`` and the layer's name whenever
-    the strategy is injected, and the files of tuned values hold S' alone. Table 24 prints R' for R^T.
+    Tests whether any orthogonal basis works as well as the singular vectors. S' starts at 1, so injection does not
+    change the network. R and R^T W are kept as the outer factors; R is drawn from ``rotation_seed`` and the layer's
+    name at every injection, so files of tuned values hold only S'. Table 24 prints R' for R^T.
     """
 
     name: ClassVar[str] = "rotation_scale"
@@ -30,7 +30,7 @@ class RotationScale(Strategy):
 
         Args:
             stages: stages whose layers are changed, 0 (stem) to 4.
-            rotation_seed: of the rotations, which are not those of the run's ``seed``.
+            rotation_seed: seed of the rotations, independent of the run's ``seed``.
 
         Raises:
             FssError: if a stage does not exist.
@@ -46,9 +46,9 @@ class RotationScale(Strategy):
     def _factors(self, weight: Tensor, groups: int, name: str) -> tuple[Tensor, Tensor, Tensor]:
         rows = weight.shape[0] // groups
         R = random_rotation(rows, groups, self.rotation_seed, name, weight)
-        turned = R.mT @ weight.detach().double().reshape(groups, rows, -1)
+        rotated = R.mT @ weight.detach().double().reshape(groups, rows, -1)
         ones = torch.ones(weight.shape[0], device=weight.device, dtype=weight.dtype)
-        return R.reshape(-1, rows).to(weight), ones, turned.reshape(weight.shape).to(weight)
+        return R.reshape(-1, rows).to(weight), ones, rotated.reshape(weight.shape).to(weight)
 
     def trainable(self, backbone: StagedBackbone) -> Iterator[nn.Parameter]:
         """Yield the diagonals."""

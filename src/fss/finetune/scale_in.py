@@ -17,11 +17,11 @@ PER = ("column", "channel")
 
 
 class ScaleIn(Strategy):
-    """Replace W by W S' and train the diagonal S' alone (SVF paper, Tables 9 and 24).
+    """Replace W by W S' and train only the diagonal S' (SVF paper, Tables 9 and 24).
 
-    The paper's W is the convolution as a matrix (Co, Ci k k), section 3.2, so S' has a value per column: per input
-    channel and place in the kernel. ``per=channel`` shares it over the kernel, which scales the input map; the paper
-    does not say which it means. Both are the same for 1x1 convolutions.
+    The paper writes a convolution as a matrix W (Co, Ci k k), section 3.2, so S' has one value per column, i.e. per
+    input channel and kernel position. ``per=channel`` shares it over the kernel, which scales the input map; the paper
+    does not say which it means. Both are equal for 1x1 convolutions.
     """
 
     name: ClassVar[str] = "scale_in"
@@ -31,7 +31,7 @@ class ScaleIn(Strategy):
 
         Args:
             stages: stages whose layers are scaled, 0 (stem) to 4.
-            per: ``column`` of the matrix, or input ``channel``.
+            per: one value per ``column`` of the matrix or per input ``channel``.
 
         Raises:
             FssError: if a stage does not exist, or ``per`` is neither.
@@ -47,8 +47,8 @@ class ScaleIn(Strategy):
         return []
 
     def _layer(self, layer: nn.Conv2d | nn.Linear) -> ScaledLayer:
-        places = layer.weight[0, 0].numel() if self.per == "column" else 1
-        return ScaledLayer(layer, (getattr(layer, "groups", 1), 1, layer.weight.shape[1], places))
+        positions = layer.weight[0, 0].numel() if self.per == "column" else 1
+        return ScaledLayer(layer, (getattr(layer, "groups", 1), 1, layer.weight.shape[1], positions))
 
     def trainable(self, backbone: StagedBackbone) -> Iterator[nn.Parameter]:
         """Yield the diagonals."""

@@ -14,9 +14,9 @@ from fss.types import StagedBackbone
 
 
 class ScaleOut(Strategy):
-    """Replace W by S' W and train the diagonal S' alone, one value per output channel (SVF paper, Tables 9 and 24).
+    """Replace W by S' W and train only the diagonal S', one value per output channel (SVF paper, Tables 9 and 24).
 
-    S' is outside the singular space of W and starts at 1. A bias is not scaled: the formula has none.
+    S' is outside the singular space of W and starts at 1. A bias is not scaled because the formula has none.
     """
 
     name: ClassVar[str] = "scale_out"

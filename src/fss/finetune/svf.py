@@ -21,13 +21,12 @@ log = logging.getLogger(__name__)
 
 
 class SVF(Strategy):
-    """Decompose layers as W = U S V^T and train chosen factors, by default S alone.
+    """Decompose layers as W = U S V^T and train chosen factors, by default only S.
 
-    SVF paper, section 3.2 and Tables 7 and 8 (arXiv 2206.06122). Departures of the release, each an option here:
-    it rounds ranks down to a multiple of 4 (``rank_rounding=4``), which truncates one layer, the frozen stem (27 to
-    24), because it decomposes stages 0 to 4 although 2 to 4 train. Here the rank is exact by default, and only
-    stages that train are decomposed unless rounding could change the others. Linear layers and attention, which no
-    backbone of the paper has, are decomposed likewise.
+    SVF paper, section 3.2 and Tables 7 and 8 (arXiv 2206.06122). The release decomposes stages 0 to 4, although only 2
+    to 4 train, and rounds ranks down to a multiple of 4 (``rank_rounding=4``), which truncates one layer, in the frozen
+    stem (27 to 24). Here ranks are exact by default, and only the trained stages are decomposed unless rounding could
+    change the others. Linear layers and attention, which no backbone of the paper has, are decomposed too.
     """
 
     name: ClassVar[str] = "svf"
@@ -44,12 +43,11 @@ class SVF(Strategy):
         Args:
             stages: stages whose factors train, 0 (stem) to 4.
             factors: which of U, S and V train.
-            rank_rounding: round ranks down to this multiple; 1 is exact, 4 is the release.
-            memory: what the backward pass keeps where S alone trains, see :data:`fss.finetune.chains.fuse.Memory`.
+            rank_rounding: round ranks down to a multiple of this; 1 is exact, 4 is the release.
+            memory: what the backward pass keeps if only S trains, see :data:`fss.finetune.chains.fuse.Memory`.
 
         Raises:
-            FssError: if a stage, factor or rule of memory does not exist, no factor is given, or the rounding is below
-                1.
+            FssError: if a stage, factor or memory rule does not exist, no factor is given, or ``rank_rounding`` < 1.
         """
         self.stages = check_stages(stages)
         unknown = [f for f in factors if f not in FactoredLayer.FACTORS]

@@ -1,4 +1,4 @@
-"""Singular values and batch norm together."""
+"""SVF and batch-norm tuning combined."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from fss.finetune.svf import SVF
 
 
 class SVFBN(Composed):
-    """Train S of W = U S V^T and the affine values of batch norm (SVF paper, Tables 4 and 16: "BN and S").
+    """Train S of W = U S V^T and the affine parameters of batch norm (SVF paper, Tables 4 and 16: "BN and S").
 
-    The two parts have stages of their own, because the paper tunes S in stages 2 to 4 and batch norm everywhere.
+    The two parts have separate stages, because the paper tunes S in stages 2 to 4 and batch norm everywhere.
     """
 
     name: ClassVar[str] = "svf_bn"
@@ -32,7 +32,7 @@ class SVFBN(Composed):
         Args:
             stages: stages whose factors train, 0 (stem) to 4.
             factors: which of U, S and V train.
-            rank_rounding: round ranks down to this multiple; 1 is exact, 4 is the release.
+            rank_rounding: round ranks down to a multiple of this; 1 is exact, 4 is the release.
             bn_stages: stages whose batch norm trains.
             affine: weight, bias, or both, of batch norm.
 

@@ -1,4 +1,4 @@
-"""SVF with singular values that are kept within bounds."""
+"""SVF with bounded singular values."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ RULES = ("relative", "svb", "clamp")
 
 
 class SVFBounded(Strategy):
-    """Train S of W = U S V^T, and put it back into an interval after every optimiser step.
+    """Train S of W = U S V^T, and clamp it to an interval after every optimiser step.
 
-    The SVF paper (section 3.2, arXiv 2206.06122) discusses such regularisers and uses none. With e = ``epsilon`` and
+    The SVF paper (section 3.2, arXiv 2206.06122) discusses such regularisers but uses none. With e = ``epsilon`` and
     S0 the pretrained values:
 
-    - ``relative``: S0 / (1 + e) <= S <= S0 (1 + e), the same idea around the pretrained values;
+    - ``relative``: S0 / (1 + e) <= S <= S0 (1 + e), bounds relative to the pretrained values;
     - ``svb``: 1 / (1 + e) <= S <= 1 + e, singular value bounding as published (Jia et al., arXiv 1611.06013) for
       weights trained from scratch; it changes a pretrained network at its first step;
-    - ``clamp``: S <= (1 + e) max(S0) in each layer and group, which limits the large values alone.
+    - ``clamp``: S <= (1 + e) max(S0) in each layer and group, which limits only the large values.
     """
 
     name: ClassVar[str] = "svf_bounded"
@@ -45,11 +45,11 @@ class SVFBounded(Strategy):
         Args:
             stages: stages whose singular values train, 0 (stem) to 4.
             rule: ``relative``, ``svb`` or ``clamp``.
-            epsilon: width of the interval, from 0 up.
-            memory: what is kept for the backward pass, see :data:`fss.finetune.chains.fuse.Memory`.
+            epsilon: width of the interval, >= 0.
+            memory: what the backward pass keeps, see :data:`fss.finetune.chains.fuse.Memory`.
 
         Raises:
-            FssError: if a stage or rule does not exist, or epsilon is negative or no number.
+            FssError: if a stage or rule does not exist, or epsilon is not a finite number >= 0.
         """
         self.stages = check_stages(stages)
         if rule not in RULES:
@@ -71,14 +71,14 @@ class SVFBounded(Strategy):
         return []
 
     def _bounds(self, layer: FactoredLayer) -> tuple[Tensor, Tensor]:
-        wide, initial = 1 + self.epsilon, layer.S.detach()
+        factor, initial = 1 + self.epsilon, layer.S.detach()
         if self.rule == "relative":
-            return initial / wide, initial * wide
+            return initial / factor, initial * factor
         if self.rule == "svb":
-            return torch.full_like(initial, 1 / wide), torch.full_like(initial, wide)
+            return torch.full_like(initial, 1 / factor), torch.full_like(initial, factor)
         groups = initial.view(layer.geometry.groups, -1)
         largest = groups.amax(dim=1, keepdim=True).expand_as(groups).reshape(-1)
-        return torch.full_like(initial, float("-inf")), largest * wide
+        return torch.full_like(initial, float("-inf")), largest * factor
 
     def trainable(self, backbone: StagedBackbone) -> Iterator[nn.Parameter]:
         """Yield the singular values of the chosen stages."""
@@ -86,6 +86,6 @@ class SVFBounded(Strategy):
 
     @torch.no_grad()
     def after_step(self, backbone: StagedBackbone) -> None:
-        """Put every singular value back into its interval."""
+        """Clamp every singular value to its interval."""
         for layer in factored_layers(backbone, self.stages):
             layer.S.clamp_(layer.get_buffer("low"), layer.get_buffer("high"))

@@ -1,4 +1,4 @@
-"""Singular values that train as factors of the pretrained ones."""
+"""Singular values trained as multiples of the pretrained ones."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from fss.types import StagedBackbone
 
 
 class SVFResidual(Strategy):
-    """Replace W by U S S' V^T with S' = exp(p), p = 0 at first, and train p (SVF paper, appendix D.2, Table 23 and 24).
+    """Replace W by U S S' V^T with S' = exp(p), p = 0 at first, and train p (SVF paper, appendix D.2, Tables 23, 24).
 
-    S' stays positive, so no singular value can change its sign, and weight decay draws the values to the pretrained
-    ones instead of to zero. ``train_s`` trains S as well.
+    S' stays positive, so no singular value can change its sign, and weight decay pulls the values towards the
+    pretrained ones instead of zero. ``train_s`` trains S as well.
     """
 
     name: ClassVar[str] = "svf_residual"
@@ -27,7 +27,7 @@ class SVFResidual(Strategy):
 
         Args:
             stages: stages whose singular values train, 0 (stem) to 4.
-            train_s: train S too, not S' alone.
+            train_s: train S as well as S'.
 
         Raises:
             FssError: if a stage does not exist.

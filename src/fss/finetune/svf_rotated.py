@@ -1,4 +1,4 @@
-"""Singular spaces turned by a random rotation."""
+"""SVF with randomly rotated singular vectors."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from fss.types import StagedBackbone
 class SVFRotated(Strategy):
     """Replace W = U S V^T by U R S R^T V^T with a random rotation R, and train S or nothing (SVF paper, Tables 9, 24).
 
-    The one strategy that changes the network when it is injected: S no longer meets the directions it belongs to,
-    which is what the paper shows. U R and R^T V^T are kept as the outer factors; R is drawn from ``rotation_seed``
-    and the layer's name whenever the strategy is injected.
+    The only strategy whose injection changes the network: S no longer scales its own singular vectors, which is the
+    point of the paper's test. U R and R^T V^T are kept as the outer factors; R is drawn from ``rotation_seed`` and the
+    layer's name at every injection.
     """
 
     name: ClassVar[str] = "svf_rotated"
@@ -28,9 +28,9 @@ class SVFRotated(Strategy):
         """Choose what trains.
 
         Args:
-            stages: stages whose layers are turned, 0 (stem) to 4.
-            train_s: train S; false keeps the turned backbone frozen.
-            rotation_seed: of the rotations, which are not those of the run's ``seed``.
+            stages: stages whose layers are rotated, 0 (stem) to 4.
+            train_s: train S; false keeps the rotated backbone frozen.
+            rotation_seed: seed of the rotations, independent of the run's ``seed``.
 
         Raises:
             FssError: if a stage does not exist.
@@ -53,5 +53,5 @@ class SVFRotated(Strategy):
         return left.reshape(U.shape).to(weight), S.to(weight), right.reshape(V.shape).to(weight)
 
     def trainable(self, backbone: StagedBackbone) -> Iterator[nn.Parameter]:
-        """Yield S of the turned layers, if it trains."""
+        """Yield S of the rotated layers, if it trains."""
         return (layer.S for layer in factored_layers(backbone, self.stages) if self.train_s)

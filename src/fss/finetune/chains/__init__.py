@@ -1,1 +1,1 @@
-"""Memory-lean forms of tuned layers: what is kept for the backward pass, merged copies, components."""
+"""Other ways to run tuned layers: with little memory for the backward pass, merged, or component by component."""

@@ -1,12 +1,13 @@
-"""Chains of factored convolutions, frozen batch norm and ReLU as one step of autograd that keeps almost nothing.
+"""Chains of factored convolutions, frozen batch norm and ReLU as one autograd function that saves little memory.
 
-With y = act(c * (U diag(S) (V * x)) + d), c and d being the affine map of frozen batch norm, and h = U^T (c g) for the
-gradient g at the activation's input:
+With y = act(c * (U diag(S) (V * x)) + d), where c and d are the affine map of frozen batch norm, and h = U^T (c g),
+where g is the gradient at the activation's input:
 
     dL/dS_r = sum over positions of h_r (V * x)_r          dL/dx = V^T * (S h)
 
-so V * x is needed, but not x: R channels per convolution, and one bit per element of a ReLU. In a chain of units even
-V * x can be computed again from the unit before, which for a 1x1 convolution behind a narrow map costs next to nothing.
+The backward pass thus needs V * x but not x: R channels per convolution, plus one bit per element of a ReLU. Within a
+chain, V * x can also be recomputed from the previous unit, which costs almost nothing for a 1x1 convolution on a narrow
+map.
 """
 
 from __future__ import annotations
@@ -21,26 +22,26 @@ from fss.finetune.chains.sign_bits import pack, unpack
 from fss.finetune.chains.unit import Unit, Values, left, left_back, right, right_back, whole
 
 _PARTS = len(Values.__dataclass_fields__)
-_S = 1  # position of S among them
+_S = 1  # position of S among the fields of Values
 _BEFORE = 3  # arguments of _Chain.apply before the tensors of the units
 
 
 def chain(x: Tensor, residual: Tensor | None, units: Sequence[Unit], values: Sequence[Values]) -> Tensor:
-    """Run units one after the other; the residual is added before the last ReLU.
+    """Run units in sequence; the residual is added before the last ReLU.
 
     Args:
         x: (N, Ci, H, W).
         residual: (N, Co, h, w), or None.
-        units: at least one; the first is kept.
-        values: one for each unit.
+        units: at least one; ``keep`` must be set on the first.
+        values: one per unit.
 
     Returns:
         (N, Co, h, w).
     """
     device = x.device.type
     if torch.is_autocast_enabled(device):
-        kind = torch.get_autocast_dtype(device)
-        x, residual = x.to(kind), None if residual is None else residual.to(kind)
+        dtype = torch.get_autocast_dtype(device)
+        x, residual = x.to(dtype), None if residual is None else residual.to(dtype)
     if torch.is_grad_enabled() and (x.requires_grad or any(one.S.requires_grad for one in values)):
         flat = [tensor for one in values for tensor in one.all]
         return cast(Tensor, _Chain.apply(tuple(units), x, residual, *flat))
@@ -65,7 +66,7 @@ class _Chain(torch.autograd.Function):
                 else:
                     x = whole(unit, one, x)
                 x = _activated(unit, _added(x, residual) if index == last else x)
-                if unit.relu and (index == last or units[index + 1].keep):  # else it is computed again, with its signs
+                if unit.relu and (index == last or units[index + 1].keep):  # else recomputed, signs included
                     bits.append(pack(x > 0))
                     layouts.append((x.shape, x.stride()))
         ctx.units, ctx.kept, ctx.shape, ctx.layouts = units, len(kept), shape, layouts
@@ -84,12 +85,12 @@ class _Chain(torch.autograd.Function):
             if units[-1].relu:
                 g = g * unpack(bits.pop(), *layouts.pop())
             residual = g if ctx.needs_input_grad[2] else None
-            inners, maps = _again(units, values, saved[: ctx.kept])
+            inners, maps = _recompute(units, values, saved[: ctx.kept])
             for index in reversed(range(len(units))):
                 unit, one = units[index], values[index]
                 if index < len(units) - 1 and unit.relu:
-                    known = maps.pop(index, None)
-                    g = g.mul_(unpack(bits.pop(), *layouts.pop()) if known is None else known > 0)
+                    recomputed = maps.pop(index, None)
+                    g = g.mul_(unpack(bits.pop(), *layouts.pop()) if recomputed is None else recomputed > 0)
                 h = left_back(unit, one, g)
                 inner = inners.pop()
                 if ctx.needs_input_grad[_BEFORE + _PARTS * index + _S]:
@@ -101,10 +102,10 @@ class _Chain(torch.autograd.Function):
         return None, g if ctx.needs_input_grad[1] else None, residual, *grads
 
 
-def _again(
+def _recompute(
     units: Sequence[Unit], values: Sequence[Values], kept: Sequence[Tensor]
 ) -> tuple[list[Tensor], dict[int, Tensor]]:
-    """Return V * x of every unit, and the outputs of those whose successor had to be computed again."""
+    """Return V * x of every unit, and by index the unit outputs that were recomputed for it."""
     rest, inners, maps = list(kept), [], {}
     for index, (unit, one) in enumerate(zip(units, values, strict=True)):
         if unit.keep:

@@ -1,4 +1,4 @@
-"""What each singular component of a factored convolution responds to: V * x, before U mixes the components."""
+"""Responses of the singular components of a factored convolution: V * x, before U mixes them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fss.finetune.layers.surgery import LAST_STAGE, find
 from fss.types import StagedBackbone
 
 See = Callable[[str, Tensor], None]
-"""Receives the name of a convolution and its input, (N, Ci, H, W)."""
+"""Called with the name of a convolution and its input, (N, Ci, H, W)."""
 
 
 def tuned_convolutions(backbone: StagedBackbone) -> dict[str, SVFConv2d]:
@@ -43,7 +43,7 @@ def last_of_stage(layers: Iterable[tuple[str, SVFConv2d]], stage: int) -> list[s
         stage: 0 (stem) to 4.
 
     Returns:
-        At most two names, the 3x3 convolution first; convolutions of shortcuts do not count.
+        At most two names, the 3x3 convolution first; shortcut convolutions are skipped.
     """
     last: dict[int, str] = {}
     for name, layer in layers:
@@ -56,7 +56,7 @@ def last_of_stage(layers: Iterable[tuple[str, SVFConv2d]], stage: int) -> list[s
 
 @torch.no_grad()
 def component_maps(layer: SVFConv2d, x: Tensor) -> Tensor:
-    """Return the output of the convolution with V, times the diagonal.
+    """Return V * x, scaled by the diagonal.
 
     Args:
         layer: a factored convolution.
@@ -71,37 +71,37 @@ def component_maps(layer: SVFConv2d, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def look_inside(backbone: StagedBackbone, images: Tensor, layers: dict[str, SVFConv2d], see: See) -> None:
-    """Run images through a backbone and show what enters some of its convolutions.
+    """Run images through a backbone and pass the inputs of some of its convolutions to a function.
 
-    Blocks that run as chains run layer by layer while they are looked into. Nothing of the backbone changes.
+    Fused blocks run layer by layer meanwhile. The backbone is not changed.
 
     Args:
         backbone: in evaluation mode, or with frozen batch norm.
         images: normalised RGB, (N, 3, H, W).
         layers: path in the backbone -> layer.
-        see: called once per layer, in the order in which the layers run.
+        see: called once per layer, in execution order.
     """
     wanted = {id(layer) for layer in layers.values()}
-    last = max((i for i in range(LAST_STAGE + 1) if _holds(backbone.stage(i), wanted)), default=-1)
-    with _shown(layers, see):
+    last = max((i for i in range(LAST_STAGE + 1) if _contains(backbone.stage(i), wanted)), default=-1)
+    with _report_inputs(layers, see):
         for index in range(last + 1):
             images = backbone.stage(index)(images)
 
 
-def _holds(stage: nn.Module, wanted: set[int]) -> bool:
+def _contains(stage: nn.Module, wanted: set[int]) -> bool:
     return any(id(m) in wanted for m in stage.modules())
 
 
 @contextmanager
-def _shown(layers: dict[str, SVFConv2d], see: See) -> Iterator[None]:
-    """Call ``see`` with the input of every layer while the block lasts."""
+def _report_inputs(layers: dict[str, SVFConv2d], see: See) -> Iterator[None]:
+    """Call ``see`` with the input of every layer while the context is open."""
     handles = []
     for name, layer in layers.items():
 
-        def show(_: nn.Module, inputs: tuple[Tensor, ...], at: str = name) -> None:
+        def report(_: nn.Module, inputs: tuple[Tensor, ...], at: str = name) -> None:
             see(at, inputs[0])
 
-        handles.append(layer.register_forward_pre_hook(show))
+        handles.append(layer.register_forward_pre_hook(report))
     try:
         yield
     finally:

@@ -1,7 +1,7 @@
 """Residual blocks and plain stacks that run their factored convolutions as chains (:mod:`fss.finetune.chains.chain`).
 
-The class of a block is exchanged and nothing else: parameters, names and copies stay what they are. Wherever a chain
-would not be exact (batch norm in training, trained U or V, hooks inside a block), the block runs as before.
+Only the class of a block is exchanged: parameters, names and copies are unaffected. Where a chain would not be exact
+(batch norm in training mode, trained U or V, hooks inside a block), the block runs as before.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from fss.finetune.layers.surgery import LAST_STAGE
 from fss.types import StagedBackbone
 
 Memory = Literal["plain", "fast", "balanced", "least"]
-"""What of the activations is kept: everything, layer by layer (``plain``); V * x of every convolution (``fast``); only
-of those that would be dear to compute again (``balanced``); only of the first of each block (``least``)."""
+"""Activations kept for the backward pass: all, layer by layer (``plain``); V * x of every convolution (``fast``), only
+of those that are expensive to recompute (``balanced``), or only of the first one in each block (``least``)."""
 
 _CHEAP = 0.15
-"""Share of a chain's cost up to which ``balanced`` computes V * x again."""
+"""``balanced`` recomputes V * x if that costs at most this share of the chain."""
 
 Link = tuple[SVFConv2d, nn.BatchNorm2d | None, bool]
 
 
 def check_memory(memory: str) -> Memory:
-    """Validate a choice.
+    """Validate a memory rule.
 
     Args:
-        memory: as given.
+        memory: name of the rule.
 
     Returns:
-        The same.
+        The same name.
 
     Raises:
         FssError: if it is none of :data:`Memory`.
@@ -48,11 +48,11 @@ def check_memory(memory: str) -> Memory:
 
 
 def fuse(backbone: StagedBackbone, memory: Memory) -> None:
-    """Let the blocks of a backbone run their factored convolutions as chains.
+    """Make the blocks of a backbone run their factored convolutions as chains.
 
     Args:
-        backbone: after its layers were swapped; changed in place. ``plain`` undoes it.
-        memory: what is kept for the backward pass.
+        backbone: its layers must be swapped already; changed in place.
+        memory: what is kept for the backward pass; ``plain`` undoes the fusion.
     """
     for index in range(LAST_STAGE + 1):
         for module in backbone.stage(index).modules():
@@ -77,7 +77,7 @@ class _Fused(nn.Module):
         Args:
             x: (N, Ci, H, W).
             residual: added before the last ReLU, (N, Co, h, w), or None.
-            links: convolutions with what follows them.
+            links: convolutions, each with its batch norm and whether a ReLU follows.
 
         Returns:
             (N, Co, h, w).
@@ -91,7 +91,7 @@ class _Fused(nn.Module):
 
 
 class FusedBottleneck(_Fused, Bottleneck):  # type: ignore[misc]  # torchvision has no types
-    """Three convolutions and the shortcut."""
+    """A bottleneck block whose three convolutions run as one chain."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the block, (N, Ci, H, W) to (N, Co, h, w)."""
@@ -99,7 +99,7 @@ class FusedBottleneck(_Fused, Bottleneck):  # type: ignore[misc]  # torchvision 
 
 
 class FusedBasicBlock(_Fused, BasicBlock):  # type: ignore[misc]
-    """Two convolutions and the shortcut."""
+    """A basic block whose two convolutions run as one chain."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the block, (N, Ci, H, W) to (N, Co, h, w)."""
@@ -107,21 +107,21 @@ class FusedBasicBlock(_Fused, BasicBlock):  # type: ignore[misc]
 
 
 class FusedSequential(_Fused, nn.Sequential):
-    """A stack in which runs of convolution, batch norm and ReLU become chains, as in VGG and in shortcuts."""
+    """A sequence whose runs of convolution, batch norm and ReLU become chains, as in VGG and in shortcuts."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Run the stack."""
+        """Run the sequence."""
         if _hooked(self):
             for layer in self.children():
                 x = layer(x)
             return x
-        for part in _parts(list(self.children())):
-            x = part(x) if isinstance(part, nn.Module) else self.run(x, None, part)
+        for segment in _segments(list(self.children())):
+            x = segment(x) if isinstance(segment, nn.Module) else self.run(x, None, segment)
         return x
 
 
 def _residual(block: Any, x: Tensor, plain: Callable[[Tensor], Tensor], depth: int) -> Tensor:
-    """Run a residual block of torchvision as a chain, or as it is where a chain would not be exact."""
+    """Run a torchvision residual block as a chain, or layer by layer where a chain would not be exact."""
     pairs = [(getattr(block, f"conv{i}"), getattr(block, f"bn{i}")) for i in range(1, depth + 1)]
     if _hooked(block) or not all(_fits(conv, norm) for conv, norm in pairs):
         return plain(x)
@@ -131,27 +131,27 @@ def _residual(block: Any, x: Tensor, plain: Callable[[Tensor], Tensor], depth: i
 
 
 def keep(right_sizes: Sequence[int], left_sizes: Sequence[int], memory: Memory) -> list[bool]:
-    """Choose of which convolutions V * x is kept.
+    """Choose the convolutions whose V * x is kept.
 
     Args:
         right_sizes: number of values of each V, proportional to the cost of V * x.
-        left_sizes: of each U.
-        memory: the rule.
+        left_sizes: number of values of each U.
+        memory: the memory rule.
 
     Returns:
-        One entry per convolution; the first is always kept, as its input is not.
+        One entry per convolution; the first is always kept because its input is not.
     """
     if memory == "fast":
         return [True] * len(right_sizes)
     if memory == "least":
         return [True] + [False] * (len(right_sizes) - 1)
     limit = _CHEAP * (sum(right_sizes) + sum(left_sizes))
-    again = [r + before for r, before in zip(right_sizes[1:], left_sizes[:-1], strict=True)]
-    return [True] + [cost > limit for cost in again]
+    recompute_costs = [r + before for r, before in zip(right_sizes[1:], left_sizes[:-1], strict=True)]
+    return [True] + [cost > limit for cost in recompute_costs]
 
 
 def _fits(conv: nn.Module, norm: nn.Module | None) -> TypeGuard[SVFConv2d]:
-    """Tell whether a unit gives what the two layers give: singular values alone train, batch norm is frozen."""
+    """Tell whether a unit is exact: at most the singular values train, and batch norm is frozen."""
     if not isinstance(conv, SVFConv2d) or conv.p is not None or isinstance(conv.geometry.padding, str):
         return False
     if any(t is not None and t.requires_grad for t in (conv.U, conv.V, conv.bias)):
@@ -167,7 +167,7 @@ def _hooked(block: nn.Module) -> bool:
 
 
 def _values(conv: SVFConv2d, norm: nn.BatchNorm2d | None) -> Values:
-    """Read the tensors of a unit; batch norm in evaluation mode is an affine map per channel."""
+    """Collect the tensors of a unit; batch norm in evaluation mode is an affine map per channel."""
     with torch.no_grad():
         bias = conv.U.new_zeros(len(conv.U)) if conv.bias is None else conv.bias
         if norm is None:
@@ -181,24 +181,24 @@ def _values(conv: SVFConv2d, norm: nn.BatchNorm2d | None) -> Values:
         return Values(conv.U, conv.S, conv.V, scale, shift if norm.bias is None else shift + norm.bias)
 
 
-def _parts(layers: Sequence[nn.Module]) -> Iterator[nn.Module | list[Link]]:
-    """Split a stack into runs of links and other layers."""
+def _segments(layers: Sequence[nn.Module]) -> Iterator[nn.Module | list[Link]]:
+    """Split a sequence into runs of links and other layers."""
     links: list[Link] = []
-    at = 0
-    while at < len(layers):
-        conv, rest = layers[at], layers[at + 1 : at + 3]
+    position = 0
+    while position < len(layers):
+        conv, rest = layers[position], layers[position + 1 : position + 3]
         norm = rest[0] if rest and isinstance(rest[0], nn.BatchNorm2d) else None
         if not isinstance(conv, SVFConv2d) or not _fits(conv, norm):
             if links:
                 yield links
             links = []
             yield conv
-            at += 1
+            position += 1
             continue
         after = rest[1:] if norm is not None else rest
         relu = bool(after) and isinstance(after[0], nn.ReLU)
         links.append((conv, norm, relu))
-        at += 1 + (norm is not None) + relu
+        position += 1 + (norm is not None) + relu
     if links:
         yield links
 

@@ -1,4 +1,4 @@
-"""A plain copy of a tuned backbone for a pass in which nothing trains."""
+"""A plain copy of a tuned backbone for inference."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from fss.types import StagedBackbone
 
 
 def merged_copy(backbone: StagedBackbone) -> StagedBackbone | None:
-    """Copy a backbone with plain layers in the place of tuned ones, whose weights are composed once, not per image.
+    """Copy a backbone with its tuned layers merged, so that weights are composed once instead of per image.
 
-    Layers that no plain one equals, as adapters, are copied as they are. Outputs are equal up to rounding.
+    Layers that cannot be merged, such as adapters, are copied unchanged. Outputs are equal up to rounding.
 
     Args:
         backbone: after a strategy's ``apply``; unchanged.
@@ -26,21 +26,21 @@ def merged_copy(backbone: StagedBackbone) -> StagedBackbone | None:
     """
     if not _tuned(backbone):
         return None
-    made = copy.deepcopy(backbone)
-    fuse(made, "plain")
+    plain = copy.deepcopy(backbone)
+    fuse(plain, "plain")
     merged = 0
-    for site in _tuned(made):
+    for site in _tuned(plain):
         assert isinstance(site.module, TunedLayer)
         try:
             site.put(site.module.merge())
-        except FssError:  # it says which layer and why; here it simply stays
+        except FssError:  # this layer cannot be merged and stays
             continue
         merged += 1
     if merged == 0:
         return None
-    assert isinstance(made, nn.Module)
-    made.eval().requires_grad_(False)
-    return made
+    assert isinstance(plain, nn.Module)
+    plain.eval().requires_grad_(False)
+    return plain
 
 
 def _tuned(backbone: StagedBackbone) -> list[Site]:

@@ -1,4 +1,4 @@
-"""Yes-or-no maps at one bit per element: what a ReLU's backward pass needs."""
+"""Boolean maps packed to one bit per element, for the backward pass of a ReLU."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Multiplying eight bytes of 0 or 1, read as one number, by this moves them into the eight bits of the highest byte.
+# Multiplying eight 0/1 bytes, read as one integer, by this constant gathers them in the bits of the highest byte.
 _GATHER = 0x0102040810204080
 _HIGHEST = 56
 
 
 def pack(mask: Tensor) -> Tensor:
-    """Put eight truth values into a byte.
+    """Pack eight booleans into a byte.
 
     Args:
         mask: bool, any shape.
 
     Returns:
-        bits: uint8, (ceil(numel / 8)), in the order of memory.
+        bits: uint8, (ceil(numel / 8)), in memory order.
     """
     flat = _in_memory_order(mask)
     rest = -flat.numel() % 8
@@ -35,8 +35,8 @@ def unpack(bits: Tensor, shape: Sequence[int], strides: Sequence[int]) -> Tensor
 
     Args:
         bits: uint8, (ceil(numel / 8)).
-        shape: of the mask.
-        strides: of the mask.
+        shape: shape of the mask.
+        strides: strides of the mask.
 
     Returns:
         mask: 0 or 1 as uint8.
@@ -46,7 +46,7 @@ def unpack(bits: Tensor, shape: Sequence[int], strides: Sequence[int]) -> Tensor
 
 
 def _in_memory_order(mask: Tensor) -> Tensor:
-    """Flatten without moving anything, if the elements lie densely in any order of dimensions."""
+    """Flatten without copying; the elements must be dense in memory, in any order of dimensions."""
     order = sorted(range(mask.dim()), key=lambda d: (mask.stride(d), mask.shape[d]), reverse=True)
     dense = mask.permute(order)
     if not dense.is_contiguous():
@@ -56,10 +56,10 @@ def _in_memory_order(mask: Tensor) -> Tensor:
 
 @cache
 def _table(device: torch.device) -> Tensor:
-    """Byte -> its eight bits as bytes, read as one number."""
+    """Return a table: byte -> its eight bits as bytes, read as one integer."""
     shifts = torch.arange(8, dtype=torch.uint8)
     bytes_ = (torch.arange(256, dtype=torch.uint8)[:, None] >> shifts) & 1
-    # The lowest byte of a number comes first in memory, and the product above put it into the highest bit.
+    # The product puts the byte that is first in memory into the lowest bit on little-endian machines.
     order = bytes_.flip(1) if _first_is_highest() else bytes_
     return order.contiguous().view(torch.int64).view(-1).to(device)
 

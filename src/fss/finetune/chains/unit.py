@@ -1,4 +1,4 @@
-"""The maths of one factored convolution with the frozen batch norm behind it, forwards and backwards."""
+"""Forward and backward pass of one factored convolution followed by frozen batch norm."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Unit:
     """One convolution of a chain: y = act(scale * (U diag(S) (V * x)) + shift).
 
     Attributes:
-        geometry: of the convolution; its padding is given in numbers.
-        keep: V * x is kept for the backward pass; else it is computed again from the unit before, which a first unit
-            does not have.
-        relu: a ReLU follows.
+        geometry: geometry of the convolution, with numeric padding.
+        keep: keep V * x for the backward pass; otherwise it is recomputed from the previous unit, which the first
+            unit does not have.
+        relu: whether a ReLU follows.
     """
 
     geometry: ConvGeometry
@@ -35,10 +35,10 @@ class Values:
 
     Attributes:
         U: (Co, R).
-        S: (groups * R); the only one that gets a gradient.
+        S: (groups * R); the only tensor that gets a gradient.
         V: (groups * R, Ci / groups, k, k).
-        scale: factor of the output's channels, (Co).
-        shift: added to them, (Co).
+        scale: factor per output channel, (Co).
+        shift: offset per output channel, (Co).
     """
 
     U: Tensor
@@ -49,7 +49,7 @@ class Values:
 
     @property
     def all(self) -> tuple[Tensor, ...]:
-        """All five, in the order of the fields."""
+        """All five tensors, in field order."""
         return self.U, self.S, self.V, self.scale, self.shift
 
 
@@ -67,7 +67,7 @@ def left(unit: Unit, values: Values, inner: Tensor) -> Tensor:
 
 
 def whole(unit: Unit, values: Values, x: Tensor) -> Tensor:
-    """Return both steps as one convolution, or as two where composing the weight would cost more than it saves."""
+    """Run both steps, as one convolution unless composing the weight costs more than it saves."""
     out, rank = values.U.shape
     fan_in = values.V[0].numel()
     stride = unit.geometry.stride
@@ -87,18 +87,20 @@ def left_back(unit: Unit, values: Values, g: Tensor) -> Tensor:
 
 
 def right_back(unit: Unit, values: Values, h: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return the gradient of the input of a shape, V^T * (S h), (N, Ci, H, W)."""
+    """Return the input gradient V^T * (S h), (N, Ci, H, W), for an input of the given shape."""
     geometry, (height, width) = unit.geometry, values.V.shape[2:]
     kernel = (values.V * values.S.view(-1, 1, 1, 1)).to(h.dtype)
     padding = cast(tuple[int, int], geometry.padding)
-    rest = [
+    output_padding = [
         size - ((small - 1) * stride - 2 * pad + dilation * (k - 1) + 1)
         for size, small, stride, pad, dilation, k in zip(
             shape[2:], h.shape[2:], geometry.stride, padding, geometry.dilation, (height, width), strict=True
         )
     ]
-    # its result has the layout of h, which aten's convolution_backward takes from an input that is not at hand
-    return F.conv_transpose2d(h, kernel, None, geometry.stride, padding, rest, geometry.groups, geometry.dilation)
+    # not aten's convolution_backward, which takes the memory layout from the input, which is not kept
+    return F.conv_transpose2d(
+        h, kernel, None, geometry.stride, padding, output_padding, geometry.groups, geometry.dilation
+    )
 
 
 def _blocks(U: Tensor, groups: int) -> Tensor:

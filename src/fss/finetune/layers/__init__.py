@@ -1,1 +1,1 @@
-"""What a strategy swaps into a backbone, and how: factored, scaled and low-rank layers, and module surgery."""
+"""Factored and scaled layers, and the functions with which strategies swap layers of a backbone."""

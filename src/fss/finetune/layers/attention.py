@@ -1,4 +1,4 @@
-"""The layer that replaces multi-head attention, whose projections torch keeps as bare values, not as layers."""
+"""The layer that replaces multi-head attention, whose projections are bare parameters in torch, not layers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SVFAttention(TunedLayer):
         """Take over attention's settings.
 
         Args:
-            plain: attention whose query, key and value have one width.
+            plain: attention with equal widths of query, key and value.
             in_proj: its decomposed input projections, with bias.
             out_proj: its decomposed output projection.
         """
@@ -39,7 +39,7 @@ class SVFAttention(TunedLayer):
             "batch_first": plain.batch_first,
         }
         self.batch_first = plain.batch_first
-        # torch's encoder layers read these, and then do not take the weights of attention past its forward
+        # torch's encoder layers read these and then skip the fast path that would bypass this forward
         self._qkv_same_embed_dim = False
         self.in_proj_bias = None
         self.in_proj = in_proj
@@ -56,20 +56,20 @@ class SVFAttention(TunedLayer):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """Attend, as :class:`torch.nn.MultiheadAttention` does.
+        """Apply attention, as :class:`torch.nn.MultiheadAttention` does.
 
         Args:
             query: (N, L, E), or (L, N, E) without ``batch_first``, or (L, E).
-            key: likewise, length of the source.
-            value: likewise.
-            key_padding_mask: (N, length of the source), or None.
-            need_weights: return the weights too.
+            key: likewise, with source length S.
+            value: likewise, with source length S.
+            key_padding_mask: (N, S), or None.
+            need_weights: return the attention weights too.
             attn_mask: as in torch, or None.
             average_attn_weights: average the weights over heads.
             is_causal: hint that ``attn_mask`` is causal.
 
         Returns:
-            The output, shaped as the query, and the weights or None.
+            Output with the query's shape, and the attention weights or None.
         """
         swap = self.batch_first and query.dim() == 3
         if swap:
@@ -102,5 +102,5 @@ class SVFAttention(TunedLayer):
 
 
 def is_supported(plain: nn.MultiheadAttention) -> bool:
-    """Tell whether attention has one stacked projection and no learned extra key."""
+    """Tell whether attention has one stacked input projection and no learned extra key."""
     return plain.in_proj_weight is not None and plain.bias_k is None

@@ -1,4 +1,4 @@
-"""The layers that replace convolutions and linear layers while a strategy is injected."""
+"""Factored layers that replace convolutions and linear layers while a strategy is injected."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from fss.finetune.layers.tuned import TunedLayer
 
 
 class FactoredLayer(TunedLayer):
-    """A weight kept as W = U diag(s) V, where s is S, or S exp(p) after :meth:`make_residual`.
+    """A layer whose weight is kept as W = U diag(s) V, where s is S, or S exp(p) after :meth:`make_residual`.
 
     Attributes:
         U: left factor, (Co, R).
         S: diagonal, (groups * R).
-        V: right factor, (groups * R, ...); the dots are those of the plain weight (Co, ...).
+        V: right factor, (groups * R, ...), with the trailing dimensions of the plain weight (Co, ...).
         p: logarithm of the residual diagonal S', (groups * R), or None.
         bias: the plain layer's bias, (Co), or None.
     """
@@ -34,7 +34,7 @@ class FactoredLayer(TunedLayer):
         """Take over a layer's geometry and bias.
 
         Args:
-            geometry: everything about the plain layer but its values.
+            geometry: the plain layer without its values.
             U: (Co, R).
             S: (groups * R).
             V: (groups * R, ...).
@@ -75,10 +75,10 @@ class FactoredLayer(TunedLayer):
 
 
 class SVFConv2d(FactoredLayer):
-    """A convolution kept as its factors: y = U diag(S) (V * x) + bias.
+    """A convolution kept as factors: y = U diag(S) (V * x) + bias.
 
     SVF paper, section 3.2 (arXiv 2206.06122). ``V`` carries kernel, stride, padding, dilation and groups; ``U`` is a
-    1x1 convolution. ``S`` is scaled into ``U``, which equals the release's three steps (V, scale, U) and saves one
+    1x1 convolution. ``S`` is multiplied into ``U``, which equals the release's three steps (V, scale, U) and saves one
     activation.
 
     Attributes:
@@ -96,13 +96,13 @@ class SVFConv2d(FactoredLayer):
 
         Args:
             conv: any zero-padded Conv2d: strided, dilated, grouped, with or without bias.
-            rank_rounding: keep the rank rounded down to this multiple; 1 is exact.
+            rank_rounding: round the rank down to a multiple of this; 1 is exact.
 
         Returns:
             A layer with equal output (up to rounding, if the rank is exact).
 
         Raises:
-            FssError: if the convolution pads with anything but zeros.
+            FssError: if the convolution's padding mode is not ``zeros``.
         """
         geometry = ConvGeometry.of(conv)
         rank = rounded_rank(full_rank(conv.weight, conv.groups), rank_rounding)
@@ -124,11 +124,11 @@ class SVFConv2d(FactoredLayer):
 
 
 class SVFLinear(FactoredLayer):
-    """A linear layer kept as its factors: y = U diag(S) V x + bias.
+    """A linear layer kept as factors: y = U diag(S) V x + bias.
 
     Attributes:
         U: left singular vectors, (Co, R).
-        S: singular values, (groups * R); groups above 1 are matrices stacked in one weight, as in attention.
+        S: singular values, (groups * R); groups > 1 stack several matrices in one weight, as in attention.
         V: right singular vectors, (groups * R, Ci).
         bias: the layer's bias, (Co), or None.
     """
@@ -136,7 +136,7 @@ class SVFLinear(FactoredLayer):
     geometry: LinearGeometry
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the matrix.
+        """Apply the layer.
 
         Args:
             x: (..., Ci).

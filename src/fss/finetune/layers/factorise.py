@@ -1,4 +1,4 @@
-"""Swap plain layers for factored ones, whatever the factors are."""
+"""Replace plain layers by factored ones, with any kind of factors."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from fss.types import StagedBackbone
 Factors = Callable[[Tensor, int, str], tuple[Tensor, Tensor, Tensor]]
 """Weight (Co, ...), groups and the layer's name -> U (Co, R), S (groups * R), V (groups * R, ...).
 
-It depends on nothing else, so that several layers can be factored at the same time."""
+It must depend on nothing else, so that several layers can be factored in parallel."""
 
 
 @dataclass(frozen=True)
 class Factored:
-    """A layer that was swapped.
+    """A layer that was replaced.
 
     Attributes:
         name: its path in the backbone.
-        layer: what stands there now.
+        layer: the factored layer.
         full_rank: exact rank of the plain weight, over all groups.
     """
 
@@ -41,8 +41,8 @@ def singular(weight: Tensor, groups: int, name: str) -> tuple[Tensor, Tensor, Te
 
     Args:
         weight: (Co, ...).
-        groups: its groups.
-        name: of the layer; not used.
+        groups: number of groups.
+        name: name of the layer; unused.
 
     Returns:
         U, S and V.
@@ -56,31 +56,33 @@ def factorise(backbone: StagedBackbone, stages: Sequence[int], factors: Factors 
     Args:
         backbone: changed in place.
         stages: stages to change.
-        factors: what makes them; the singular value decomposition by default.
+        factors: computes the factors; the singular value decomposition by default.
 
     Returns:
-        What was swapped now: nothing the second time.
+        The layers replaced by this call; none on a second call.
     """
-    sites = plain_layers(backbone, stages, _has_weight)
+    sites = plain_layers(backbone, stages, _can_factorise)
     device = next((p.device for site in sites for p in site.module.parameters()), torch.device("cpu"))
     swapped: list[Factored] = []
-    for site, (module, parts) in zip(sites, side_by_side(lambda s: _factored(s, factors), sites, device), strict=True):
+    for site, (module, factored) in zip(
+        sites, side_by_side(lambda s: _factored(s, factors), sites, device), strict=True
+    ):
         site.put(module)
-        swapped += parts
+        swapped += factored
     return swapped
 
 
 def _factored(site: Site, factors: Factors) -> tuple[nn.Module, list[Factored]]:
-    """Make what replaces a layer, and list the factored layers in it."""
+    """Return the replacement of a layer, and the factored layers in it."""
     plain = site.module
     if isinstance(plain, nn.MultiheadAttention):
-        parts = [_linear(f"{site.name}.in_proj", plain.in_proj_weight, plain.in_proj_bias, 3, factors)]
+        projections = [_linear(f"{site.name}.in_proj", plain.in_proj_weight, plain.in_proj_bias, 3, factors)]
         out = plain.out_proj
-        parts.append(_linear(f"{site.name}.out_proj", out.weight, out.bias, 1, factors))
-        layers = [p.layer for p in parts]
+        projections.append(_linear(f"{site.name}.out_proj", out.weight, out.bias, 1, factors))
+        layers = [p.layer for p in projections]
         assert isinstance(layers[0], SVFLinear)
         assert isinstance(layers[1], SVFLinear)
-        return SVFAttention(plain, layers[0], layers[1]).train(plain.training), parts
+        return SVFAttention(plain, layers[0], layers[1]).train(plain.training), projections
     if isinstance(plain, nn.Conv2d):
         geometry, groups = ConvGeometry.of(plain), plain.groups
         layer = SVFConv2d(geometry, *factors(plain.weight, groups, site.name), plain.bias)
@@ -90,10 +92,10 @@ def _factored(site: Site, factors: Factors) -> tuple[nn.Module, list[Factored]]:
     return one.layer, [one]
 
 
-def _has_weight(module: nn.Module) -> bool:
+def _can_factorise(module: nn.Module) -> bool:
     if isinstance(module, nn.MultiheadAttention):
         return is_supported(module)
-    # attention reads the weight of this layer past its forward, so it is swapped with the attention or not at all
+    # attention reads this layer's weight directly, bypassing its forward, so only the attention can be replaced
     inner = isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear)
     return isinstance(module, nn.Conv2d | nn.Linear) and not inner
 

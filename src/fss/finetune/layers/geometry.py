@@ -1,4 +1,4 @@
-"""Everything about a plain layer but its values: enough to apply it to other values and to build it anew."""
+"""Plain layers without their values: enough to apply them with other values and to rebuild them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ConvGeometry:
             Its geometry.
 
         Raises:
-            FssError: if it pads with anything but zeros.
+            FssError: if its padding mode is not ``zeros``.
         """
         if conv.padding_mode != "zeros":
             raise FssError(
@@ -51,7 +51,7 @@ class ConvGeometry:
         return cls(stride, padding, dilation, conv.groups)
 
     def run(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Convolve with other values.
+        """Convolve with the given values.
 
         Args:
             x: (N, Ci, H, W).
@@ -64,10 +64,10 @@ class ConvGeometry:
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
     def lift(self, inner: Tensor, left: Tensor, bias: Tensor | None) -> Tensor:
-        """Apply the left one of two factors, as a 1x1 convolution.
+        """Apply the left of two factors, as a 1x1 convolution.
 
         Args:
-            inner: (N, groups * R, h, w), what :meth:`run` made of the right one.
+            inner: (N, groups * R, h, w), output of :meth:`run` with the right factor.
             left: (Co, R).
             bias: (Co), or None.
 
@@ -77,7 +77,7 @@ class ConvGeometry:
         return F.conv2d(inner, left.reshape(*left.shape, 1, 1), bias, groups=self.groups)
 
     def build(self, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
-        """Build a convolution of this geometry.
+        """Build a convolution with this geometry.
 
         Args:
             weight: its values, (Co, Ci / groups, k, k).
@@ -113,7 +113,7 @@ class LinearGeometry:
     groups: int = 1
 
     def run(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Apply other values.
+        """Apply the given values.
 
         Args:
             x: (..., Ci).
@@ -126,10 +126,10 @@ class LinearGeometry:
         return F.linear(x, weight, bias)
 
     def lift(self, inner: Tensor, left: Tensor, bias: Tensor | None) -> Tensor:
-        """Apply the left one of two factors of an unstacked matrix.
+        """Apply the left of two factors of an unstacked matrix.
 
         Args:
-            inner: (..., R), what :meth:`run` made of the right one.
+            inner: (..., R), output of :meth:`run` with the right factor.
             left: (Co, R).
             bias: (Co), or None.
 

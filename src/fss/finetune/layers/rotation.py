@@ -1,4 +1,4 @@
-"""Random rotations that are drawn again from a seed instead of being stored."""
+"""Random rotations that are redrawn from a seed instead of being stored."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from fss.finetune.layers.svd import one_thread
 
 
 def random_rotation(size: int, groups: int, seed: int, name: str, like: Tensor) -> Tensor:
-    """Draw orthogonal matrices, uniformly (QR of a Gaussian matrix with the signs of R's diagonal).
+    """Draw uniformly distributed orthogonal matrices (QR of a Gaussian matrix, with the signs of R's diagonal).
 
-    The draw depends on nothing but its arguments: not on torch's global generator, the device, or other layers.
+    The draw depends only on the arguments, not on torch's global generator, the device, or other layers.
 
     Args:
-        size: n.
+        size: matrix size n.
         groups: number of matrices.
-        seed: of the run's rotations.
-        name: of the layer, so that layers of one size differ.
-        like: gives device and type; on the meta device nothing is drawn.
+        seed: seed of the run's rotations.
+        name: name of the layer, so that layers of equal size differ.
+        like: tensor whose device is used; on the meta device nothing is drawn.
 
     Returns:
-        Float64 matrices on its device, (groups, n, n).
+        Float64 matrices on that device, (groups, n, n).
     """
     if like.is_meta:
         return torch.empty(groups, size, size, dtype=torch.float64, device="meta")

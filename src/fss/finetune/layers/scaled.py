@@ -1,4 +1,4 @@
-"""Layers whose weight is multiplied by a trained diagonal, and how they are swapped in."""
+"""Layers whose weight is multiplied by a trained diagonal, and functions to swap them in."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from fss.types import StagedBackbone
 
 
 class ScaledLayer(TunedLayer):
-    """A weight multiplied by a new diagonal S' outside its singular space, on its output or its input side.
+    """A layer whose weight is multiplied by a new diagonal S' outside its singular space, on the output or input side.
 
     Attributes:
-        weight: the plain layer's, (Co, ...); for a convolution (Co, Ci / groups, k, k).
-        bias: (Co), or None; it is not scaled.
-        scale: the diagonal; its shape broadcasts to the weight by group, (groups, Co / groups, Ci / groups * k * k).
+        weight: weight of the plain layer, (Co, ...); for a convolution (Co, Ci / groups, k, k).
+        bias: (Co), or None; not scaled.
+        scale: the diagonal; broadcasts to the weight by group, (groups, Co / groups, Ci / groups, k * k).
     """
 
     def __init__(self, layer: nn.Conv2d | nn.Linear, shape: tuple[int, int, int, int]) -> None:
-        """Take over a layer.
+        """Take over the parameters of a layer.
 
         Args:
-            layer: the plain one.
-            shape: of the diagonal, broadcast to (groups, Co / groups, Ci / groups, k * k); 1 shares a value.
+            layer: the plain layer.
+            shape: shape of the diagonal, broadcast to (groups, Co / groups, Ci / groups, k * k).
 
         Raises:
-            FssError: if a convolution pads with anything but zeros.
+            FssError: if a convolution's padding mode is not ``zeros``.
         """
         super().__init__()
         self.geometry = geometry_of(layer)
@@ -46,13 +46,13 @@ class ScaledLayer(TunedLayer):
         return (blocks * self.scale).reshape(self.weight.shape)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the scaled weight; the weight is scaled rather than a map, which saves an activation.
+        """Apply the scaled weight; scaling the weight instead of a map saves an activation.
 
         Args:
-            x: what the plain layer takes.
+            x: input of the plain layer.
 
         Returns:
-            What it returns.
+            Output with the plain layer's shape.
         """
         return self.geometry.run(x, self.scaled, self.bias)
 
@@ -70,12 +70,12 @@ class ScaledLayer(TunedLayer):
 def swap_scaled(
     backbone: StagedBackbone, stages: Sequence[int], build: Callable[[nn.Conv2d | nn.Linear], ScaledLayer]
 ) -> None:
-    """Replace convolutions and linear layers; attention, whose weights are no layers, stays.
+    """Replace convolutions and linear layers by scaled ones; attention keeps its plain weights.
 
     Args:
-        backbone: changed in place; nothing happens the second time.
+        backbone: changed in place; a second call does nothing.
         stages: stages to change.
-        build: makes the scaled layer of a plain one.
+        build: builds the scaled layer from a plain one.
     """
     kinds = nn.Conv2d | nn.Linear | nn.MultiheadAttention
     for site in plain_layers(backbone, stages, lambda m: isinstance(m, kinds)):

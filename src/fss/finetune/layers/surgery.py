@@ -1,4 +1,4 @@
-"""Find convolutions by stage and kernel size, and swap modules in place."""
+"""Find modules by stage, type and kernel size, and replace them in place."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Site:
 
     Attributes:
         stage: its stage, 0 (stem) to 4.
-        name: its path from the backbone, e.g. ``layer3.0.conv2``.
+        name: its path in the backbone, e.g. ``layer3.0.conv2``.
         parent: the module that holds it.
-        attribute: its name there.
+        attribute: its name in the parent.
     """
 
     stage: int
@@ -33,7 +33,7 @@ class Site:
 
     @property
     def module(self) -> nn.Module:
-        """The module that stands there now."""
+        """The module that is currently there."""
         return self.parent.get_submodule(self.attribute)
 
     def put(self, module: nn.Module) -> None:
@@ -48,7 +48,7 @@ def check_stages(stages: Sequence[int]) -> tuple[int, ...]:
         stages: stage numbers.
 
     Returns:
-        The same, ascending, without repetitions.
+        The same, ascending and without duplicates.
 
     Raises:
         FssError: if one is outside 0 to 4.
@@ -60,9 +60,9 @@ def check_stages(stages: Sequence[int]) -> tuple[int, ...]:
 
 
 def find(backbone: StagedBackbone, stages: Sequence[int], wanted: Callable[[nn.Module], bool]) -> list[Site]:
-    """List the modules of some stages that a predicate accepts; children of a match are not entered.
+    """List the modules of some stages that a predicate accepts; children of a match are not searched.
 
-    Stages of our backbones are no candidates themselves; those of any other module (:class:`ModuleStages`) are.
+    The stages of our backbones are not candidates themselves; those of other modules (:class:`ModuleStages`) are.
 
     Args:
         backbone: the backbone.
@@ -118,7 +118,7 @@ def convolutions(
 def plain_layers(backbone: StagedBackbone, stages: Sequence[int], wanted: Callable[[nn.Module], bool]) -> list[Site]:
     """List the modules of some stages that a predicate accepts and that no strategy has replaced.
 
-    A tuned layer may keep plain ones inside; swapping those would change the layer a second time.
+    A tuned layer may contain plain layers; replacing those would change it a second time.
 
     Args:
         backbone: the backbone.
@@ -133,7 +133,7 @@ def plain_layers(backbone: StagedBackbone, stages: Sequence[int], wanted: Callab
 
 
 def stage_modules(backbone: StagedBackbone, stages: Sequence[int]) -> Iterator[nn.Module]:
-    """Yield every module of some stages, with the stages themselves.
+    """Yield every module of some stages, including the stages themselves.
 
     Args:
         backbone: the backbone.

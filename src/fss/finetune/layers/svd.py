@@ -20,7 +20,7 @@ _MOST_THREADS = 8  # each holds a few float64 copies of a weight, at most 100 MB
 
 
 def rounded_rank(full: int, multiple: int) -> int:
-    """Round a rank down to a multiple, within [1, full].
+    """Round a rank down to a multiple, clipped to [1, full].
 
     Args:
         full: exact rank, min(Co, Ci * k * k).
@@ -53,9 +53,9 @@ def full_rank(weight: Tensor, groups: int = 1) -> int:
 def decompose(weight: Tensor, rank: int, groups: int = 1) -> tuple[Tensor, Tensor, Tensor]:
     """Decompose a weight as W = U diag(S) V^T, group by group (SVF paper, section 3.2).
 
-    The factorisation runs in float64: it costs seconds at start-up, and keeps the injected network equal to the
-    plain one to float32 rounding. The signs of singular vectors are free; here the largest entry of every column of U
-    is positive, so that rotations of the singular space mean the same with every LAPACK.
+    The SVD runs in float64, which costs seconds at start-up and keeps the injected network equal to the plain one up
+    to float32 rounding. The signs of singular vectors are arbitrary; here the largest entry of every column of U is
+    positive, so that rotated singular spaces do not depend on the LAPACK implementation.
 
     Args:
         weight: (Co, Ci / groups, k, k), or (Co, Ci) of linear layers.
@@ -77,7 +77,7 @@ def decompose(weight: Tensor, rank: int, groups: int = 1) -> tuple[Tensor, Tenso
 
 
 def _svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Decompose (groups, m, n); a wide matrix is transposed, which LAPACK decomposes up to three times as fast."""
+    """Decompose (groups, m, n); wide matrices are transposed, which LAPACK decomposes up to three times as fast."""
     if matrix.shape[1] >= matrix.shape[2]:
         u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
         return u, s, vt
@@ -86,15 +86,15 @@ def _svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def side_by_side(work: Callable[[Item], Made], items: Sequence[Item], device: torch.device) -> list[Made]:
-    """Call a function for every item, several at a time with one thread each: LAPACK alone uses one core.
+    """Call a function for every item, in parallel with one thread each, because LAPACK alone uses one core.
 
     Args:
-        work: decomposes something; must depend on nothing but its item.
+        work: the function; must depend only on its item.
         items: its arguments.
-        device: where the matrices lie; one at a time unless that is the CPU.
+        device: device of the matrices; calls run one at a time unless it is the CPU.
 
     Returns:
-        What it made of each, in their order, whatever the number of threads.
+        The results in the order of the items, independent of the number of threads.
     """
     threads = min(torch.get_num_threads(), len(items), _MOST_THREADS)
     if device.type != "cpu" or threads < 2:
@@ -104,19 +104,19 @@ def side_by_side(work: Callable[[Item], Made], items: Sequence[Item], device: to
 
 
 class _Limit:
-    """How many are inside :func:`one_thread`, and the number of threads before the first came."""
+    """Number of callers inside :func:`one_thread`, and the thread limit before the first one entered."""
 
     lock, inside, before = Lock(), 0, 0
 
 
 @contextmanager
 def one_thread(device: torch.device) -> Iterator[None]:
-    """Keep LAPACK to one thread: its SVD gains little from more and loses tenfold on shared cores (measured).
+    """Limit LAPACK to one thread: its SVD gains little from more and is ten times slower on shared cores (measured).
 
-    Several threads may be inside at the same time; the first one in sets the limit, the last one out lifts it.
+    Several threads may be inside at the same time; the first one sets the limit, the last one restores it.
 
     Args:
-        device: where the matrix lies; only the CPU's threads are limited.
+        device: device of the matrix; only CPU threads are limited.
     """
     if device.type != "cpu":
         yield

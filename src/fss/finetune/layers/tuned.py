@@ -1,4 +1,4 @@
-"""The contract of every layer that a strategy puts in the place of a plain one."""
+"""The base class of the layers that strategies swap in for plain ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 
 
 class TunedLayer(nn.Module, ABC):
-    """A layer that a strategy put in the place of a plain one and can turn back into one."""
+    """A layer that replaces a plain one and can be merged back into a plain one."""
 
     @abstractmethod
     def merge(self) -> nn.Module:
