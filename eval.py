@@ -3,6 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
+from fss.cli.checkout import refuse_mixture
 from fss.cli.friendly import friendly
 from fss.config.compose import prepare_hydra
 
@@ -19,4 +20,5 @@ def main(cfg: DictConfig) -> float:
 
 
 if __name__ == "__main__":
+    friendly(refuse_mixture)(__file__)
     friendly(main)()

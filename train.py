@@ -3,11 +3,12 @@
 import hydra
 from omegaconf import DictConfig
 
+from fss.cli.checkout import refuse_mixture
 from fss.cli.friendly import friendly
-from fss.config.base_learner import with_base_learner
+from fss.config.base_learner import completed
 from fss.config.compose import prepare_hydra
 
-prepare_hydra(with_base_learner)
+prepare_hydra(completed)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -20,4 +21,5 @@ def main(cfg: DictConfig) -> float:
 
 
 if __name__ == "__main__":
+    friendly(refuse_mixture)(__file__)
     friendly(main)()

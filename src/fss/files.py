@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+CHECKPOINT_FORMAT = 2
+"""Version of what checkpoints hold besides Lightning's own; a file of another version is refused."""
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:

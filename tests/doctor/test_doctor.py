@@ -291,8 +291,8 @@ def test_start_up_loads_nothing_heavy(code: str) -> None:
 
 def test_doctor_without_a_gpu_loads_no_torch(home: Path) -> None:
     text = (
-        "import sys\nfrom fss.cli import check_machine\nfrom fss.cli.doctor import examine\nfrom pathlib import Path\n"
-        "check_machine._driver = lambda: None\nexamine(dict.fromkeys(('pascal', 'coco', 'shapes')), Path('multirun'))\n"
+        "import sys\nfrom fss.doctor import machine\nfrom fss.cli.doctor import examine\nfrom pathlib import Path\n"
+        "machine._driver = lambda: None\nexamine(dict.fromkeys(('pascal', 'coco', 'shapes')), Path('multirun'))\n"
         "print([m for m in ('torch', 'hydra', 'pytorch_lightning', 'wandb') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True, cwd=home)

@@ -37,7 +37,7 @@ def run(folder: Path, strategy: Strategy, *more: pl.Callback) -> tuple[EpisodicM
 
 
 def recorders(folder: Path, **options: Any) -> tuple[ComponentRecorder, GalleryRecorder]:
-    chosen = ComponentOptions(**{"images": 8, "maps": 3, **options})
+    chosen = ComponentOptions(**{"episodes": 8, "maps": 3, **options})
     into = RecordingFolder(folder / "recording", {"key": {"finetune": "svf"}})
     return ComponentRecorder(into, chosen, MEAN, STD), GalleryRecorder(into, 2, MEAN, STD)
 
@@ -111,11 +111,11 @@ def test_a_test_alone_records_no_components(tmp_path: Path) -> None:
     assert [path.name for path in sorted((tmp_path / "recording").iterdir())] == ["about.json", "gallery.npz"]
 
 
-@pytest.mark.parametrize("options", [{"images": 0}, {"maps": 0}])
+@pytest.mark.parametrize("options", [{"episodes": 0}, {"maps": 0}])
 def test_less_can_be_kept(options: dict[str, int], tmp_path: Path) -> None:
     run(tmp_path, SVF(), recorders(tmp_path, **options)[0])
     path = tmp_path / "recording/components.npz"
-    assert path.is_file() == ("images" not in options)
+    assert path.is_file() == ("episodes" not in options)
     if path.is_file():
         assert len(np.load(path)["image"]) == 0
 

@@ -17,7 +17,7 @@ from fss.checkpoints.release_models import CLASSES, Released, differences, relea
 from fss.checkpoints.state_dicts import from_release, mismatches, to_release
 from fss.config.identity import determining, identity
 from fss.errors import FssError, unreadable
-from fss.files import atomic
+from fss.files import CHECKPOINT_FORMAT, atomic
 from fss.model.build import meta_model
 from fss.model.checkpoint import Checkpoint, read_checkpoint
 from fss.model.load import rebuild
@@ -59,7 +59,8 @@ def convert_file(path: Path, released: Released, out: Path) -> str:
     with path.open("rb") as file:
         digits = hashlib.file_digest(file, "sha256").hexdigest()
     config["backbone"]["weights"] = f"{path.name}, SHA-256 {digits[:16]}"  # nothing else tells two files apart
-    card = {"format": 1, "config": config, "determining": determining(config), "identity": identity(config)}
+    card = {"config": config, "determining": determining(config), "identity": identity(config)}
+    card["format"] = CHECKPOINT_FORMAT
     facts = {**asdict(released), "prefix": prefix, "epoch": _epoch(content), "order": list(state)}
     facts["unread"] = {k: v for k, v in state.items() if table.unused and k.startswith(table.unused)}
     _write(out, {"state_dict": {f"model.{k}": v for k, v in tensors.items()}, "fss": card, "fss_release": facts})

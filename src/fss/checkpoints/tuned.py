@@ -42,8 +42,10 @@ def apply_tuned(path: Path, backbone: StagedBackbone) -> dict[str, Any]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        values, card = content["values"], content["card"]
+        written, values, card = content["format"], content["values"], content["card"]
     except Exception as error:  # damaged and unsafe files raise many types
         raise FssError(f"{path} is no file of tuned values: {first_line(error)}") from error
+    if written != FORMAT:
+        raise FssError(f"{path} has format {written}, this version of fss reads format {FORMAT}. Train the run again.")
     load_trained_state(backbone, values)
     return dict(card)

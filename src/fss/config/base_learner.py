@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from fss.config.checks import check
 from fss.config.compose import plain
+from fss.config.content import DATA, WEIGHTS, with_content
 from fss.config.identity import identity
 from fss.errors import FssError
 from fss.results import ReportError, Result, load_result
@@ -37,7 +38,7 @@ NOTES = {
 }
 """Selections that a base learner knows, and what they mean."""
 
-_NOT_COMPARED = ("_target_", "weights", "dilation", NAME)
+_NOT_COMPARED = ("_target_", "weights", WEIGHTS, "dilation", NAME)
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,21 @@ class Found:
     identity: str
     miou: float
     whole: bool
+
+
+def completed(config: Config) -> Config:
+    """Add to a configuration what its identity depends on besides the options: content of files, base learner.
+
+    Args:
+        config: resolved, plain values.
+
+    Returns:
+        A copy, see :func:`fss.config.content.with_content` and :func:`with_base_learner`.
+
+    Raises:
+        FssError: as :func:`with_base_learner`.
+    """
+    return with_base_learner(with_content(config))
 
 
 def with_base_learner(config: Config) -> Config:
@@ -126,7 +142,7 @@ def differences(base: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]
         Lines ``key: its value, not the wanted one``; empty if it fits.
     """
     pairs = [("method", base["method"]["name"], NAME), ("fold", base["fold"], config["fold"])]
-    pairs += [(f"data.{k}", base["data"].get(k), config["data"].get(k)) for k in ("name", "scheme")]
+    pairs += [(f"data.{k}", base["data"].get(k), config["data"].get(k)) for k in ("name", "scheme", DATA)]
     keys = sorted({*base["backbone"], *config["backbone"]} - set(_NOT_COMPARED))
     pairs += [(f"backbone.{k}", base["backbone"].get(k), config["backbone"].get(k)) for k in keys]
     return [f"{name}={its}, not {wanted}" for name, its, wanted in pairs if its != wanted]
@@ -163,7 +179,7 @@ def base_learner_config(config: Config) -> Config:
     reader = [k for k in config["data"]["source"] if k != "_target_"]
     take(reader, base["data"], config["data"], "data.")
     take(reader, base["data"]["source"], config["data"]["source"], "data.")
-    return base
+    return with_content(base)
 
 
 def command(config: Config) -> str:

@@ -20,6 +20,8 @@ _FREE = (
     "logger",
     "recording",
     "data.root",
+    "data.train_list",  # what lists hold stands in data.content
+    "data.val_list",
     "data.image_cache_mb",
     "data.source",
     "data.base",  # the chosen values stand in data, too
@@ -36,6 +38,7 @@ _FREE = (
     "trainer.enable_progress_bar",
     "trainer.log_every_n_steps",
 )
+_PATHS_OF_READERS = ("root", "train_list", "val_list", "progress")
 
 
 def determining(config: dict[str, Any]) -> dict[str, Any]:
@@ -45,7 +48,8 @@ def determining(config: dict[str, Any]) -> dict[str, Any]:
         config: resolved, plain values.
 
     Returns:
-        A copy without paths, loggers, hardware and display.
+        A copy without loggers, hardware, display, and paths whose content stands beside them (see
+        :mod:`fss.config.content`).
     """
     kept: dict[str, Any] = json.loads(json.dumps(config, default=str))
     for dotted in _FREE:
@@ -55,8 +59,13 @@ def determining(config: dict[str, Any]) -> dict[str, Any]:
             node = node.get(parent, {}) if isinstance(node, dict) else {}
         if isinstance(node, dict):
             node.pop(leaf, None)
+    data, backbone = kept.setdefault("data", {}), kept.get("backbone", {})
     source = config.get("data", {}).get("source") or {}
-    kept.setdefault("data", {})["reader"] = {k: v for k, v in source.items() if k not in ("root", "progress")}
+    data["reader"] = {k: v for k, v in source.items() if k not in _PATHS_OF_READERS}
+    if "episodes_content" in data:
+        data.pop("episodes", None)
+    if "weights_content" in backbone:
+        backbone.pop("weights", None)
     return kept
 
 

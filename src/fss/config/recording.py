@@ -7,6 +7,8 @@ from typing import Any
 from fss.config.value_ranges import whole
 from fss.errors import FssError
 
+ABOUT = "about.json"
+"""In that folder: what was run."""
 FOLDER = "recording"
 """Below the run's folder."""
 
@@ -25,7 +27,7 @@ def check_recording(config: dict[str, Any]) -> None:
     if not isinstance(enabled, bool):
         raise FssError(f"recording.enabled={enabled} is not allowed: give true or false, or recording=on.")
     whole("recording.every", node.get("every", 1), 1, None)
-    for name in ("images", "maps", "gallery"):
+    for name in ("episodes", "maps", "gallery"):
         whole(f"recording.{name}", node.get(name, 0), 0, None)
     layers = node.get("layers", [])
     if not isinstance(layers, list) or not all(isinstance(name, str) for name in layers):

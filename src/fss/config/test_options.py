@@ -62,7 +62,7 @@ def merged(asked: dict[str, Any], trained: dict[str, Any]) -> dict[str, Any]:
     config = {
         **trained,
         "trainer": {**trained["trainer"], **_hardware(asked["trainer"])},
-        "images": asked["previews"],
+        "previews": asked["previews"],
     }
     config.update({k: asked[k] for k in ("workers", "test_batch_size", "feature_cache_mb") if asked[k] is not None})
     config["data"] = dict(asked.get("data") or trained["data"])

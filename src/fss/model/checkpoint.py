@@ -1,4 +1,4 @@
-"""The Python interface: load a trained model."""
+"""Reading of checkpoints, and a check that they name only trusted classes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from fss.errors import FssError, unreadable
+from fss.files import CHECKPOINT_FORMAT
 from fss.instantiate import targets
 
 _BUILT = ("backbone", "method", "finetune")
@@ -26,7 +27,7 @@ class Checkpoint:
         config: configuration of the run that wrote it.
         identity: hash of that run.
         state: parameter name -> tensor of the model.
-        released: what ``fss convert`` noted of the release's file; empty for a run of ours.
+        released: facts that ``fss convert`` stored about the release's file; empty for our own runs.
     """
 
     path: Path
@@ -37,7 +38,7 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | Path, trusted: Sequence[str] = ()) -> Checkpoint:
-    """Read a checkpoint without running anything in it.
+    """Read a checkpoint without executing any code in it.
 
     Args:
         path: a ``.ckpt`` file of a run.
@@ -47,7 +48,7 @@ def read_checkpoint(path: str | Path, trusted: Sequence[str] = ()) -> Checkpoint
         Its configuration and weights.
 
     Raises:
-        FssError: if the file is missing, damaged, no checkpoint of this package, or names other classes.
+        FssError: if the file is missing, damaged, not a checkpoint of this package, or names other classes.
     """
     file = Path(path).expanduser()
     if not file.is_file():
@@ -66,6 +67,11 @@ def read_checkpoint(path: str | Path, trusted: Sequence[str] = ()) -> Checkpoint
             f"{file} was not written by fss: it lacks the configuration of its run. Give a checkpoint of train.py: "
             "multirun/<group>/<run>/checkpoints/best.ckpt."
         )
+    if card.get("format") != CHECKPOINT_FORMAT:
+        raise FssError(
+            f"{file} has format {card.get('format')}, this version of fss reads format {CHECKPOINT_FORMAT}. Use the "
+            "version that wrote it (its result.json names the commit), or train the model again."
+        )
     lacking = [g for g in _GROUPS if not isinstance(config, Mapping) or not isinstance(config.get(g), Mapping)]
     if not isinstance(config, Mapping) or lacking:
         raise FssError(
@@ -78,7 +84,7 @@ def read_checkpoint(path: str | Path, trusted: Sequence[str] = ()) -> Checkpoint
 
 
 def refuse_strangers(file: Path, nodes: Any, trusted: Sequence[str] = ()) -> None:
-    """Make sure that building what a checkpoint describes runs nothing but classes and functions of this package.
+    """Check that building what a checkpoint describes only calls classes and functions of this package.
 
     Args:
         file: the checkpoint, for the message.
@@ -86,7 +92,7 @@ def refuse_strangers(file: Path, nodes: Any, trusted: Sequence[str] = ()) -> Non
         trusted: import prefixes, besides ``fss.``, that may be named.
 
     Raises:
-        FssError: if anything else is named, also by a detour through one of our modules (``fss.files.os.remove``).
+        FssError: if anything else is named, also through one of our modules (``fss.files.os.remove``).
     """
     prefixes = tuple(f"{t.rstrip('.')}." for t in trusted)
     for target in targets(nodes):

@@ -19,6 +19,7 @@ from fss.errors import FssError, first_line
 from fss.files import write_json
 from fss.runs.claims import claimed
 from fss.runs.job import Job, finished
+from fss.runs.overwriting import BEGUN, clear
 from fss.tracking.wandb_run import finishing
 
 log = logging.getLogger(__name__)
@@ -81,8 +82,7 @@ def attempt(job: Job, work: Callable[[Job], float], sweeping: bool, launcher: st
 def _begin(job: Job, work: Callable[[Job], float]) -> float:
     (job.folder / FAILURE).unlink(missing_ok=True)
     if job.config["overwrite"]:
-        for name in ("result.json", "checkpoints/last.ckpt"):
-            (job.folder / name).unlink(missing_ok=True)
+        clear(job.folder)
     with finishing():  # the next run of this process is another one at W&B, too
         return work(job)
 
@@ -141,6 +141,7 @@ def read_failure(folder: Path) -> dict[str, Any] | None:
 def begin_sweep() -> str:
     """Give this sweep an id that its runs inherit, in other processes and SLURM jobs, too."""
     os.environ[SWEEP] = uuid.uuid4().hex
+    os.environ[BEGUN] = str(time.time())
     return os.environ[SWEEP]
 
 

@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from fss.config.identity import determining, identity
+from fss.config.recording import ABOUT, FOLDER, records
+from fss.errors import FssError
+from fss.files import CHECKPOINT_FORMAT
 from fss.results import load_result
+from fss.runs.overwriting import must_clear
 
 
 @dataclass
@@ -32,16 +36,23 @@ def finished(job: Job) -> float | None:
         job: the run.
 
     Returns:
-        Its mIoU in percent, or None if it must run, as with ``overwrite=true``.
+        Its mIoU in percent, or None if it must run, as with ``overwrite=true`` the first time.
 
     Raises:
-        FssError: if its result is damaged.
+        FssError: if its result is damaged, or ``recording=on`` is asked of a run that was not recorded.
     """
     path = job.folder / "result.json"
-    if job.config["overwrite"] or not path.is_file():
+    if not path.is_file() or (job.config["overwrite"] and must_clear(job.folder)):
         return None
     result = load_result(path)
-    return result.scores.miou if result.identity == identity(job.config) else None
+    if result.identity != identity(job.config):
+        return None
+    if records(job.config) and not (job.folder / FOLDER / ABOUT).is_file():
+        raise FssError(
+            f"{job.folder} is finished, but was not recorded, and recording=on records while a run trains. Add "
+            "overwrite=true to train it again, or leave recording=on out."
+        )
+    return result.scores.miou
 
 
 def card(job: Job) -> dict[str, Any]:
@@ -51,7 +62,7 @@ def card(job: Job) -> dict[str, Any]:
         job: the run.
     """
     return {
-        "format": 1,
+        "format": CHECKPOINT_FORMAT,
         "config": job.config,
         "determining": determining(job.config),
         "identity": identity(job.config),

@@ -31,9 +31,14 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """Return the commit of the code, with ``+dirty`` if files differ, or None outside a checkout."""
+    """Return the commit of the code, with ``+dirty`` if files differ.
+
+    Returns:
+        None outside a checkout, also where the package is installed below another project's repository.
+    """
     folder = Path(__file__).resolve().parent
     try:
+        _git(folder, "ls-files", "--error-unmatch", Path(__file__).name)
         head = _git(folder, "rev-parse", "HEAD")
         dirty = _git(folder, "status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fss.config.identity import identity
 from fss.errors import FssError, unreadable
+from fss.files import CHECKPOINT_FORMAT
 
 if TYPE_CHECKING:
     from fss.runs.job import Job
@@ -57,6 +58,11 @@ def interrupted(job: Job) -> Interrupted | None:
     position = content.get("fss_position") if isinstance(content, Mapping) else None
     if not isinstance(card, Mapping) or not isinstance(position, Mapping):
         raise FssError(f"The run cannot be continued, {path} is no checkpoint of train.py. {begin}")
+    if card.get("format") != CHECKPOINT_FORMAT:
+        raise FssError(
+            f"The run cannot be continued, {path} has format {card.get('format')}, this version of fss reads format "
+            f"{CHECKPOINT_FORMAT}. {begin}"
+        )
     if card.get("identity") != identity(job.config):
         raise FssError(f"The run cannot be continued, {path} was written by a run with other options. {begin}")
     return Interrupted(path, int(content["epoch"]), int(content["global_step"]), int(position["rows"]))

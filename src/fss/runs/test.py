@@ -13,8 +13,12 @@ from omegaconf import DictConfig
 
 from fss.config.checks import check
 from fss.config.compose import plain
+from fss.config.content import with_data_content
+from fss.config.identity import identity
 from fss.config.test_options import merged, test_name, trusted_names
+from fss.data.sources.derived_files import content_hash
 from fss.errors import FssError
+from fss.results import load_result
 from fss.runs.cleanup import remove_if_unused
 from fss.runs.job import Job
 
@@ -58,13 +62,16 @@ def _run(asked: dict[str, Any]) -> float:
     theirs = ("recipe", "trainer") if asked.get("data") else ("data", "recipe", "trainer")
     refuse_strangers(checkpoint.path, [checkpoint.config[group] for group in theirs], trusted)
     config = merged(asked, checkpoint.config)
+    config["tested"] = {"checkpoint": content_hash(checkpoint.path)}
     check(config)
+    config = with_data_content(config)
     if "task" in config:
         _check_generalised(config, checkpoint)
     name = test_name(config)
     folder = Path(asked["out"] or checkpoint.path.parent.parent / name)
     if asked["out"] and HydraConfig.get().mode is RunMode.MULTIRUN:
         folder /= name  # one folder for all would keep the last test only
+    _refuse_other_result(folder, identity(config))
     return test_checkpoint(Job(config, folder, name), checkpoint)
 
 
@@ -73,4 +80,20 @@ def _check_generalised(config: dict[str, Any], checkpoint: Checkpoint) -> None:
         raise FssError(
             f"task=generalised needs a base learner beside the head; {checkpoint.path} of "
             f"method={config['method']['name']} has none. Give a checkpoint of method=bam: python train.py method=bam"
+        )
+
+
+def _refuse_other_result(folder: Path, own: str) -> None:
+    """Make sure that a test does not write over the result of another run or test."""
+    path = folder / "result.json"
+    if not path.is_file():
+        return
+    try:
+        same = load_result(path).identity == own
+    except FssError:
+        same = False
+    if not same:
+        raise FssError(
+            f"out={folder} holds the result of another run or test, or a damaged one: {path}. Give another folder, or "
+            "leave out away: every test has a folder of its own then."
         )

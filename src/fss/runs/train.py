@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from fss.config.base_learner import NAME, with_base_learner
+from fss.config.base_learner import NAME, completed
 from fss.config.checks import check
 from fss.config.compose import plain
 from fss.config.identity import slug
@@ -33,7 +33,7 @@ def run(cfg: DictConfig) -> float:
     Returns:
         Novel-class mIoU in percent (what a Hydra sweeper maximises); NaN for a run of a sweep that failed.
     """
-    config = with_base_learner(plain(cfg))
+    config = completed(plain(cfg))
     check(config)
     hydra = HydraConfig.get()
     job = Job(config, Path(hydra.runtime.output_dir), slug(config))

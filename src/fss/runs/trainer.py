@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 
 from fss.backbones.weights import IMAGENET_MEAN, IMAGENET_STD
 from fss.config.recording import FOLDER, records
 from fss.instantiate import make
+from fss.lit.callbacks.best_checkpoint import BestCheckpoint
 from fss.lit.callbacks.components import ComponentOptions, ComponentRecorder
 from fss.lit.callbacks.cost import CostMeter
 from fss.lit.callbacks.curves import CurveRecorder
@@ -45,11 +45,7 @@ def checkpointing(job: Job) -> list[pl.Callback]:
     snapshots = Snapshots(folder / "last.ckpt", job.config["checkpoint_minutes"], logged_rows)
     if job.config["selection"] == "last":
         return [snapshots]
-    best = ModelCheckpoint(
-        folder, "best", monitor="val/miou", mode="max", save_top_k=1, save_on_train_epoch_end=False,
-        enable_version_counter=False,
-    )  # fmt: skip
-    return [best, snapshots]
+    return [BestCheckpoint(folder), snapshots]
 
 
 def build_trainer(
@@ -133,7 +129,7 @@ def recording_callbacks(job: Job) -> list[pl.Callback]:
 
     folder = RecordingFolder(job.folder / FOLDER, _about(job.config))
     node = job.config["recording"]
-    looked = ComponentOptions(node["images"], node["maps"], tuple(node["layers"]))
+    looked = ComponentOptions(node["episodes"], node["maps"], tuple(node["layers"]))
     return [
         CurveRecorder(folder),
         SpectrumRecorder(folder, node["every"]),

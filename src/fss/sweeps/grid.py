@@ -50,7 +50,7 @@ def planned(arguments: Sequence[str]) -> list[Planned]:
     Raises:
         FssError: an option of a run is invalid.
     """
-    from fss.config.base_learner import with_base_learner
+    from fss.config.base_learner import completed
 
     with _hydra() as hydra:
         from hydra.core.hydra_config import HydraConfig
@@ -64,7 +64,7 @@ def planned(arguments: Sequence[str]) -> list[Planned]:
             if key not in composed:
                 composed[key] = hydra.config_loader.load_sweep_config(master, list(words))
             HydraConfig.instance().set_config(composed[key])  # a base learner is composed with the same choices
-            config = with_base_learner(plain(_with_plain_options(composed[key], words)))
+            config = completed(plain(_with_plain_options(composed[key], words)))
             check(config)
             folder = Path("multirun") / str(config["group"]) / slug(config)
             found.setdefault(folder, Planned(tuple(words), config, folder))
@@ -115,12 +115,12 @@ def _hydra() -> Iterator[Hydra]:
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from fss.config.base_learner import with_base_learner
+    from fss.config.base_learner import completed
     from fss.config.compose import prepare_hydra
 
     if not (CONF / "config.yaml").is_file():
         raise FssError(f"There is no {CONF / 'config.yaml'}: fss sweep works in a checkout of the repository.")
-    prepare_hydra(with_base_learner)
+    prepare_hydra(completed)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None

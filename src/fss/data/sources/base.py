@@ -1,30 +1,30 @@
-"""What the rest of the package knows of a data set: ids, images, masks and classes."""
+"""The interface of a data set (ids, images, masks and classes) and functions shared by its readers."""
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
-from fss.data.sources.derived_files import missing_files_error
 from fss.data.sources.folds import FoldClasses
 from fss.data.sources.image_cache import ImageCache
-from fss.data.sources.masks import UInt8, read_image, read_mask
+from fss.data.sources.image_files import check_images, image_endings
+from fss.data.sources.images import read_image
+from fss.data.sources.masks import UInt8
+from fss.data.sources.pairs import read_mask_of
 from fss.errors import DataError
 
 ListSplit = Literal["train", "val"]
 """The two image lists of a data set; the classes decide which episodes are drawn from them."""
 
 Facts = dict[str, str | int]
-"""What a result file says of the data behind it."""
+"""What a result file records about its data set."""
 
 
 @runtime_checkable
 class SegmentationSource(Protocol):
-    """A segmentation data set on disk. It holds paths and small tables only, so workers receive it cheaply.
+    """A segmentation data set on disk. It holds only paths and small tables, so it is cheap to send to workers.
 
     Attributes:
         name: short name, also written into episode lists.
@@ -43,24 +43,24 @@ class SegmentationSource(Protocol):
         """Return base and novel class ids of a fold.
 
         Raises:
-            DataError: if there is no such fold.
+            DataError: if the fold does not exist.
         """
         ...
 
     def check(self, split: ListSplit, images: bool = True) -> None:
-        """Look for the folders and lists of a split, within a second.
+        """Check that the folders and lists of a split exist; takes less than a second.
 
         Args:
             split: which image list.
-            images: whether the photographs are needed too, not only masks.
+            images: whether the images are needed too, not only the masks.
 
         Raises:
-            DataError: naming what is missing, the layout expected and the command that makes it.
+            DataError: if something is missing; the message names it, the expected layout and the command that makes it.
         """
         ...
 
     def prepare(self, split: ListSplit) -> None:
-        """Derive the masks of a split if the data set comes without; does nothing the second time."""
+        """Derive the masks of a split if the data set has none; does nothing if they exist."""
         ...
 
     def ids(self, split: ListSplit) -> list[str]:
@@ -72,19 +72,19 @@ class SegmentationSource(Protocol):
         ...
 
     def facts(self) -> Facts:
-        """Return plain facts for the result file: rules of the masks, lists, and where all of it comes from."""
+        """Return plain facts for the result file: mask rule, lists and origin."""
         ...
 
     def image_path(self, image_id: str) -> Path:
-        """Return the file of a photograph."""
+        """Return the path of an image."""
         ...
 
     def mask_path(self, image_id: str) -> Path:
-        """Return the file of a mask."""
+        """Return the path of a mask."""
         ...
 
     def image(self, image_id: str) -> UInt8:
-        """Return a photograph, RGB, (H, W, 3), uint8.
+        """Return an image, RGB, (H, W, 3), uint8.
 
         Raises:
             DataError: if it is missing or damaged.
@@ -100,29 +100,49 @@ class SegmentationSource(Protocol):
         ...
 
 
+ContentFiles = tuple[list[Path], list[Path]]
+"""Files that decide the masks of a split, and its photographs."""
+
+
 class ImageFiles(ABC):
-    """Reads images and masks from wherever a data set says they lie."""
+    """Reads images and masks from the paths that a subclass returns."""
 
     cache: ImageCache | None = None
 
-    def keep_images(self, limit: int) -> None:
-        """Keep decoded images and masks in memory from now on; what is read stays the same.
+    @property
+    def rule(self) -> str:
+        """How masks are derived from their files, where there is a choice."""
+        return ""
+
+    def content_files(self, split: ListSplit) -> ContentFiles | None:
+        """Return the files that make up a split; nothing is derived for it.
 
         Args:
-            limit: bytes, in each loader process; 0 keeps none.
+            split: which image list.
+
+        Returns:
+            Files that decide the masks, and the photographs, each in a fixed order; None if the split has no list.
+        """
+        return _listed_files(self, split)
+
+    def keep_images(self, limit: int) -> None:
+        """Cache decoded images and masks in memory from now on; their content stays the same.
+
+        Args:
+            limit: bytes per data loader worker; 0 disables the cache.
         """
         self.cache = ImageCache(limit) if limit else None
 
     @abstractmethod
     def image_path(self, image_id: str) -> Path:
-        """Return the file of a photograph."""
+        """Return the path of an image."""
 
     @abstractmethod
     def mask_path(self, image_id: str) -> Path:
-        """Return the file of a mask."""
+        """Return the path of a mask."""
 
     def image(self, image_id: str) -> UInt8:
-        """Return a photograph, RGB, (H, W, 3), uint8.
+        """Return an image, RGB, (H, W, 3), uint8.
 
         Args:
             image_id: image id.
@@ -144,68 +164,61 @@ class ImageFiles(ABC):
             DataError: if it is missing or damaged.
         """
         if self.cache is None:
-            return read_mask(self.mask_path(image_id))
-        return self.cache.get("mask", image_id, lambda: read_mask(self.mask_path(image_id)))
+            return read_mask_of(self.image_path(image_id), self.mask_path(image_id))
+        return self.cache.get(
+            "mask", image_id, lambda: read_mask_of(self.image_path(image_id), self.mask_path(image_id))
+        )
 
 
-def read_id_list(path: Path) -> list[str]:
-    """Read image ids from a text file.
-
-    A line is an id, or the released form ``JPEGImages/ID.jpg SegmentationClassAug/ID.png`` (any folders in front
-    are ignored). Empty lines are skipped.
+def content_files(source: SegmentationSource, split: ListSplit) -> ContentFiles | None:
+    """Return the files that make up a split of any data set.
 
     Args:
-        path: the list.
+        source: the data set.
+        split: which image list.
 
-    Raises:
-        DataError: if the file is missing, not text, empty, or names an image twice.
+    Returns:
+        Files that decide the masks, and the photographs; None if the split has no list.
     """
+    return source.content_files(split) if isinstance(source, ImageFiles) else _listed_files(source, split)
+
+
+def _listed_files(source: Any, split: ListSplit) -> ContentFiles | None:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"Cannot read the id list {path}: {getattr(error, 'strerror', None) or error}. Give a text file with one "
-            "image id per line."
-        ) from error
-    ids = [_line_id(line) for line in lines if line.strip()]
-    if not ids:
-        raise DataError(f"The id list {path} is empty. Give a text file with one image id per line.")
-    if len(set(ids)) < len(ids):
-        twice = Counter(ids).most_common(1)[0][0]
-        raise DataError(f"The id list {path} names {twice} more than once. Remove the repeated lines.")
-    return ids
+        ids = source.ids(split)
+    except DataError:
+        if split == "val":
+            raise
+        return None
+    return [source.mask_path(i) for i in ids], [source.image_path(i) for i in ids]
 
 
 def existing_folder(folder: Path, why: str) -> None:
     """Check that a folder exists.
 
     Args:
-        folder: where to look.
-        why: the end of the error: what belongs there and how to get it.
+        folder: the folder.
+        why: end of the error message: what belongs there and how to get it.
 
     Raises:
-        DataError: if there is no such folder.
+        DataError: if it does not exist.
     """
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}. {why}")
 
 
 def check_photographs(source: ImageFiles, ids: Sequence[str], folder: Path) -> None:
-    """Check that the photographs of a list are there, so that a training does not stop at a missing one hours later.
+    """Check that the images of a list exist, so that a training does not stop at a missing one hours later.
 
     Args:
-        source: knows where each one lies.
+        source: returns the path of each image.
         ids: image ids.
-        folder: where most of them lie; it is listed once, which is faster than asking for every file.
+        folder: where most of them are; it is listed once, which is faster than checking every file.
 
     Raises:
-        DataError: if some are missing.
+        DataError: if some are missing, or an id has several.
     """
-    present = set(os.listdir(folder))
-    rest = [source.image_path(i) for i in ids if f"{i}.jpg" not in present]
-    missing = [path for path in rest if not path.is_file()]
-    if missing:
-        raise missing_files_error(missing, len(ids), "photographs")
+    check_images(folder, ids, source.image_path, image_endings(folder, source.mask_path("x").parent))
 
 
 def mask_paths(source: SegmentationSource, ids: Sequence[str]) -> list[Path]:
@@ -216,9 +229,3 @@ def mask_paths(source: SegmentationSource, ids: Sequence[str]) -> list[Path]:
         ids: image ids.
     """
     return [source.mask_path(i) for i in ids]
-
-
-def _line_id(line: str) -> str:
-    name = line.split()[0].rsplit("/", 1)[-1]
-    stem, dot, ending = name.rpartition(".")
-    return stem if dot and ending.lower() in {"jpg", "jpeg", "png"} else name

@@ -7,10 +7,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import get_args
 
-from fss.data.sources.base import Facts, ImageFiles, ListSplit, check_photographs, existing_folder, read_id_list
+from fss.data.sources.base import (
+    ContentFiles,
+    Facts,
+    ImageFiles,
+    ListSplit,
+    check_photographs,
+    existing_folder,
+)
 from fss.data.sources.coco_masks import MaskRule, check_rule, is_complete, rasterise, rule_version
 from fss.data.sources.derived_files import cache_dir, fingerprint
 from fss.data.sources.folds import COCO_CLASSES, CocoScheme, FoldClasses, coco_fold
+from fss.data.sources.id_lists import read_id_list
+from fss.data.sources.image_files import MASK_ENDINGS, file_of
 from fss.data.sources.manifest import Manifest, check_complete, list_hash, manifest_facts
 from fss.errors import DataError
 
@@ -25,15 +34,15 @@ _HELP = (
 
 
 class CocoSource(ImageFiles):
-    """COCO photographs with masks of contiguous class ids 1..80, ascending by COCO category id.
+    """COCO images with masks of contiguous class ids 1..80, ascending by COCO category id.
 
-        ROOT/train2014/ID.jpg                           photographs, also val2014
+        ROOT/train2014/ID.jpg                           images, also val2014
         ROOT/annotations/train2014/ID.png               index masks, used if the folder is there
         ROOT/annotations/instances_train2014.json       else masks are rasterised from it, once, into the cache
         ROOT/fss.json                                   how the index masks were made, if ``fss data prepare`` did
 
-    Image ids are file names without ending (``COCO_val2014_000000000042`` in the official files). The list of
-    a split is its images that have annotations, by ascending COCO id, unless a list is given.
+    Image ids are file names without extension (``COCO_val2014_000000000042`` in the official files). Unless a list is
+    given, the list of a split is its images with annotations, by ascending COCO id.
 
     Args:
         root: folder of the data set; it is only read.
@@ -41,13 +50,13 @@ class CocoSource(ImageFiles):
         train_list: file of training ids.
         val_list: file of validation ids.
         masks: one folder of index masks ID.png for both splits, instead of those below root.
-        progress: show a bar while masks are rasterised.
-        mask_rule: how instances become masks: ``full`` (every pixel, as CyCTR) or ``first_polygon`` (as RePRI); None
-            takes what fss.json says, else ``full``.
-        year: 2014 or 2017; None takes what fss.json says, else 2014.
+        progress: show a progress bar while masks are rasterised.
+        mask_rule: how instances are rasterised: ``full`` (every pixel, as CyCTR) or ``first_polygon`` (as RePRI); None:
+            as in fss.json, else ``full``.
+        year: 2014 or 2017; None: as in fss.json, else 2014.
 
     Raises:
-        DataError: if scheme, rule or year do not exist.
+        DataError: if scheme, rule or year does not exist.
     """
 
     name = "coco"
@@ -91,13 +100,13 @@ class CocoSource(ImageFiles):
             fold: 0..3.
 
         Raises:
-            DataError: if there is no such fold.
+            DataError: if the fold does not exist.
         """
         return coco_fold(fold, self.scheme)
 
     @cached_property
     def manifest(self) -> Manifest | None:
-        """What ``fss data prepare`` wrote into the root, or None."""
+        """Manifest written by ``fss data prepare``, or None."""
         return check_complete(self.root)
 
     @property
@@ -109,20 +118,20 @@ class CocoSource(ImageFiles):
 
     @property
     def mask_rule(self) -> MaskRule:
-        """How masks are rasterised where they are not given."""
+        """How masks are rasterised if they are not given."""
         if self._rule is not None:
             return self._rule
         return "full" if self.manifest is None else check_rule(str(self.manifest.get("mask_rule", "full")))
 
     def check(self, split: ListSplit, images: bool = True) -> None:
-        """Look for the folders and lists of a split.
+        """Check that the folders and lists of a split exist.
 
         Args:
             split: which image list.
-            images: whether the photographs are needed too.
+            images: whether the images are needed too.
 
         Raises:
-            DataError: naming what is missing and how to get it, or that the masks follow another rule.
+            DataError: if something is missing (the message says how to get it) or the masks follow another rule.
         """
         listed = self.lists[split]
         if listed is not None and not listed.is_file():
@@ -141,7 +150,7 @@ class CocoSource(ImageFiles):
                 check_photographs(self, self.ids(split), self.root / self._name(split))
 
     def prepare(self, split: ListSplit) -> None:
-        """Rasterise the masks of a split unless they are there.
+        """Rasterise the masks of a split unless they exist.
 
         Args:
             split: which image list.
@@ -168,30 +177,30 @@ class CocoSource(ImageFiles):
             return read_id_list(listed)
         self.prepare(split)
         folder = self._mask_folder(split)
-        found = [path.stem for path in folder.glob("*.png")]
-        if not found:
+        stems = [path.stem for path in folder.glob("*.png")]
+        if not stems:
             raise DataError(f"There is no mask *.png in {folder}. {self._help()}")
-        return sorted(found, key=_number)
+        return sorted(stems, key=_number)
 
     def image_path(self, image_id: str) -> Path:
-        """Return the file of a photograph.
+        """Return the path of an image.
 
         Args:
             image_id: image id.
         """
-        return self.root / self._name(self._split_of(image_id)) / f"{image_id}.jpg"
+        return file_of(self.root / self._name(self._split_of(image_id)), image_id)
 
     def mask_path(self, image_id: str) -> Path:
-        """Return the file of a mask.
+        """Return the path of a mask.
 
         Args:
             image_id: image id.
         """
         folder = self.masks if self.masks is not None else self._mask_folder(self._split_of(image_id))
-        return folder / f"{image_id}.png"
+        return file_of(folder, image_id, MASK_ENDINGS)
 
     def facts(self) -> Facts:
-        """Return what decides results besides the images: year, rule of the masks, lists."""
+        """Return what determines results besides the images: year, mask rule, lists."""
         given = self.masks is not None or self._has_masks("val")
         own = self.masks is None and self.manifest is not None
         facts: Facts = {"name": self.name, "year": self.year}
@@ -203,8 +212,30 @@ class CocoSource(ImageFiles):
                 facts |= {f"{split}_images": len(ids), f"{split}_list": list_hash(ids)}
         return facts | manifest_facts(self.manifest if own else None)
 
+    @property
+    def rule(self) -> str:
+        """Rule of rasterised masks and year."""
+        return f"{self.mask_rule} {self.year}"
+
+    def content_files(self, split: ListSplit) -> ContentFiles | None:
+        """Return the files that make up a split: the instances where masks are rasterised, derived yet or not.
+
+        Args:
+            split: which image list.
+
+        Returns:
+            Files that decide the masks, and the photographs; None if the split has none.
+        """
+        if self.masks is not None or self._has_masks(split) or not self._instances(split).is_file():
+            return super().content_files(split)
+        listed = self.lists[split]
+        folder = self.root / self._name(split)
+        ids = None if listed is None else read_id_list(listed)
+        images = sorted(folder.glob("*.jpg")) if ids is None else [self.image_path(i) for i in ids]
+        return [self._instances(split), *([] if listed is None else [listed])], images
+
     def _is_listed(self, split: ListSplit) -> bool:
-        """Tell whether the ids of a split are known without rasterising: a test alone needs no training images."""
+        """Return whether the ids of a split are known without rasterising: a test alone needs no training images."""
         listed = self.lists[split]
         if listed is not None:
             return listed.is_file()
@@ -213,12 +244,12 @@ class CocoSource(ImageFiles):
         return self._instances(split).is_file() and is_complete(self._mask_folder(split))
 
     def _split_of(self, image_id: str) -> ListSplit:
-        """Tell the folder of an image from its official name, else by looking for it."""
+        """Return the split of an image from its official name, else by looking for its file."""
         splits: tuple[ListSplit, ...] = ("train", "val")
         for split in splits:
             if self._name(split) in image_id:
                 return split
-        return "train" if (self.root / self._name("train") / f"{image_id}.jpg").is_file() else "val"
+        return "train" if file_of(self.root / self._name("train"), image_id).is_file() else "val"
 
     def _name(self, split: ListSplit) -> str:
         return f"{split}{self.year}"
@@ -227,14 +258,14 @@ class CocoSource(ImageFiles):
         return self.root / "annotations" / self._name(split)
 
     def _has_masks(self, split: ListSplit) -> bool:
-        """Tell whether masks lie below the root, and refuse those that were made by another rule than asked for."""
+        """Return whether there are masks below the root; raise if they were made by another rule than requested."""
         if not self._given_masks(split).is_dir():
             return False
-        made = None if self.manifest is None else self.manifest.get("mask_rule")
-        if made is not None and made != self.mask_rule:
+        stored_rule = None if self.manifest is None else self.manifest.get("mask_rule")
+        if stored_rule is not None and stored_rule != self.mask_rule:
             raise DataError(
-                f"The masks in {self._given_masks(split)} were made with mask_rule={made}, but data.mask_rule="
-                f"{self.mask_rule} is asked for. Either use them with data.mask_rule={made}, or prepare others in "
+                f"The masks in {self._given_masks(split)} were made with mask_rule={stored_rule}, but data.mask_rule="
+                f"{self.mask_rule} is asked for. Either use them with data.mask_rule={stored_rule}, or prepare others in "
                 f"another folder: fss data prepare coco --root OTHER --year {self.year} --mask-rule {self.mask_rule} "
                 "--archives DIR, and give data.root=OTHER."
             )

@@ -1,9 +1,10 @@
-"""Where derived files live, how they are written, and how file contents are recognised again."""
+"""The cache folder of derived files, atomic writing, and fingerprints of file contents."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from fss.errors import DataError
 from fss.files import atomic
 
+_WITH_CLASS = re.compile(r"__\d+$")
 THREADS = max(2, min(16, os.cpu_count() or 2))
 """Threads for reading many small files; decoding and hashing release the interpreter lock."""
 
@@ -27,10 +29,10 @@ def cache_dir(*parts: str) -> Path:
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write a file so that no reader and no crash ever sees half of it.
+    """Write a file atomically.
 
     Args:
-        path: file to write; its folder is made.
+        path: file to write; its folder is created if needed.
         content: bytes, or text to store as UTF-8.
 
     Raises:
@@ -48,10 +50,9 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 
 def fingerprint(files: Sequence[Path]) -> str:
-    """Return a key of the names and contents of files, the same for a copy of them elsewhere.
+    """Return a hash of the names and contents of files, the same for a copy of them elsewhere.
 
-    The contents are read once; after that a note in the cache, keyed by path, size and times, answers. It
-    forgets itself as soon as any file is touched.
+    The hash is cached by path, size and times, so that the contents are read again only after a change.
 
     Args:
         files: files in a fixed order.
@@ -60,11 +61,8 @@ def fingerprint(files: Sequence[Path]) -> str:
         DataError: if files are missing or unreadable.
     """
     memo = cache_dir("fingerprints", _stat_key(files))
-    try:
-        known = memo.read_text().strip()
-    except (OSError, UnicodeDecodeError):
-        known = ""
-    if len(known) == 64 and set(known) <= set("0123456789abcdef"):
+    known = _read_digest(memo)
+    if known is not None:
         return known
     total = hashlib.sha256()
     with ThreadPoolExecutor(THREADS) as pool:
@@ -74,14 +72,37 @@ def fingerprint(files: Sequence[Path]) -> str:
     return total.hexdigest()
 
 
-def missing_files_error(missing: Sequence[Path], total: int, what: str) -> DataError:
-    """Return the error for files that are not there.
+def content_hash(file: Path) -> str:
+    """Return the SHA-256 of a file's content; cached by path, size and times.
 
     Args:
-        missing: paths looked for, at least one.
-        total: how many were looked for altogether.
+        file: what to hash.
+
+    Raises:
+        DataError: if it is missing or unreadable.
+    """
+    memo = cache_dir("hashes", _stat_key([file]))
+    known = _read_digest(memo)
+    if known is None:
+        known = _digest(file).hex()
+        write_atomic(memo, known)
+    return known
+
+
+def missing_files_error(missing: Sequence[Path], total: int, what: str) -> DataError:
+    """Return the error for missing files.
+
+    Args:
+        missing: the missing paths, at least one.
+        total: number of files looked for.
         what: kind of file, for example "masks".
     """
+    if _WITH_CLASS.search(missing[0].stem):
+        return DataError(
+            f"{len(missing)} of {total} {what} are missing, first {missing[0]}. Names like ID__CLASS are those of "
+            "HSNet's lists. Give the ids alone, each once: the masks say which classes an image shows. For example: "
+            "sed 's/__.*//' old.txt | sort -u > new.txt"
+        )
     return DataError(
         f"{len(missing)} of {total} {what} are missing, first {missing[0]}. Complete the data set, or give an id "
         "list that names only images that are there."
@@ -112,3 +133,12 @@ def _digest(file: Path) -> bytes:
             return hashlib.file_digest(handle, "sha256").digest()
     except OSError as error:
         raise DataError(f"Cannot read {file}: {error.strerror or error}. Check its permissions.") from error
+
+
+def _read_digest(memo: Path) -> str | None:
+    """Read a noted SHA-256; None where there is none or the note is damaged."""
+    try:
+        known = memo.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return known if len(known) == 64 and set(known) <= set("0123456789abcdef") else None

@@ -35,13 +35,13 @@ class ComponentOptions:
     """What is kept.
 
     Attributes:
-        images: test episodes over which energies are averaged.
+        episodes: test episodes over which energies are averaged.
         maps: of these, episodes of which maps are kept; every class once before any comes twice, episodes whose object
             covers less than a twentieth of the image last.
         layers: convolutions of which maps are kept; empty: the last 3x3 and the last 1x1 of stage 3.
     """
 
-    images: int = 32
+    episodes: int = 32
     maps: int = 6
     layers: tuple[str, ...] = ()
 
@@ -97,7 +97,7 @@ class ComponentRecorder(pl.Callback):
             return
         self._layers = _tuned(pl_module)
         total = len(trainer.datamodule.streams.test)  # type: ignore[attr-defined]
-        spread = np.linspace(0, total - 1, min(self.options.images, total))
+        spread = np.linspace(0, total - 1, min(self.options.episodes, total))
         self._wanted = set(spread.round().astype(int).tolist())
         names = [n for n in self.options.layers if n in self._layers]
         self._kept = {
