@@ -15,7 +15,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from tests.docs.pages import ROOT, Command
+from tests.docs.pages import ROOT, Command, files, name_of, sources
 
 from docs import build
 from fss.cli.main import app
@@ -30,6 +30,23 @@ from fss.sweeps.grid import planned
 
 ALLOWED = {"#SBATCH", "export", "source", "wandb"}
 """First words of commands of other programs, which are not checked."""
+
+DEFAULTS = {"backbone": "resnet50", "data": "pascal", "finetune": "svf", "method": "baseline"}
+
+
+def examples() -> dict[str, str]:
+    """Return the choices that the pages add as examples -> an existing choice of the same group."""
+    found = {}
+    for path in sources():
+        for name in files(name_of(path), path.read_text(encoding="utf-8")):
+            group = re.fullmatch(r"my_fss/conf/(\w+)/(\w+)\.yaml", name)
+            if group:
+                found[group[2]] = DEFAULTS[group[1]]
+    return found
+
+
+STANDS_FOR = examples()
+"""What a word of ``fss`` is checked as, where a page has moved its example into the repository."""
 
 _BUILT = ("backbone", "method", "finetune", "trainer")
 
@@ -47,7 +64,7 @@ def inspect_command(command: Command) -> None:
         UnclassifiedError: if no rule knows it.
         Exception: whatever the program would say of a wrong option or argument.
     """
-    words = _unwrapped(command.words)
+    words = tuple(STANDS_FOR.get(word, word) for word in _unwrapped(command.words))
     for begin, checker in CHECKERS.items():
         if words[: len(begin)] == begin:
             checker(words[len(begin) :], command.partial)

@@ -14,6 +14,7 @@ OTHERS = ("python", "yaml", "text", "toml", "make")
 """Languages of blocks that hold no command; a block without one of these is a mistake."""
 
 _FENCE = re.compile(r"^\s*(`{3,}|~{3,})\s*(\S*)\s*$")
+_FILE = re.compile(r"^\*\*`([^`]+)`\*\*\s*$")
 _INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 
 
@@ -67,6 +68,18 @@ def blocks(page: str, text: str) -> Iterator[Block]:
             lines.append(line)
     if fence:
         yield Block(page, first, language, tuple(lines))
+
+
+def files(page: str, text: str) -> dict[str, str]:
+    """Return the files that a page shows in full: their name stands in bold above the block."""
+    lines = text.splitlines()
+    found = {}
+    for block in blocks(page, text):
+        above = [line for line in lines[: block.line - 1] if line.strip()][-1:]
+        named = _FILE.match(above[0]) if above else None
+        if named:
+            found[named[1]] = block.text
+    return found
 
 
 def commands(block: Block) -> Iterator[Command]:

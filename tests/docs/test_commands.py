@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import sys
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from tests.docs.pages import (
     Command,
     blocks,
     commands,
+    files,
     mentioned,
     name_of,
     sources,
@@ -44,14 +46,22 @@ RUN = (
 """Commands that need nothing but a drawn data set and seconds."""
 
 
+EXAMPLES = {name: text for page, content in PAGES.items() for name, text in files(page, content).items()}
+"""Files that the pages show in full, those of the package my_fss and those of the repository."""
+
+
 @pytest.fixture
 def own_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory without data or runs, with the package that the pages use as an example."""
-    strategies, heads = (tmp_path / "my_fss" / "conf" / group for group in ("finetune", "method"))
-    strategies.mkdir(parents=True)
-    heads.mkdir()
-    (strategies / "gain.yaml").write_text("name: gain\n_target_: fss.finetune.bias.Bias\nstages: [2, 3, 4]\n")
+    """A working directory without data or runs, with the package that the pages build up."""
+    for name, text in EXAMPLES.items():
+        if name.startswith("my_fss/"):
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in [name for name in sys.modules if name.split(".")[0] == "my_fss"]:
+        monkeypatch.delitem(sys.modules, name)
     return tmp_path
 
 
@@ -107,7 +117,7 @@ TRAIN_KEYS, EVAL_KEYS = (
 )
 KEYS = TRAIN_KEYS | EVAL_KEYS | {"hydra/launcher", "hydra.searchpath", "row"}
 """Every key that an option may have on a command line of train.py or eval.py."""
-_OPTION = re.compile(r"[+~]{0,2}([a-z]\w*(?:[./][a-z]\w*)*)=\S*")
+_OPTION = re.compile(r"[+~]{0,2}([a-z]\w*(?:[./][a-z]\w*)*)=(?!True|False)\S*")
 _KEY = re.compile(rf"[+~]{{0,2}}((?:{'|'.join(sorted({k.split('.')[0] for k in KEYS if '.' in k}))})\.[a-z_.]+)")
 
 
@@ -133,13 +143,14 @@ PYTHON = [block for block in BLOCKS if block.language == "python"]
 
 @pytest.mark.parametrize("block", PYTHON, ids=lambda b: f"{b.page}:{b.line}")
 def test_python_blocks_import_what_exists(block: Block) -> None:
-    """Names are looked up, nothing is called."""
+    """Names are looked up, nothing is called; modules that the pages add as examples are not there."""
     tree = ast.parse(block.text)
+    added = {name.removesuffix(".py").replace("my_fss", "fss").replace("/", ".") for name in EXAMPLES}
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     for name in imported:
         importlib.import_module(name)
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.replace("my_fss", "fss") not in added:
             module = importlib.import_module(node.module)
             for alias in node.names:
                 assert hasattr(module, alias.name), f"{node.module} has no {alias.name}"
@@ -195,6 +206,12 @@ not a command
 ```
 python train.py
 """
+
+
+def test_files_are_seen() -> None:
+    text = "**`a/b.py`**\n\n```python\nx = 1\n```\n\nText about `c.py`.\n\n```python\ny = 1\n```\n"
+    assert files("p.md", text) == {"a/b.py": "x = 1\n"}
+    assert sum(name.startswith("my_fss/conf/") for name in EXAMPLES) >= 4
 
 
 def test_the_reader_sees_every_form() -> None:
