@@ -141,6 +141,7 @@ class Result:
         versions: package -> version.
         commit: Git commit of the code, None outside a repository.
         files: kind -> file name relative to the run folder; None if not written.
+        data: facts of the data set: image lists, rule of the masks, origin.
     """
 
     path: Path
@@ -155,6 +156,7 @@ class Result:
     versions: dict[str, Any]
     commit: str | None
     files: dict[str, str | None]
+    data: dict[str, Any] | None = None
 
     @property
     def folder(self) -> Path:

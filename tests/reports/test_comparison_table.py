@@ -6,7 +6,7 @@ import base64
 import csv
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,26 @@ import pytest
 from rich.console import Console
 from tests.reports.fabricate_runs import write_previews, write_run
 
+from fss.config.compose import composed
+from fss.config.protocol import deviations
 from fss.reports.comparison_table import as_csv, latex, markdown, sheet, terminal
+from fss.reports.deviations import letters
 from fss.reports.html_page import html_page
-from fss.reports.paper_tables import cells, table, tables
-from fss.reports.table_runs import Line, fill_table
+from fss.reports.paper_tables import PaperTable, cells, table, tables
+from fss.reports.table_runs import FilledTable, Line
+from fss.reports.table_runs import fill_table as fill
 from fss.results import ReportError, Result, load_result
 
 Make = Callable[..., Result]
+
+
+def none(config: Mapping[str, Any], command: Sequence[str]) -> list[str]:
+    """Find no deviation: these runs have but the options that a test is about."""
+    return []
+
+
+def fill_table(paper: PaperTable, results: list[Result], toy: bool) -> FilledTable:
+    return fill(paper, results, toy, none)
 
 
 @pytest.fixture
@@ -46,7 +59,8 @@ def make(tmp_path: Path) -> Make:
         keys = {k: config[k]["name"] for k in ("data", "method", "backbone", "finetune", "recipe")}
         keys |= {"fold": fold, "shot": shot, "seed": seed}
         folder = tmp_path / f"run{len(list(tmp_path.glob('run*')))}"
-        values = {f"key__{k}": v for k, v in keys.items()} | {"episodes__hash": f"fold {fold}"} | changes
+        values = {f"key__{k}": v for k, v in keys.items()} | {"episodes__hash": f"fold {fold}"}
+        values |= {"episodes__count": 1000} | changes
         return load_result(write_run(folder, config=config, **values))
 
     return made
@@ -228,3 +242,82 @@ def test_the_page_holds_everything_itself(make: Make) -> None:
     assert "train/loss_total from 0.9 to 0.4, step 0 to 3" in page
     assert "prefers-color-scheme: dark" in page
     assert 'name="viewport"' in page
+
+
+def as_run(folder: Path, words: list[str], more: tuple[str, ...] = (), **changes: Any) -> Result:
+    """Write the result of ``python train.py WORDS MORE``."""
+    config = composed([*words, *more])
+    keys = {k: config[k]["name"] for k in ("data", "method", "backbone", "finetune", "recipe")}
+    keys |= {name: config[name] for name in ("fold", "shot", "seed")}
+    values = {f"key__{k}": v for k, v in keys.items()} | {"episodes__count": 1000, "data": {"lists": "released"}}
+    return load_result(write_run(folder, config=config, **(values | changes)))
+
+
+def test_a_run_off_the_protocol_is_marked_in_every_format(tmp_path: Path) -> None:
+    """One epoch of one batch with random weights: 3.21 stands beside the paper's 67.14, but not without a word."""
+    odd = ("data.epochs=1", "trainer.limit_train_batches=1", "backbone.weights=none", "selection=last", "test_seed=5")
+    words = {c.fold: c.arguments for c in cells("table08") if c.row == "t08r03"}
+    runs = [
+        as_run(
+            tmp_path / str(fold),
+            words[fold],
+            odd if fold == 0 else (),
+            scores__miou=3.21 if fold == 0 else 67.0,
+            **({"data": {"lists": "other"}, "episodes__count": 10} if fold == 0 else {}),
+        )
+        for fold in range(4)
+    ]
+    filled = fill(table("table08"), runs, False, deviations)
+    told = [
+        "data.epochs=1 instead of 200", "trainer.limit_train_batches=1 instead of 1.0",
+        "backbone.weights=none instead of imagenet", "selection=last instead of novel", "test_seed=5 instead of 321",
+        "image lists other than the released ones", "tested on 10 episodes instead of 1,000",
+    ]  # fmt: skip
+    assert sorted(filled.marks) == sorted(told)
+    text = sheet(filled)
+    (ours,) = [row for row in text.rows if row[text.left - 1] == "ours" and "3.21" in row[text.left]]
+    assert ours[text.left] == "3.21 [a,b,c,d,e,f,g]"
+    assert "[" not in "".join(ours[text.left + 1 : text.left + 4]), "the other folds follow the protocol"
+    assert "[a,b,c,d,e,f,g]" in ours[text.left + 4], "their mean does not"
+    out = io.StringIO()
+    Console(file=out, width=200).print(terminal(text))
+    page = html_page([filled], "t")
+    for form in (out.getvalue(), markdown(text), latex(text).replace(r"\_", "_"), page):
+        assert "3.21 [a,b,c,d,e,f,g]" in form
+        for letter, line_below in filled.marks.items():
+            assert f"[{line_below}] {letter} (t08r03)" in form
+    (row,) = [r for r in csv.DictReader(io.StringIO(as_csv([filled]))) if r["from"] == "ours"]
+    assert row["fold0"] == "3.21"
+    assert set(row["deviations"].split("; ")) == {f"{text} (fold 0)" for text in told}
+
+
+def test_a_run_on_the_protocol_has_no_mark(tmp_path: Path) -> None:
+    """Another seed, other hardware and another folder of the data are no deviation."""
+    words = next(c.arguments for c in cells("table08") if c.row == "t08r03" and c.fold == 0)
+    run = as_run(tmp_path / "run", words, ("seed=5", "workers=0", "data.root=elsewhere", "trainer=cpu"))
+    filled = fill(table("table08"), [run], False, deviations)
+    assert line(filled.lines, "t08r03").runs
+    assert (filled.marks, filled.below()) == ({}, [])
+
+
+def test_a_score_of_zero_is_marked(tmp_path: Path) -> None:
+    words = next(c.arguments for c in cells("table08") if c.row == "t08r03" and c.fold == 0)
+    filled = fill(table("table08"), [as_run(tmp_path / "run", words, scores__miou=0.0)], False, deviations)
+    assert filled.below() == ["[a] mIoU 0: the training diverged, or learned nothing (t08r03)"]
+
+
+@pytest.mark.parametrize("toy", [False, True])
+def test_runs_of_another_data_set_never_fill_a_row(make: Make, toy: bool) -> None:
+    """COCO's runs of Table 2 have the options of PASCAL's Table 8 but for the data; no toy either."""
+    runs = [make("table02", "t02r09", fold, scores__miou=33.0) for fold in range(4)]
+    filled = fill_table(table("table08"), runs, toy=toy)
+    assert not any(one.runs for one in filled.lines)
+    assert "33.00" not in markdown(sheet(filled))
+    assert "coco" not in sheet(filled).heading
+    assert line(fill_table(table("table02"), runs, toy=False).lines, "t02r09").mean == 33.0
+
+
+def test_letters_go_on_after_z() -> None:
+    marks = list(letters(map(str, range(54))).values())
+    assert (marks[0], marks[25], marks[26], marks[27], marks[52]) == ("a", "z", "aa", "ab", "ba")
+    assert len(set(marks)) == 54

@@ -166,3 +166,29 @@ def test_tests_of_one_checkpoint_are_rows_of_their_own(tmp_path: Path) -> None:
     assert "WARNING" not in printed(made)
     old = run(tmp_path, "old")
     assert old.key.test == "", "files of before this key are read"
+
+
+def test_strategies_that_differ_in_more_than_the_strategy(tmp_path: Path) -> None:
+    """One epoch beside eight is said; rates, hardware, folders and the strategy's own options are not."""
+    made = []
+    for name, epochs, batches, rate in (("svf", 1, 1, 30.0), ("freeze", 8, 1.0, 0.0)):
+        config = {
+            "data": {"epochs": epochs, "root": name, "size": 97},
+            "finetune": {"name": name, "stages": [epochs]},
+            "recipe": {"backbone_lr_factor": rate},
+            "trainer": {"limit_train_batches": batches, "accelerator": name},
+        }
+        made.append(load_result(write_run(tmp_path / name, key__finetune=name, config=config)))
+    text = to_markdown(made)
+    assert "WARNING: strategies differ in more than the strategy: data.epochs=1 (svf), 8 (freeze)" in text
+    assert "trainer.limit_train_batches=1 (svf), 1.0 (freeze)" in text
+    assert text.count("WARNING") == 2
+    assert "WARNING" not in to_markdown(made[:1])
+    swept = [
+        load_result(
+            write_run(tmp_path / f"{n}{e}", key__finetune=n, config={"data": {"epochs": e}, "finetune": {"name": n}})
+        )
+        for n in ("svf", "freeze")
+        for e in (1, 8)
+    ]
+    assert "WARNING" not in to_markdown(swept), "both were run with either, and the table tells which is which"

@@ -81,12 +81,13 @@ def _tables(target: str, runs: Path, out: Path, size: str) -> None:
 
 def _filled(table: PaperTable, results: Sequence[Result], size: str) -> FilledTable:
     """Fill a table with runs of the wanted size."""
+    from fss.config.protocol import deviations
     from fss.reports.table_runs import fill_table
 
-    full = fill_table(table, results, toy=False)
+    full = fill_table(table, results, toy=False, deviations=deviations)
     if size == "full" or (size == "auto" and (full.warnings or any(line.runs for line in full.lines))):
         return full
-    toy = fill_table(table, results, toy=True)
+    toy = fill_table(table, results, toy=True, deviations=deviations)
     return toy if size == "smoke" or any(line.runs for line in toy.lines) else full
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from fss.reports.paper_tables import FOLDS, PaperTable
 from fss.reports.table_runs import FilledTable, Line
@@ -31,6 +32,7 @@ class Sheet:
         header: column names.
         rows: cells.
         notes: doubts about the printed numbers, and what ours are.
+        marks: how runs differ from the table's own protocol, a line for each mark at our numbers.
         warnings: what limits the comparison, see :class:`FilledTable`.
     """
 
@@ -39,6 +41,7 @@ class Sheet:
     header: list[str]
     rows: list[list[str]]
     notes: list[str]
+    marks: list[str]
     warnings: list[str]
 
 
@@ -61,8 +64,9 @@ def sheet(filled: FilledTable) -> Sheet:
             printed = [number(score) for score in (*line.paper.folds, line.paper.mean)]
             rows.append([*words, "quoted" if line.row.quoted else "paper", *printed, ""])
             words = [""] * len(words)
-        rows.append([*words, "ours", *_ours(line, filled.toy)])
-    return Sheet(heading(filled), len(facts) + 2, header, rows, notes(filled), list(filled.warnings))
+        rows.append([*words, "ours", *_ours(line, filled)])
+    below = filled.below()
+    return Sheet(heading(filled), len(facts) + 2, header, rows, notes(filled), below, list(filled.warnings))
 
 
 def heading(filled: FilledTable) -> str:
@@ -120,28 +124,32 @@ def fact(line: Line, name: str) -> str:
     return texts[name]
 
 
-def number(score: float | None, difference: float | None = None, half: float | None = None) -> str:
+def number(score: float | None, difference: float | None = None, half: float | None = None, mark: str = "") -> str:
     """Format a score for a table.
 
     Args:
         score: in per cent; None gives an empty cell.
         difference: from the paper's score.
         half: half-width of the interval.
+        mark: of what sets our runs apart, such as ``[a]``.
     """
     if score is None:
         return ""
-    text = f"{score:.2f}" + ("" if half is None else f" ± {half:.2f}")
+    text = f"{score:.2f}" + ("" if half is None else f" ± {half:.2f}") + (f" {mark}" if mark else "")
     return text if difference is None else f"{text} ({difference:+.2f})"
 
 
-def _ours(line: Line, toy: bool) -> list[str]:
+def _ours(line: Line, filled: FilledTable) -> list[str]:
     """Return the cells of our folds, their mean, and the seeds."""
-    paper = (None,) * (len(FOLDS) + 1) if toy else (*line.paper.folds, line.paper.mean)
+    paper = (None,) * (len(FOLDS) + 1) if filled.toy else (*line.paper.folds, line.paper.mean)
     scores = (*line.folds, line.mean)
     gaps = [None if s is None or p is None else s - p for s, p in zip(scores, paper, strict=True)]
-    cells = [number(score, gap) for score, gap in zip(scores[:-1], gaps[:-1], strict=True)]
+    cells = [
+        number(score, gap, mark=filled.mark(line, fold))
+        for fold, score, gap in zip(FOLDS, scores[:-1], gaps[:-1], strict=True)
+    ]
     folds_run = sum(score is not None for score in line.folds)
-    mean = number(line.mean, gaps[-1], line.half_interval) or (
+    mean = number(line.mean, gaps[-1], line.half_interval, filled.mark(line)) or (
         f"{folds_run} of {len(FOLDS)} folds" if folds_run else NOT_RUN
     )
     return [*cells, mean, " ".join(map(str, line.seeds))]
@@ -155,11 +163,11 @@ def terminal(text: Sheet) -> Table:
     """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.title, table.title_justify = text.heading, "left"
-    table.caption, table.caption_justify = "\n".join(_below(text)), "left"
+    table.caption, table.caption_justify = Text("\n".join(_below(text))), "left"  # brackets are no markup of rich
     for position, name in enumerate(text.header):
         table.add_column(name, justify="left" if position < text.left else "right", no_wrap=position >= text.left)
     for row in text.rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     return table
 
 
@@ -200,17 +208,20 @@ def as_csv(filled: Sequence[FilledTable]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     head = ["table", "row", "method", "backbone", "strategy", "novel_classes", "training", "test_episodes", "shot"]
-    writer.writerow([*head, "from", "size", *(f"fold{f}" for f in FOLDS), "mean", "half_interval", "seeds"])
+    writer.writerow(
+        [*head, "from", "size", *(f"fold{f}" for f in FOLDS), "mean", "half_interval", "seeds", "deviations"]
+    )
     for one in filled:
         for line in one.lines:
             facts = line.row.facts
             words = [one.table.number, line.row.id, facts["method"], facts["backbone"], line.row.label]
             words += [facts["novel classes"], facts["training"], facts["test episodes"].replace(",", ""), line.shot]
             origin = "quoted" if line.row.quoted else "paper"
-            writer.writerow([*words, origin, "full", *_plain((*line.paper.folds, line.paper.mean, None)), ""])
+            writer.writerow([*words, origin, "full", *_plain((*line.paper.folds, line.paper.mean, None)), "", ""])
             if line.runs:
                 scores = _plain((*line.folds, line.mean, line.half_interval))
-                writer.writerow([*words, "ours", "toy" if one.toy else "full", *scores, " ".join(map(str, line.seeds))])
+                size, seeds = "toy" if one.toy else "full", " ".join(map(str, line.seeds))
+                writer.writerow([*words, "ours", size, *scores, seeds, _told(line)])
     return out.getvalue()
 
 
@@ -218,9 +229,15 @@ def _plain(scores: Sequence[float | None]) -> list[str]:
     return ["" if score is None else f"{score:.4f}".rstrip("0").rstrip(".") for score in scores]
 
 
+def _told(line: Line) -> str:
+    """Return what sets a line's runs apart from the table's own protocol, each with its folds."""
+    folds = {text: [f for f in FOLDS if text in line.departures(f)] for text in line.departures()}
+    return "; ".join(f"{text} (fold {' '.join(map(str, places))})" for text, places in folds.items())
+
+
 def _below(text: Sheet) -> list[str]:
     marked = [f"* {note}" if note.startswith("t") and note[1:3].isdigit() else note for note in text.notes]
-    return [*marked, *(f"WARNING: {warning}" for warning in text.warnings)]
+    return [*text.marks, *marked, *(f"WARNING: {warning}" for warning in text.warnings)]
 
 
 def _tex(text: str) -> str:

@@ -79,28 +79,27 @@ def html_page(filled: Sequence[FilledTable], title: str) -> str:
 
 def _table(filled: FilledTable) -> PageTable:
     facts = fact_columns(filled.table)
-    rows = [_cells(line, facts, filled.toy) for line in filled.lines]
+    rows = [_cells(line, facts, filled) for line in filled.lines]
     columns = [cell.name for cell in rows[0]]
     runs = [_run(line, run) for line in filled.lines for run in line.results]
-    return PageTable(
-        filled.table.name, heading(filled), filled.toy, columns, rows, notes(filled), list(filled.warnings), runs
-    )
+    below = [*filled.below(), *notes(filled)]
+    return PageTable(filled.table.name, heading(filled), filled.toy, columns, rows, below, list(filled.warnings), runs)
 
 
-def _cells(line: Line, facts: Sequence[str], toy: bool) -> list[PageCell]:
+def _cells(line: Line, facts: Sequence[str], filled: FilledTable) -> list[PageCell]:
     """Return the cells of one line."""
     quoted = " (quoted)" if line.row.quoted else ""
     row_id = line.row.id + "*" * bool(line.row.notes)
     cells = [PageCell("row", row_id + quoted, line.row.id, words=True)]
     cells += [PageCell(name, fact(line, name), fact(line, name), words=True) for name in facts]
-    names = [*(f"fold {fold}" for fold in FOLDS), "mean"]
     ours, papers = (*line.folds, line.mean), (*line.paper.folds, line.paper.mean)
-    for name, score, paper in zip(names, ours, papers, strict=True):
-        half_width = line.half_interval if name == "mean" else None
-        printed = None if toy else paper
+    for fold, score, paper in zip((*FOLDS, None), ours, papers, strict=True):
+        name = "mean" if fold is None else f"fold {fold}"
+        half_width = line.half_interval if fold is None else None
+        printed = None if filled.toy else paper
         sort_key = score if score is not None else printed
         gap = "" if score is None or printed is None else f"{score - printed:+.2f}"
-        text = number(score, half=half_width) or (NOT_RUN if name == "mean" else "")
+        text = number(score, half=half_width, mark=filled.mark(line, fold)) or (NOT_RUN if name == "mean" else "")
         cells.append(PageCell(name, text, "" if sort_key is None else str(sort_key), number(printed), gap))
     return [*cells, PageCell("seeds", " ".join(map(str, line.seeds)), str(len(line.seeds)))]
 

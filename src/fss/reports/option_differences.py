@@ -10,6 +10,16 @@ from fss.results import Result
 _LABELLED = ("finetune", "method", "recipe", "backbone", "data", "trainer", "selection")
 """Config groups that define an experiment; the rest of a configuration says how it was run."""
 
+_OWN = ("finetune.", "recipe.backbone_lr_factor", "selection")
+"""Options in which strategies may differ: what they are, their rate; tables tell the selection by themselves."""
+_MEANS = (
+    "data.root", "data.source.", "data.base.", "data.image_cache_mb", "method.base_learner.built",
+    "method.base_learner.checkpoint", "method.base_learner.overrides", "method.base_learner.train_if_missing",
+    "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.enable_progress_bar",
+    "trainer.log_every_n_steps",
+)  # fmt: skip
+"""Options that say where and on what it was run."""
+
 
 def option_differences(results: Sequence[Result], setting: Callable[[Result], tuple[str, ...]]) -> dict[str, str]:
     """Label runs that share a setting and a seed by the options in which they differ.
@@ -33,6 +43,35 @@ def option_differences(results: Sequence[Result], setting: Callable[[Result], tu
         for identity, leaves in members.items():
             labels[identity] = " ".join(f"{name.rsplit('.', 1)[-1]}={_typed(leaves.get(name))}" for name in differing)
     return labels
+
+
+def uneven_options(results: Sequence[Result]) -> list[str]:
+    """Name the options, besides their own, in which strategies of one setting differ: no comparison of like with like.
+
+    Args:
+        results: finished runs.
+
+    Returns:
+        ``data.epochs=1 (svf), 8 (freeze)``, one for each option.
+    """
+    settings: dict[tuple[str, ...], list[Result]] = {}
+    for run in results:
+        key = run.key
+        same = (key.data, key.method, key.backbone, key.recipe, str(key.fold), str(key.shot), key.test)
+        settings.setdefault(same, []).append(run)
+    told: dict[str, None] = {}
+    for runs in settings.values():
+        leaves = [(run.key.finetune, dict(_leaves(run.config))) for run in runs]
+        for name in dict.fromkeys(name for _, own in leaves for name in own):
+            if name.startswith((*_OWN, *_MEANS)):
+                continue
+            values: dict[str, set[str]] = {}
+            for strategy, own in leaves:
+                values.setdefault(strategy, set()).add(_typed(own.get(name)))
+            if len(set(map(frozenset, values.values()))) > 1:
+                texts = (f"{' or '.join(sorted(found))} ({strategy})" for strategy, found in values.items())
+                told[f"{name}={', '.join(texts)}"] = None
+    return list(told)
 
 
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

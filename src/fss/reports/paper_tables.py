@@ -16,6 +16,8 @@ FILE = Path(__file__).parent / "data" / "paper.yaml"
 FOLDS = (0, 1, 2, 3)
 GROUPS = ("data", "method", "backbone", "finetune", "recipe")
 """Override keys that choose a file of ``conf/``."""
+TOY = "shapes"
+"""Synthetic data set on which any table can be run at toy size."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class Cell:
     @property
     def arguments(self) -> list[str]:
         """The overrides as command-line words; empty for a quoted row."""
-        return [f"{key}={_word(value)}" for key, value in (self.overrides or {}).items()]
+        return command(self.overrides or {})
 
 
 @cache
@@ -155,6 +157,15 @@ def cell_overrides(row: Row, shot: int, fold: int) -> dict[str, Any] | None:
         Option -> value, or None for a quoted row.
     """
     return None if row.overrides is None else {**row.overrides, "shot": shot, "fold": fold}
+
+
+def command(overrides: Mapping[str, Any]) -> list[str]:
+    """Return the options of a cell as words of a command line.
+
+    Args:
+        overrides: option -> value.
+    """
+    return [f"{key}={_word(value)}" for key, value in overrides.items()]
 
 
 def _table(number: int, node: Mapping[str, Any], content: Mapping[str, Any]) -> PaperTable:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rich import box
 from rich.table import Table
 
-from fss.reports.option_differences import option_differences
+from fss.reports.option_differences import option_differences, uneven_options
 from fss.results import ReportError, Result
 
 _SPLITTING_FIELDS = ("data", "method", "backbone", "fold", "shot", "recipe", "test")
@@ -178,5 +178,6 @@ def _notes(results: Sequence[Result], rows: Sequence[_Row], several: bool) -> li
         lists.setdefault((key.data, key.fold, key.shot, key.seed, key.test), set()).add(run.episodes.hash)
     if any(len(hashes) > 1 for hashes in lists.values()):
         notes.append("WARNING: strategies were not tested on the same episodes")
+    notes += [f"WARNING: strategies differ in more than the strategy: {told}" for told in uneven_options(results)]
     rules = sorted({run.selection.rule for run in results})
     return [*notes, f"checkpoint selection: {', '.join(rules)}"]

@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fss.reports.paper_tables import PaperTable, Row, cell_overrides, tables
+from fss.reports.paper_tables import TOY, PaperTable, Row, cell_overrides, tables
 from fss.reports.table_runs import needed_options, setting
 
-TOY = "shapes"
-"""Synthetic data set on which any table can be run at toy size."""
 TOY_TAG = "toy"
 """W&B tag of toy-size runs, which sets them apart from the others."""
 

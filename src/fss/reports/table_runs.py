@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import mean, stdev
 from typing import Any
 
 from scipy.special import stdtrit
 
-from fss.reports.paper_tables import FOLDS, GROUPS, Numbers, PaperTable, Row, cell_overrides
+from fss.reports.deviations import Deviations, deviations_of, letters
+from fss.reports.paper_tables import FOLDS, GROUPS, TOY, Numbers, PaperTable, Row, cell_overrides, command
 from fss.results import Result
 
 Runs = dict[int, dict[int, Result]]
@@ -39,6 +40,16 @@ class Line:
     paper: Numbers
     runs: Runs
     metric: str
+    deviations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def departures(self, fold: int | None = None) -> list[str]:
+        """Return how the runs behind a number differ from the table's own protocol, without repetitions.
+
+        Args:
+            fold: of the number; None: the mean over all folds.
+        """
+        runs = self.results if fold is None else self.runs.get(fold, {}).values()
+        return list(dict.fromkeys(text for run in runs for text in self.deviations.get(run.identity, ())))
 
     @property
     def folds(self) -> tuple[float | None, ...]:
@@ -92,34 +103,52 @@ class FilledTable:
     lines: tuple[Line, ...]
     warnings: tuple[str, ...]
 
+    @property
+    def marks(self) -> dict[str, str]:
+        """What sets runs apart from the table's own protocol -> the letter that stands at their numbers."""
+        return letters(text for line in self.lines for text in line.departures())
 
-def is_toy(result: Result, table: PaperTable) -> bool:
-    """Tell whether a run used other data than the table's, as runs with ``+size=smoke`` do.
+    def mark(self, line: Line, fold: int | None = None) -> str:
+        """Return what stands behind a number of ours: ``[a,c]``, or nothing.
 
-    Args:
-        result: finished run.
-        table: table of the paper.
-    """
-    return result.key.data != table.data
+        Args:
+            line: one of the table's.
+            fold: of the number; None: the mean over all folds.
+        """
+        marks = self.marks
+        own = [marks[text] for text in line.departures(fold)]
+        return f"[{','.join(own)}]" if own else ""
+
+    def below(self) -> list[str]:
+        """Return one line for every mark: what it means, and in which rows it stands."""
+        rows = {text: [line for line in self.lines if text in line.departures()] for text in self.marks}
+        return [
+            f"[{letter}] {text} ({', '.join(dict.fromkeys(line.row.id for line in rows[text]))})"
+            for text, letter in self.marks.items()
+        ]
 
 
-def fill_table(table: PaperTable, results: Iterable[Result], toy: bool) -> FilledTable:
+def fill_table(table: PaperTable, results: Iterable[Result], toy: bool, deviations: Deviations) -> FilledTable:
     """Assign runs to the cells of a table.
 
     Args:
         table: table of the paper.
         results: finished runs; unrelated ones, and those that only test a checkpoint, are ignored.
         toy: use the toy-size runs instead of those on the table's data.
+        deviations: in which options a configuration differs from what a command gives, as
+            :func:`fss.config.protocol.deviations`; not asked of toy runs, which follow no protocol.
 
     Returns:
-        The table with its runs.
+        The table with its runs. Runs on any other data set never fill a cell.
     """
-    trained = [r for r in results if r.cost.train_seconds and "task" not in r.config and is_toy(r, table) == toy]
+    data = TOY if toy else table.data
+    trained = [r for r in results if r.cost.train_seconds and "task" not in r.config and r.key.data == data]
     needed = needed_options(table, toy)
     lines, warnings, used = [], [], set()
     for row in table.rows:
         for shot, numbers in row.numbers.items():
             by_fold: Runs = {}
+            departures: dict[str, tuple[str, ...]] = {}
             for fold in FOLDS:
                 overrides = cell_overrides(row, shot, fold)
                 fitting = [r for r in trained if overrides is not None and not _misfits(r, overrides, needed)]
@@ -127,7 +156,9 @@ def fill_table(table: PaperTable, results: Iterable[Result], toy: bool) -> Fille
                     by_fold[fold], ambiguous = _by_seed(fitting, f"{row.id}, {shot}-shot, fold {fold}")
                     warnings += ambiguous
                     used |= {r.identity for r in fitting}
-            lines.append(Line(row, shot, numbers, by_fold, table.metric))
+                    for run in () if toy else by_fold[fold].values():
+                        departures[run.identity] = deviations_of(run, command(overrides), deviations)
+            lines.append(Line(row, shot, numbers, by_fold, table.metric, departures))
     others = [r for r in trained if r.identity not in used]
     warnings += _near_misses([line for line in lines if not line.runs], others, needed)
     return FilledTable(table, toy, tuple(lines), (*_differences(lines), *warnings))

@@ -8,7 +8,8 @@ from typing import Any
 
 from fss.config.base_learner import NAME
 from fss.config.identity import identity
-from fss.reports.table_rows import TOY, TOY_TAG, TableRow, table_rows
+from fss.reports.paper_tables import TOY
+from fss.reports.table_rows import TOY_TAG, TableRow, table_rows
 
 _LONGEST_TAG = 64  # limit of W&B
 
