@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 from fss.errors import FssError
+
+T = TypeVar("T")
 
 Node = Mapping[str, Any]
 """A configuration group as plain values: the import path ``_target_`` and the arguments of that class or function."""
@@ -19,45 +21,55 @@ _NOT_ARGUMENTS = ("name", "wants", "weights", "base_learner", "_target_")
 _REFUSALS = ("TypeError", "ValueError", "ImportError", "ModuleNotFoundError", "MisconfigurationException")
 
 
-def make(group: str, node: Node, **extra: Any) -> Any:
+def make(group: str, node: Node, kind: type[T], **more: Any) -> T:
     """Build the object of one group.
 
+    Only classes of the expected kind are called: a configuration may come from a checkpoint that nobody vouches for.
+
     Args:
-        group: name of the group, for error messages.
-        node: ``_target_`` and its arguments; ``name``, ``wants``, ``weights`` and ``base_learner`` are not passed on.
-        extra: further arguments.
+        group: its name, for messages.
+        node: ``_target_`` and arguments; ``name``, ``wants`` and ``weights`` are left out.
+        kind: base class of what the group may name.
+        more: other arguments.
 
     Returns:
         The object.
 
     Raises:
-        FssError: if the target cannot be imported or rejects its arguments, or an argument has its own ``_target_``.
+        FssError: if the class is unknown, of another kind, or refuses its arguments, or if an argument is not a plain
+            value.
     """
-    target = _target(group, node)
+    found = imported(group, node)
+    if not (isinstance(found, type) and issubclass(found, kind)):
+        raise FssError(_rejection(group, node, f"{node['_target_']} is not a {kind.__name__}."))
     try:
-        return target(**_arguments(group, node), **extra)
+        return found(**_arguments(group, node), **more)
     except FssError:
         raise
     except Exception as error:
         if type(error).__name__ not in _REFUSALS:
-            raise  # a bug in the class, not bad arguments
+            raise  # a defect of the class, not of its arguments
         raise FssError(_rejection(group, node, f"{node['_target_']}: {_in_one_line(error)}")) from error
 
 
-def partial(group: str, node: Node) -> Callable[..., Any]:
-    """Bind the arguments of one group to its target without calling it.
+def partial(group: str, node: Node, allowed: Callable[[Any], bool]) -> Callable[..., Any]:
+    """Bind the arguments of one group to its target, which is called later.
 
     Args:
-        group: name of the group, for error messages.
-        node: ``_target_`` and its arguments.
+        group: its name, for messages.
+        node: ``_target_`` and arguments.
+        allowed: tells whether the target is of the kind that the group may name.
 
     Returns:
-        A function of the remaining arguments.
+        What the target returns once it is called with the remaining arguments.
 
     Raises:
-        FssError: if the target cannot be imported, or an argument has its own ``_target_``.
+        FssError: if the target is unknown or of another kind, or if an argument is not a plain value.
     """
-    return functools.partial(_target(group, node), **_arguments(group, node))
+    found = imported(group, node)
+    if not allowed(found):
+        raise FssError(_rejection(group, node, f"{node['_target_']} is of another kind than {group} may name."))
+    return functools.partial(found, **_arguments(group, node))
 
 
 def targets(node: Any) -> list[str]:
@@ -77,7 +89,7 @@ def targets(node: Any) -> list[str]:
     return []
 
 
-def _target(group: str, node: Node) -> Callable[..., Any]:
+def imported(group: str, node: Node) -> Callable[..., Any]:
     """Import the target of a group."""
     path = str(node.get("_target_", ""))
     module, _, name = path.rpartition(".")
@@ -94,13 +106,10 @@ def _target(group: str, node: Node) -> Callable[..., Any]:
 
 def _arguments(group: str, node: Node) -> dict[str, Any]:
     arguments = {str(k): v for k, v in node.items() if k not in _NOT_ARGUMENTS}
-    nested = targets(arguments)
-    if nested:
-        raise FssError(
-            _rejection(
-                group, node, f"its arguments name {nested[0]}, but only plain values are allowed below _target_."
-            )
-        )
+    special = targets(arguments) or sorted(k for k in arguments if k.startswith("_"))
+    if special:
+        text = f"its arguments hold {special[0]}, but only plain values are allowed beside and below _target_."
+        raise FssError(_rejection(group, node, text))
     return arguments
 
 

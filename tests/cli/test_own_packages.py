@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fss.errors import FssError
+from fss.finetune.base import Strategy
 from fss.instantiate import make
 from fss.model.checkpoint import refuse_strangers
 
@@ -24,19 +25,19 @@ def node(target: str) -> dict[str, object]:
 
 def test_a_package_that_python_does_not_find_is_answered_with_the_variable() -> None:
     with pytest.raises(FssError, match=r"export PYTHONPATH=FOLDER, the one that holds absent_package\."):
-        make("finetune", node("absent_package.mine.Mine"))
+        make("finetune", node("absent_package.mine.Mine"), Strategy)
 
 
 def test_a_missing_module_of_ours_is_no_matter_of_paths() -> None:
     with pytest.raises(FssError) as caught:
-        make("finetune", node("fss.finetune.absent.Mine"))
+        make("finetune", node("fss.finetune.absent.Mine"), Strategy)
     assert "PYTHONPATH" not in str(caught.value)
 
 
 def test_a_package_on_the_path_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_package_of_a_test.py").write_text(STRATEGY)
     monkeypatch.syspath_prepend(str(tmp_path))
-    built = make("finetune", node("own_package_of_a_test.Mine"))
+    built = make("finetune", node("own_package_of_a_test.Mine"), Strategy)
     assert (built.name, built.stages) == ("mine", (2,))
 
 

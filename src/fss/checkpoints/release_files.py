@@ -1,4 +1,4 @@
-"""Read a release's file, check every key, and write it as a checkpoint of ours, or the other way round."""
+"""Convert a release's file to our checkpoint format, or the other way round, checking every key."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def convert_file(path: Path, released: Released, out: Path) -> str:
 
     Args:
         path: its ``.pth`` file.
-        released: what it is of.
+        released: the model it contains.
         out: checkpoint to write.
 
     Returns:
         What was written, in words.
 
     Raises:
-        FssError: if the file cannot be read, or any key is unknown, missing or of another shape.
+        FssError: if the file cannot be read, or any key is unknown, missing or has another shape.
     """
     path, out = path.expanduser(), out.expanduser()
     table = keymap(released.source, released.method)
@@ -58,8 +58,8 @@ def convert_file(path: Path, released: Released, out: Path) -> str:
         raise FssError(f"{path}: {error}. It was changed after it was saved: fetch it again.") from error
     with path.open("rb") as file:
         digits = hashlib.file_digest(file, "sha256").hexdigest()
-    config["backbone"]["weights"] = f"{path.name}, SHA-256 {digits[:16]}"  # nothing else tells two files apart
-    card = {"config": config, "determining": determining(config), "identity": identity(config)}
+    config["backbone"]["weights"] = f"{path.name}, SHA-256 {digits[:16]}"  # nothing else distinguishes two files
+    card: dict[str, Any] = {"config": config, "determining": determining(config), "identity": identity(config)}
     card["format"] = CHECKPOINT_FORMAT
     facts = {**asdict(released), "prefix": prefix, "epoch": _epoch(content), "order": list(state)}
     facts["unread"] = {k: v for k, v in state.items() if table.unused and k.startswith(table.unused)}
@@ -68,13 +68,13 @@ def convert_file(path: Path, released: Released, out: Path) -> str:
 
 
 def export(path: Path, out: Path, source: str | None, merge: bool) -> str:
-    """Write a checkpoint of ours as a release's file.
+    """Write one of our checkpoints as a release's file.
 
     Args:
         path: the checkpoint.
         out: file to write.
         source: the release; None: the one it was converted from.
-        merge: turn factors into plain convolutions first.
+        merge: merge factors into plain convolutions first.
 
     Returns:
         What was written, in words.
@@ -107,21 +107,21 @@ def export(path: Path, out: Path, source: str | None, merge: bool) -> str:
         )
         raise FssError("\n".join([f"{path} does not fit {_words(released)}.", *wrong, hint]))
     order = facts.get("order", [])
-    order = order if set(order) == tensors.keys() else list(tensors)  # --merge gives other names
+    order = order if set(order) == tensors.keys() else list(tensors)  # --merge changes the names
     tensors = {facts.get("prefix", "") + k: tensors[k] for k in order}
     _write(out, {"epoch": facts.get("epoch", 0), "state_dict": tensors})
     return f"{_words(released)}, {len(tensors)} tensors"
 
 
 def released_shapes(config: dict[str, Any], released: Released) -> dict[str, tuple[int, ...]]:
-    """List what the release's strict loading expects.
+    """List the tensors that the release's strict loading expects.
 
     Args:
-        config: of the released model.
-        released: what the model is.
+        config: configuration of the released model.
+        released: the released model.
 
     Returns:
-        Release name -> shape, with tensors that it stores and never reads.
+        Release name -> shape, including tensors that it stores and never reads.
     """
     model, _ = meta_model(config, CLASSES[released.data])
     tensors = to_release(model.state_dict(), keymap(released.source, released.method))
@@ -145,7 +145,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _apart(path: Path, out: Path) -> None:
-    """Refuse to write over the file that is read."""
+    """Raise if the output would overwrite the input file."""
     if path.resolve() == out.resolve():
         raise FssError(f"--out {out} is the file to convert, which would be lost. Give another --out.")
 
@@ -190,7 +190,7 @@ def _merged(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
 
 def _unread(source: str, released: Released) -> dict[str, Tensor]:
-    """Return zeros for what the release's strict loading asks for and never reads."""
+    """Return zeros for tensors that the release's strict loading expects and never reads."""
     shapes = unread_shapes(source, released.method, released.shot)
     return {name: torch.zeros(shape) for name, shape in shapes.items()}
 

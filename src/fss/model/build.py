@@ -1,4 +1,4 @@
-"""From resolved configuration to objects; constructors receive plain values only."""
+"""Build models and strategies from a resolved configuration; constructors receive only plain values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def build_backbone(node: Node, pretrained: bool = True) -> StagedModule:
     """Build a backbone.
 
     Args:
-        node: the backbone group.
+        node: the backbone group of the configuration.
         pretrained: load the weights that it names.
 
     Returns:
@@ -33,27 +33,25 @@ def build_backbone(node: Node, pretrained: bool = True) -> StagedModule:
         FssError: if options or weights are wrong or missing.
     """
     path = resolve(node["weights"], node["name"], node.get("stem", "")) if pretrained else None
-    backbone = make("backbone", node)
-    assert isinstance(backbone, StagedModule)
+    backbone = make("backbone", node, StagedModule)
     if path is not None:
         load_into(backbone, path)
     return backbone
 
 
 def build_model(config: Node, pretrained: bool = True, learner: Mapping[str, Tensor] | None = None) -> FewShotSegmenter:
-    """Build backbone and head, without fine-tune strategy, and the base branch if the head wants one.
+    """Build backbone and head, without fine-tuning strategy, and the base branch if the head needs one.
 
     Args:
         config: the whole configuration.
         pretrained: load the backbone's weights.
-        learner: values of a base learner: of the base branch, and of the backbone in place of its weights.
+        learner: state dict of a base learner, for the base branch and for the backbone instead of its weights.
 
     Returns:
         The model.
     """
     backbone = build_backbone(config["backbone"], pretrained and learner is None)
-    head = make("method", config["method"], channels=list(backbone.channels))
-    assert isinstance(head, FewShotHead)
+    head = make("method", config["method"], FewShotHead, channels=list(backbone.channels))  # type: ignore[type-abstract]
     companion = build_companion(config) if BaseBranch.provides in head.spec.extras else None
     if learner is not None:
         own = {k.removeprefix("backbone."): v for k, v in learner.items() if k.startswith("backbone.")}
@@ -64,7 +62,7 @@ def build_model(config: Node, pretrained: bool = True, learner: Mapping[str, Ten
 
 
 def build_companion(config: Node) -> BaseBranch:
-    """Build the frozen base branch of a model, without its values.
+    """Build the frozen base branch of a model, without loading its values.
 
     Args:
         config: the whole configuration; ``method.base_learner.built`` describes the base learner.
@@ -83,8 +81,7 @@ def build_companion(config: Node) -> BaseBranch:
             "was changed. Give another checkpoint, or train the model again."
         )
     backbone = build_backbone(built["backbone"], pretrained=False)
-    head = make("method", built["method"], channels=list(backbone.channels), classes=built["classes"])
-    assert isinstance(head, BaseLearner)
+    head = make("method", built["method"], BaseLearner, channels=list(backbone.channels), classes=built["classes"])
     return BaseBranch(backbone, head, node.get("dropout", True))
 
 
@@ -93,30 +90,27 @@ def build_base_learner(config: Node, classes: int) -> ManyWaySegmenter:
 
     Args:
         config: the whole configuration.
-        classes: base classes and the background.
+        classes: number of base classes plus background.
 
     Returns:
-        The model, its backbone with the weights that the configuration names.
+        The model; its backbone has the weights that the configuration names.
     """
     backbone = build_backbone(config["backbone"])
-    head = make("method", config["method"], channels=list(backbone.channels), classes=classes)
-    assert isinstance(head, BaseLearner)
+    head = make("method", config["method"], BaseLearner, channels=list(backbone.channels), classes=classes)
     return ManyWaySegmenter(backbone, head)
 
 
 def build_strategy(node: Node) -> Strategy:
-    """Build a fine-tune strategy from its group."""
-    strategy = make("finetune", node)
-    assert isinstance(strategy, Strategy)
-    return strategy
+    """Build a fine-tuning strategy from its group."""
+    return make("finetune", node, Strategy)  # type: ignore[type-abstract]
 
 
 def meta_model(config: Node, classes: int = 0) -> tuple[nn.Module, Strategy]:
-    """Build a model of shapes alone, with its fine-tune strategy injected.
+    """Build a model without values, with its fine-tuning strategy injected.
 
     Args:
         config: the whole configuration.
-        classes: of a base learner, background included.
+        classes: number of classes of a base learner, background included.
 
     Returns:
         The model on torch's meta device, and the strategy.
@@ -126,7 +120,7 @@ def meta_model(config: Node, classes: int = 0) -> tuple[nn.Module, Strategy]:
         model: ManyWaySegmenter | FewShotSegmenter
         if config["method"]["name"] == BaseLearner.name:
             backbone = build_backbone(config["backbone"], pretrained=False)
-            head = make("method", config["method"], channels=list(backbone.channels), classes=classes)
+            head = make("method", config["method"], BaseLearner, channels=list(backbone.channels), classes=classes)
             model = ManyWaySegmenter(backbone, head)
         else:
             model = build_model(config, pretrained=False)
@@ -135,15 +129,15 @@ def meta_model(config: Node, classes: int = 0) -> tuple[nn.Module, Strategy]:
 
 
 def empty_model(config: Node, dtype: torch.dtype, classes: int = 0) -> tuple[nn.Module, Strategy]:
-    """Build a model whose values are still to be loaded: nothing is drawn, and SVF decomposes nothing.
+    """Build a model whose values are loaded later: without initialisation and without SVD.
 
     Args:
         config: the whole configuration.
-        dtype: type of its values.
-        classes: of a base learner, background included.
+        dtype: dtype of its parameters.
+        classes: number of classes of a base learner, background included.
 
     Returns:
-        The model on the CPU, and its fine-tune strategy, injected.
+        The model on the CPU, and its fine-tuning strategy, which is injected already.
     """
     model, strategy = meta_model(config, classes)
     stored = model.state_dict().keys()

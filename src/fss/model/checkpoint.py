@@ -84,7 +84,10 @@ def read_checkpoint(path: str | Path, trusted: Sequence[str] = ()) -> Checkpoint
 
 
 def refuse_strangers(file: Path, nodes: Any, trusted: Sequence[str] = ()) -> None:
-    """Check that building what a checkpoint describes only calls classes and functions of this package.
+    """Check that building what a checkpoint describes only imports this package, and what the user trusts.
+
+    Of what classes are, :func:`fss.instantiate.make` makes sure: it calls none but a backbone, head, strategy, reader,
+    optimiser or schedule, and passes plain values.
 
     Args:
         file: the checkpoint, for the message.
@@ -98,7 +101,10 @@ def refuse_strangers(file: Path, nodes: Any, trusted: Sequence[str] = ()) -> Non
     for target in targets(nodes):
         if not target.startswith(prefixes) and not _is_harmless(target):
             if target.startswith("fss."):
-                raise FssError(f"{file} wants to call {target}, which fss does not define. Do not use this file.")
+                raise FssError(
+                    f"{file} names {target}, which is no class of fss that a configuration may name. Do not use this "
+                    "file."
+                )
             package = target.split(".")[0]
             raise FssError(
                 f"{file} wants to build {target}, which is not part of fss. If you trust it: "
@@ -107,15 +113,19 @@ def refuse_strangers(file: Path, nodes: Any, trusted: Sequence[str] = ()) -> Non
             )
 
 
+_FOLDERS = ("fss.backbones.", "fss.methods.", "fss.finetune.", "fss.data.sources.", "fss.lit.optim.")
+"""Where the parts lie that a configuration may name."""
+
+
 def _is_harmless(target: str) -> bool:
-    """Tell whether an import path is a class or function defined by fss, an optimiser of torch, or the trainer."""
+    """Tell whether an import path is a part that fss defines, an optimiser of torch, or the trainer."""
     module, _, name = target.rpartition(".")
     if target == "pytorch_lightning.Trainer":
         return True
     if module == "torch.optim":
         optimizer = getattr(torch.optim, name, None)
         return isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer)
-    if not module.startswith("fss."):
+    if not target.startswith(_FOLDERS):
         return False
     try:
         found = getattr(import_module(module), name)

@@ -1,4 +1,4 @@
-"""What a model is made of, read from the code itself: stages, convolutions, factors, and which of them train."""
+"""The structure of a model, read from the code itself: stages, convolutions, factors, and which of them train."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from fss.model.build import build_strategy
 
 
 def structure(configs: Mapping[str, Node], example: str) -> dict[str, Any]:
-    """Build a model on torch's meta device once per strategy and say what it is made of.
+    """Build a model on torch's meta device once per strategy and describe its structure.
 
     Args:
-        configs: name of a strategy -> resolved configuration; all of one backbone and method.
+        configs: name of a strategy -> resolved configuration; all with the same backbone and method.
         example: path of a convolution in the backbone.
 
     Returns:
@@ -34,11 +34,11 @@ def structure(configs: Mapping[str, Node], example: str) -> dict[str, Any]:
     for name, config in configs.items():
         described |= {"backbone": config["backbone"]["name"], "method": config["method"]["name"]}
         with torch.device("meta"):
-            network, tuning = make("backbone", config["backbone"]), build_strategy(config["finetune"])
+            network, tuning = make("backbone", config["backbone"], StagedModule), build_strategy(config["finetune"])
             assert isinstance(network, StagedModule)
             plain = [sum(p.numel() for p in network.stage(i).parameters()) for i in range(StagedModule.STAGES)]
             tuning.apply(network)
-            head = make("method", config["method"], channels=list(network.channels))
+            head = make("method", config["method"], nn.Module, channels=list(network.channels))
         assert isinstance(head, nn.Module)
         described["head"] = sum(p.numel() for p in head.parameters() if p.requires_grad)
         described["strategies"][name] = {

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
+
+from torch.optim import Optimizer
 
 from fss.data.base_datamodule import BaseDataModule
 from fss.data.datamodule import FewShotDataModule
@@ -19,8 +22,8 @@ FEATURE_CACHE_MB = 4096
 def build_recipe(node: Node) -> Recipe:
     """Build a recipe from its group."""
     return Recipe(
-        optimizer=partial("recipe.optimizer", node["optimizer"]),
-        schedule=partial("recipe.schedule", node["schedule"]),
+        optimizer=partial("recipe.optimizer", node["optimizer"], _is_optimizer),
+        schedule=partial("recipe.schedule", node["schedule"], _is_schedule),
         backbone_lr_factor=node["backbone_lr_factor"],
         untrained=tuple(node["untrained"]),
     )
@@ -96,3 +99,12 @@ def _loading(config: Node) -> LoaderOptions:
 
 def _options(kind: type[Any], data: Node) -> Any:
     return kind(**{k: data[k] for k in kind.__dataclass_fields__ if k in data})
+
+
+def _is_optimizer(found: Any) -> bool:
+    return isinstance(found, type) and issubclass(found, Optimizer)
+
+
+def _is_schedule(found: Any) -> bool:
+    """Tell whether something is a schedule as those of :mod:`fss.lit.optim`: a function of the progress."""
+    return inspect.isfunction(found) and next(iter(inspect.signature(found).parameters), "") == "progress"

@@ -100,9 +100,10 @@ def assemble(job: Job, logger: Sequence[Logger] | bool, callbacks: Sequence[pl.C
     chosen = dict(job.config["trainer"])
     if job.config["selection"] == "last" and not records(job.config):
         chosen["limit_val_batches"] = 0
-    trainer = make(
+    return make(
         "trainer",
         chosen,
+        pl.Trainer,
         default_root_dir=str(job.folder),
         logger=logger,
         callbacks=list(callbacks),
@@ -111,8 +112,6 @@ def assemble(job: Job, logger: Sequence[Logger] | bool, callbacks: Sequence[pl.C
         enable_model_summary=False,
         **options,
     )
-    assert isinstance(trainer, pl.Trainer)
-    return trainer
 
 
 def recording_callbacks(job: Job) -> list[pl.Callback]:
