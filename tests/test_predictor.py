@@ -1,18 +1,18 @@
-"""Segmenting a user's own images: geometry at any size, masks of any kind."""
+"""Segmenting a user's own images: geometry at any size, arrays of any kind, objects of any area."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from fss.data.user_images import read_own_image, read_own_mask
-from fss.errors import DataError, FssError
+from fss.backbones.resnet import ResNet
+from fss.errors import FssError
+from fss.methods.baseline import Baseline
+from fss.model.segmenter import FewShotSegmenter
 from fss.predictor import Predictor
 from fss.reports.overlay import overlay
 
@@ -29,6 +29,9 @@ class Bright(nn.Module):
         self.seen = (query, images, masks)
         score = 10 * query[:, :1]
         return torch.cat([-score, score], dim=1)
+
+    def probability(self, scores: Tensor, shots: int) -> Tensor:
+        return scores.softmax(dim=1)[:, 1]
 
 
 def make_image(height: int, width: int) -> Any:
@@ -83,45 +86,46 @@ def test_wrong_supports(supports: Any, message: str) -> None:
         Predictor(Bright(), 65)(make_image(20, 20), supports)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "RGB", "RGBA", "P"])
-def test_black_and_white_in_every_mode(tmp_path: Path, mode: str) -> None:
-    Image.fromarray(255 * mask(20, 30)).convert(mode).save(tmp_path / "m.png")
-    assert (read_own_mask(tmp_path / "m.png") == mask(20, 30)).all()
+def test_arrays_of_another_kind_are_the_same_image_or_refused() -> None:
+    """A grey query used to give an answer from memory that was never written."""
+    grey = make_image(60, 80)[..., 0]
+    seen = []
+    for query in (make_image(60, 80), grey, grey[..., None], make_image(60, 80)[:, :, ::-1]):
+        model = Bright()
+        Predictor(model, 65)(query, [(grey, mask(60, 80).astype(bool))])  # type: ignore[arg-type]
+        assert model.seen is not None
+        seen.append([part.clone() for part in model.seen])
+    for other in seen[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(seen[0], other, strict=True))
+    with pytest.raises(FssError, match="The query is of type float64"):
+        Predictor(Bright(), 65)(make_image(9, 9) / 255, [])  # type: ignore[arg-type]
+    with pytest.raises(FssError, match="Support 1 is no pair"):
+        Predictor(Bright(), 65)(grey, (make_image(9, 9), mask(9, 9)))  # type: ignore[arg-type]
 
 
-def test_index_masks(tmp_path: Path) -> None:
-    indices = np.array([[0, 0, 3], [3, 255, 7]], np.uint8)
-    path = tmp_path / "m.png"
-    Image.fromarray(indices).save(path)
-    assert read_own_mask(path, 3).tolist() == [[0, 0, 1], [1, 255, 0]]
-    with pytest.raises(DataError, match=r"holds the values \[0, 3, 7, 255\]. Say which one is the object with --value"):
-        read_own_mask(path)
-    with pytest.raises(DataError, match="no pixel of value 9"):
-        read_own_mask(path, 9)
-    Image.fromarray(np.where(indices == 7, 0, indices).astype(np.uint8)).save(path)
-    assert read_own_mask(path).tolist() == [[0, 0, 1], [1, 255, 0]], "255 beside one other value means ignore"
-    Image.fromarray(np.zeros((2, 2), np.uint8)).save(path)
-    with pytest.raises(DataError, match="empty"):
-        read_own_mask(path)
+def test_an_object_that_vanishes_when_resized_is_an_error() -> None:
+    speck = np.zeros((400, 400), np.uint8)
+    speck[201, 201] = 1
+    with pytest.raises(FssError, match=r"support 1 has 1 of 160000 pixels, of which none is left.* 65 x 65.*Crop"):
+        Predictor(Bright(), 65)(make_image(9, 9), [(make_image(400, 400), speck)])  # type: ignore[arg-type]
 
 
-def test_photographs_are_turned_as_a_viewer_does(tmp_path: Path) -> None:
-    image = Image.fromarray(make_image(20, 30))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees
-    image.save(tmp_path / "p.jpg", exif=exif)
-    assert read_own_image(tmp_path / "p.jpg").shape == (30, 20, 3)
+def test_an_object_between_the_points_of_the_feature_map_is_an_error() -> None:
+    """Its prototype used to be zero, and the answer that of no object at all."""
+    predictor = Predictor(FewShotSegmenter(ResNet(18, width=8), Baseline((8, 8, 16, 32, 64), width=8)).eval(), 65)
+    small = np.zeros((65, 65), np.uint8)
+    small[34:37, 34:37] = 1  # the map has a point at every eighth pixel
+    with pytest.raises(FssError, match=r"support 2 covers no point of the feature map of 9 x 9.*Crop"):
+        predictor(make_image(65, 65), [(make_image(65, 65), mask(65, 65)), (make_image(65, 65), small)])
+    small[34:42, 34:42] = 1
+    assert predictor(make_image(65, 65), [(make_image(65, 65), small)]).mask.shape == (65, 65)
 
 
-def test_damaged_and_missing(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="There is no image"):
-        read_own_image(tmp_path / "x.jpg")
-    (tmp_path / "x.jpg").write_bytes(b"\xff\xd8no image")
-    with pytest.raises(DataError, match="damaged or no image"):
-        read_own_image(tmp_path / "x.jpg")
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (9, 9, 3), dtype=np.uint8)).save(tmp_path / "c.png")
-    with pytest.raises(DataError, match="has colours"):
-        read_own_mask(tmp_path / "c.png")
+def test_weights_that_have_diverged_give_no_mask() -> None:
+    model = Bright()
+    model.probability = lambda scores, shots: scores.softmax(dim=1)[:, 1] * torch.nan  # type: ignore[method-assign]
+    with pytest.raises(FssError, match="diverged"):
+        Predictor(model, 65)(make_image(9, 9), [(make_image(9, 9), mask(9, 9))])  # type: ignore[arg-type]
 
 
 def test_overlay() -> None:

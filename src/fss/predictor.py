@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from fss.data.eval_transform import eval_transform, resized_shape
 from fss.data.options import TransformOptions
+from fss.data.sources.arrays import as_image, as_label
 from fss.data.sources.masks import UInt8
 from fss.errors import FssError
 from fss.model.checkpoint import read_checkpoint
@@ -74,27 +76,21 @@ class Predictor:
         """Segment one image.
 
         Args:
-            query: RGB, (H, W, 3), any size.
+            query: RGB, (H, W, 3), or grey, (H, W), any size, uint8.
             supports: pairs of an image (H', W', 3) and its object mask (H', W'): 1 on the object, 255 ignored.
 
         Returns:
             Mask and probability at the size of the query.
 
         Raises:
-            FssError: if there is no support, or a mask is empty or differs in size from its image.
+            FssError: if there is no support, an array is of another kind, a mask is empty or differs in size from its
+                image, its object is too small to be seen at the network's resolution, or the weights have diverged.
         """
-        if not supports:
+        query = as_image(query, "The query")
+        pairs = [self._support(number, pair) for number, pair in enumerate(supports, start=1)]
+        if not pairs:
             raise FssError("There is no support. Give at least one image with a mask of the object.")
-        for number, (pixels, mask) in enumerate(supports, start=1):
-            if pixels.shape[:2] != mask.shape:
-                raise FssError(
-                    f"Support {number} has {pixels.shape[1]} x {pixels.shape[0]} pixels, its mask {mask.shape[1]} x "
-                    f"{mask.shape[0]}. They must be equal."
-                )
-            if not (mask == 1).any():
-                raise FssError(f"The mask of support {number} marks nothing. Paint the object with 1.")
         device = next(self.model.parameters()).device
-        pairs = [self._transform(pixels, mask, 0) for pixels, mask in supports]
         images = torch.stack([image for image, _ in pairs])[None].to(device)
         masks = torch.stack([label for _, label in pairs])[None].to(device)
         height, width = query.shape[:2]
@@ -102,5 +98,28 @@ class Predictor:
         logits = self.model(image[None].to(device), images, masks).float()
         h, w = resized_shape(height, width, self.size)
         full_logits = up(logits[:, :, :h, :w], (height, width), align_corners=False)
-        probability = full_logits.softmax(dim=1)[0, 1].cpu().numpy()
+        probability = self.model.probability(full_logits, len(pairs))[0].cpu().numpy()
+        if not np.isfinite(probability).all():
+            raise FssError("The model returns values that are not finite: its weights have diverged. Use another one.")
         return Prediction((probability > 0.5).astype(np.uint8), probability)
+
+    def _support(self, number: int, pair: tuple[UInt8, UInt8]) -> tuple[Tensor, Tensor]:
+        """Check a support and transform it to the network's input."""
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise FssError(f"Support {number} is no pair. Give supports=[(image, mask), ...].")
+        image, mask = as_image(pair[0], f"The image of support {number}"), as_label(pair[1], f"Mask {number}")
+        if image.shape[:2] != mask.shape:
+            raise FssError(
+                f"Support {number} has {image.shape[1]} x {image.shape[0]} pixels, its mask {mask.shape[1]} x "
+                f"{mask.shape[0]}. They must be equal."
+            )
+        area = int((mask == 1).sum())
+        if not area:
+            raise FssError(f"The mask of support {number} marks nothing. Paint the object with 1.")
+        pixels, label = self._transform(image, mask, 0)
+        if not (label == 1).any():
+            raise FssError(
+                f"The object of support {number} has {area} of {mask.size} pixels, of which none is left when the "
+                f"image is resized to {self.size} x {self.size}. Crop the image and its mask closer to the object."
+            )
+        return pixels, label

@@ -48,8 +48,8 @@ def test_overlay_mask_and_probability(ready: Path) -> None:
     ("words", "message"),
     [
         (("--support", "one.jpg", "--query", "photo.jpg"), "names no mask"),
-        (("--support", "one.jpg", "none.png", "--query", "photo.jpg"), "There is no image none.png"),
-        (("--support", "one.jpg", "photo.jpg", "--query", "photo.jpg"), "has colours"),
+        (("--support", "one.jpg", "none.png", "--query", "photo.jpg"), "There is no mask none.png"),
+        (("--support", "one.jpg", "photo.jpg", "--query", "photo.jpg"), "is a JPEG file"),
         (("--support", "one.jpg", "mask.png", "--query", "model.ckpt"), "damaged or no image"),
     ],
 )

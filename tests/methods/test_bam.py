@@ -147,20 +147,37 @@ def test_ensemble_by_hand() -> None:
     assert out.flatten().tolist() == pytest.approx([background, foreground], abs=1e-6)
 
 
-def test_own_class_counts_in_the_test_only() -> None:
-    net = model()
-    features = type("Features", (), {"extras": {"base_index": torch.tensor([1, -1])}})()
+@pytest.mark.parametrize("training", [True, False])
+def test_own_class_does_not_count_where_it_is_a_base_class(training: bool) -> None:
+    """In training and in validation on base classes alike; a novel class has no channel."""
+    net = model().train(training)
+    extras = {"base_index": torch.tensor([1, -1])}
     base = torch.randn(2, CLASSES, 3, 3)
     shares = torch.softmax(base, dim=1)
     total = shares[:, 1:].sum(dim=1, keepdim=True)
     assert isinstance(net.head, BAM)
-    assert torch.equal(net.head._any_base(base, features.extras, base), total)
-    net.train()
-    seen = net.head._any_base(base, features.extras, base)
+    seen = net.head._any_base(base, extras, base)
     assert torch.allclose(seen[0, 0], total[0, 0] - shares[0, 2], atol=1e-6)
-    assert torch.equal(seen[1], total[1]), "a novel class has no channel"
+    assert torch.equal(seen[1], total[1])
     net.head.exclude_own = False
-    assert torch.equal(net.head._any_base(base, features.extras, base), total)
+    kept = net.head._any_base(base, extras, base)
+    assert torch.equal(kept, total if training else seen), "an option of training only"
+    if not training:
+        assert torch.equal(net.head._any_base(base, {}, base), total), "a prediction"
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_sure_head_is_right_about_a_base_class_in_validation_too(training: bool) -> None:
+    """Meta learner and base learner are sure of the object: all of it is foreground, and nothing else is."""
+    head = BAM((4, 4, 8, 8, 8), width=4).train(training)
+    with torch.no_grad():
+        head.cls_merge.weight.copy_(torch.tensor([1.0, 1.5]).view(1, 2, 1, 1))
+    label = torch.tensor([1.0, 1.0, 0.0, 0.0]).view(1, 1, 4, 1)
+    meta = 20 * torch.cat([1 - label, label], dim=1)
+    base = 20 * torch.cat([1 - label, torch.zeros_like(label), label], dim=1)
+    any_base = head._any_base(base, {"base_index": torch.tensor([1])}, meta)
+    scores = head._ensemble(meta, any_base, torch.zeros(1))
+    assert torch.equal(scores.argmax(dim=1), label[:, 0].long())
 
 
 def test_query_equal_to_support_has_no_style_distance() -> None:
@@ -232,3 +249,30 @@ def test_size_in_the_paper(shot: int, count: int) -> None:
     with torch.device("meta"):
         head = BAM((128, 256, 512, 1024, 2048), shot=shot)
     assert sum(p.numel() for p in head.parameters()) == count
+
+
+@pytest.mark.parametrize("gain", [1.0, 4.0])
+@pytest.mark.parametrize("object_there", [True, False])
+def test_a_sure_head_is_sure(monkeypatch: pytest.MonkeyPatch, object_there: bool, gain: float) -> None:
+    """Its scores are linear in probabilities already: another softmax used to end at 0.73 and 0.27."""
+    net = model()
+    assert isinstance(net.head, BAM)
+    net.head.gram_merge.weight.data.copy_(torch.tensor([gain, 0.0]).view(1, 2, 1, 1))
+    monkeypatch.setattr(net.head, "_any_base", lambda base, extras, meta: torch.zeros_like(meta[:, :1]))
+    sure = torch.tensor([-50.0, 50.0] if object_there else [50.0, -50.0]).view(1, 2, 1, 1)
+    monkeypatch.setattr(net.head, "decode", lambda query, *_: sure.expand(len(query), 2, 5, 5))
+    with torch.no_grad():
+        scores = net(*inputs(1, 1))
+    assert torch.allclose(net.probability(scores, 1), torch.tensor(float(object_there)), atol=1e-6)
+
+
+def test_probabilities_agree_with_the_decision() -> None:
+    scores = torch.randn(64, 2, 3, 3, generator=torch.Generator().manual_seed(0))
+    scores[0] = 0.0
+    found = model().probability(scores, 1)
+    assert found.min() >= 0
+    assert found.max() <= 1
+    assert torch.equal(found > 0.5, scores[:, 1] > scores[:, 0])
+    assert (found[0] == 0.5).all()
+    both = torch.tensor([0.3, 0.9]).view(1, 2, 1, 1)
+    assert torch.allclose(model().probability(both, 1), torch.tensor(0.75))

@@ -57,7 +57,7 @@ def guided(net: FewShotSegmenter, *given: Tensor) -> tuple[Tensor, Tensor, Tenso
         net.head.down_supp.register_forward_hook(lambda *args: reduced.append(args[2])),
     ]
     with torch.no_grad():
-        net(*given)
+        net.head_output(*given)
     for handle in handles:
         handle.remove()
     assert joined[0].shape[1] == 2 * WIDTH + 1  # query, prototype, prior
@@ -134,7 +134,7 @@ def test_one_empty_support_among_five_does_no_harm(head: str) -> None:
     full = guided(net, query, supports, labels)[1]
     labels[:, 2] = 0
     with torch.no_grad():
-        assert bool(net(query, supports, labels).isfinite().all())
+        assert bool(net.head_output(query, supports, labels).logits.isfinite().all())
     prototype, prior, _ = guided(net, query, supports, labels)
     assert float(prototype.abs().max()) > 0
     assert 0 < float(prior.max()) < float(full.max())

@@ -65,31 +65,41 @@ def predict(
     ] = None,
 ) -> None:
     """Segment the object of the support images in a query image."""
-    from fss.data.user_images import png, read_own_image, read_own_mask
+    from fss.data.sources.images import read_image
+    from fss.data.user_images import png, read_support
 
     _check_device(device)
-    photo = read_own_image(query)  # read before the model is built, to fail early on a wrong file name
     pairs = [tuple(Path(name) for name in word.split(_SEPARATOR)) for word in support]
-    supports = [(read_own_image(image), read_own_mask(mask, value)) for image, mask in pairs]
+    written = _outputs(out, [query, *(file for pair in pairs for file in pair)])
+    photo = read_image(query)  # read before the model is built, to fail early on a wrong file name
+    supports = [read_support(image, mask, value) for image, mask in pairs]
 
     from fss.files import atomic
     from fss.predictor import Predictor
     from fss.reports.overlay import overlay
 
     found = Predictor.load(ckpt, device, trust or ())(photo, supports)
-    images = {
-        out: overlay(photo, found.mask),
-        out.with_name(f"{out.stem}-mask.png"): 255 * found.mask,
-        out.with_name(f"{out.stem}-probability.png"): (255 * found.probability).round().astype("uint8"),
-    }
-    for path, pixels in images.items():
+    probability = (255 * found.probability).round().astype("uint8")
+    for path, pixels in zip(written, (overlay(photo, found.mask), 255 * found.mask, probability), strict=True):
         try:
             with atomic(path) as file:
                 file.write(png(pixels))
         except OSError as error:
             raise FssError(f"Cannot write {path}: {error.strerror or error}. Give another --out.") from error
     share = 100 * float(found.mask.mean())
-    typer.echo(f"The object covers {share:.1f} % of {query}: {', '.join(str(p) for p in images)}")
+    typer.echo(f"The object covers {share:.1f} % of {query}: {', '.join(str(p) for p in written)}")
+
+
+def _outputs(out: Path, inputs: list[Path]) -> list[Path]:
+    """Return the files to write; reject another format than PNG, and files that are read."""
+    if out.suffix.lower() != ".png":
+        raise FssError(f"--out {out} does not end in .png, but PNG files are written. Give for example {out.stem}.png.")
+    written = [out, out.with_name(f"{out.stem}-mask.png"), out.with_name(f"{out.stem}-probability.png")]
+    read = {file.resolve() for file in inputs}
+    for path in written:
+        if path.resolve() in read:
+            raise FssError(f"--out {out} would overwrite {path}, which is read. Give another --out.")
+    return written
 
 
 def _check_device(name: str) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
-from torchvision.datasets.folder import default_loader
 from torchvision.transforms import v2
 
+from fss.data.sources.images import read_image
+from fss.data.sources.masks import UInt8
 from fss.errors import DataError
 
 # The same normalisation as in segmentation.
@@ -69,8 +70,5 @@ def classification_loader(
     return loader, list(images.classes)
 
 
-def _read(path: str) -> Any:
-    try:
-        return default_loader(path)
-    except (OSError, SyntaxError) as error:  # Pillow raises both for damaged files
-        raise DataError(f"The image {path} is damaged or no image ({error}). Draw or copy it again.") from error
+def _read(path: str) -> UInt8:
+    return read_image(Path(path))

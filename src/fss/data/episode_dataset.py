@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch.utils.data import Dataset
 from fss.data.base_labels import BaseLabels
 from fss.data.episodes.stateless import Draw, DrawSource, augment_seed
 from fss.data.eval_transform import Transform
+from fss.data.sources.arrays import is_pair
 from fss.data.sources.base import SegmentationSource
 from fss.data.sources.masks import UInt8
 from fss.errors import DataError
@@ -153,6 +155,11 @@ def read_pair(source: SegmentationSource, image_id: str) -> tuple[UInt8, UInt8]:
         DataError: if one is missing or damaged, or their sizes differ.
     """
     image, mask = source.image(image_id), source.mask(image_id)
+    if not is_pair(image, mask):
+        raise DataError(
+            f"{type(source).__name__} returned an image {_kind(image)} and a mask {_kind(mask)} of {image_id}; allowed "
+            "are RGB (H, W, 3) and class indices (H, W), both uint8. Correct its methods image and mask."
+        )
     if image.shape[:2] != mask.shape:
         raise DataError(
             f"The image {source.image_path(image_id)} has {image.shape[0]} x {image.shape[1]} pixels, its mask "
@@ -160,6 +167,10 @@ def read_pair(source: SegmentationSource, image_id: str) -> tuple[UInt8, UInt8]:
             "prepare the data set again."
         )
     return image, mask
+
+
+def _kind(array: Any) -> str:
+    return f"{getattr(array, 'shape', type(array).__name__)} {getattr(array, 'dtype', '')}".strip()
 
 
 def binary_label(mask: UInt8, class_id: int) -> UInt8:

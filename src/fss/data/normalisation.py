@@ -28,7 +28,12 @@ def normalised(image: npt.NDArray[Any]) -> Tensor:
 
     Returns:
         (3, H, W), float32.
+
+    Raises:
+        ValueError: if the array has another shape; channels that are not there would stay undefined.
     """
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"an image of shape {image.shape}; allowed is RGB, (H, W, 3)")
     out = np.empty((3, *image.shape[:2]), dtype=np.float32)
     for k, channel in enumerate(cv2.split(image)):
         if image.dtype == np.uint8:

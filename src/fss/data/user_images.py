@@ -4,61 +4,71 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from fss.data.sources.masks import UInt8
+from fss.data.sources.images import read_image
+from fss.data.sources.masks import UInt8, check_file
+from fss.data.sources.pairs import as_shown
 from fss.errors import DataError
 
 _VOID = 255
+_LARGEST_CLASS = 100  # largest value that may be a class id beside 255, as in VOC and COCO; a trimap has larger ones
+_GREY_STEP = {"L;2": 85, "L;4": 17}  # Pillow stretches the values of these PNG files to 0..255
 
 
-def read_own_image(path: Path) -> UInt8:
-    """Read an image, rotated according to its EXIF orientation.
+def read_support(image: Path, mask: Path, value: int | None = None) -> tuple[UInt8, UInt8]:
+    """Read a support image and the mask of its object.
 
     Args:
-        path: any format that Pillow reads.
+        image: as in :func:`fss.data.sources.images.read_image`.
+        mask: as in :func:`read_own_mask`; drawn on the image as a viewer shows it, or as it is stored.
+        value: value of the object in the mask.
 
     Returns:
-        RGB, (H, W, 3), uint8.
+        RGB (H, W, 3) and 1 on the object, 255 where ignored, 0 elsewhere, (H, W), uint8.
 
     Raises:
-        DataError: if it is missing, damaged or not an image.
+        DataError: if one of them cannot be used, their sizes differ, or it cannot be known how to turn the mask.
     """
-    with _opened(path) as image:
-        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    photo = read_image(image)
+    label = as_shown(read_own_mask(mask, value), mask, image)
+    if photo.shape[:2] != label.shape:
+        raise DataError(
+            f"The image {image} has {photo.shape[1]} x {photo.shape[0]} pixels, its mask {mask} {label.shape[1]} x "
+            f"{label.shape[0]}. They must be equal: draw the mask on this image."
+        )
+    return photo, label
 
 
 def read_own_mask(path: Path, value: int | None = None) -> UInt8:
     """Read the object mask of a support image.
 
     0 is background. If the mask has several other values, ``value`` must name the object's, except that 255 next to a
-    single other value means "ignore", as in VOC's masks. Palette images are read as indices; RGB images must be grey.
+    single class id of at most 100 means "ignore", as in VOC's masks. Palette images are read as indices, or as grey
+    levels if all their colours are grey and ``value`` is not given; RGB images must be grey.
 
     Args:
-        path: any format that Pillow reads.
+        path: any lossless format that Pillow reads, without transparent pixels.
         value: value of the object.
 
     Returns:
         1 on the object, 255 where ignored, 0 elsewhere, (H, W), uint8.
 
     Raises:
-        DataError: if it is missing or damaged, has colours, no object, or several values of which none is named.
+        DataError: if it is missing, damaged or lossy, has colours or transparent pixels, no object, or several values
+            of which none is named.
     """
-    with _opened(path) as image:
-        pixels = _one_channel(path, ImageOps.exif_transpose(image))
-    values = [int(v) for v in np.unique(pixels) if v]
+    pixels = _values(path, by_colour=value is None)
+    found = [int(v) for v in np.unique(pixels)]
     if value is None:
-        candidates = values if len(values) == 1 else [v for v in values if v != _VOID]
-        if len(candidates) != 1:
-            hint = "It is empty: paint the object" if not values else "Say which one is the object with --value"
-            raise DataError(f"The mask {path} holds the values {[0, *values][:8]}. {hint}.")
-        value = candidates[0]
-    elif value not in values:
-        raise DataError(f"The mask {path} has no pixel of value {value}; it holds {[0, *values][:8]}.")
+        value = _object_value(path, found)
+    elif value not in found:
+        raise DataError(f"The mask {path} has no pixel of value {value}; it holds {found[:8]}.")
     label: UInt8 = (pixels == value).astype(np.uint8)
-    if value != _VOID:
+    if value not in (0, _VOID) and found[-1] <= _VOID:
         label[pixels == _VOID] = _VOID
     return label
 
@@ -77,22 +87,67 @@ def png(pixels: UInt8) -> bytes:
     return buffer.getvalue()
 
 
-def _opened(path: Path) -> Image.Image:
+def _object_value(path: Path, found: list[int]) -> int:
+    """Return the one value that can only be the object's."""
+    values = [v for v in found if v]
+    if len(values) == 1:
+        return values[0]
+    if len(values) == 2 and values[1] == _VOID and values[0] <= _LARGEST_CLASS:
+        return values[0]
+    if not values:
+        hint = "It is empty: paint the object."
+    elif len(values) == 2 and values[1] == _VOID:
+        hint = (
+            f"Say which one is the object with --value: {_VOID} if this is a trimap, where {values[0]} is unknown, "
+            f"{values[0]} if {_VOID} marks pixels to ignore."
+        )
+    else:
+        hint = (
+            "Say which one is the object with --value. If the mask is black and white with soft edges, cut it at "
+            f"half: magick {path.name} -threshold 50% new.png"
+        )
+    raise DataError(f"The mask {path} holds the values {[0, *values][:8]}. {hint}")
+
+
+def _values(path: Path, by_colour: bool) -> Any:
+    """Return the values of a mask as a viewer shows it, (H, W), whole numbers."""
     try:
-        image = Image.open(path)
-        image.load()
+        with Image.open(path) as image:
+            check_file(image, path)
+            stored = str(image.tile[0][3]) if image.tile else image.mode
+            image.load()
+            _check_opaque(image, path)
+            return _one_channel(ImageOps.exif_transpose(image), stored, path, by_colour)
     except FileNotFoundError as error:
-        raise DataError(f"There is no image {path}. Check the name.") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} is damaged or no image ({error}). Give a JPEG or PNG file.") from error
-    return image
+        raise DataError(f"There is no mask {path}. Check the name.") from error
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise DataError(f"The mask {path} is damaged or no image ({error}). Give a PNG file.") from error
 
 
-def _one_channel(path: Path, image: Image.Image) -> UInt8:
-    if image.mode in ("L", "P"):
-        return np.array(image)
-    if image.mode == "1":
-        return np.array(image).astype(np.uint8)
+def _check_opaque(image: Image.Image, path: Path) -> None:
+    """Reject transparent pixels: whether they are the object or the background depends on the program."""
+    if "transparency" not in image.info and image.mode not in ("LA", "La", "PA", "RGBA", "RGBa"):
+        return
+    if image.mode.startswith("I") or image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
+        raise DataError(
+            f"The mask {path} has transparent pixels. Save it without transparency: black on the background, white on "
+            "the object. If the object is what is opaque: "
+            f"magick {path.name} -alpha extract -threshold 50% new.png"
+        )
+
+
+def _one_channel(image: Image.Image, stored: str, path: Path, by_colour: bool) -> Any:
+    if image.mode in ("1", "L"):
+        return np.array(image).astype(np.uint8) // _GREY_STEP.get(stored, 1)
+    if image.mode == "P":
+        return _indices(image, path, by_colour)
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return np.array(image).astype(np.int64)
+    if image.mode == "F" or ";16" in stored:
+        raise DataError(
+            f"The mask {path} is stored as {image.mode} ({stored}), whose values would be rounded. Save it as an "
+            "8-bit grey PNG."
+        )
     pixels = np.array(image.convert("RGB"))
     if (pixels != pixels[..., :1]).any():
         raise DataError(
@@ -100,3 +155,24 @@ def _one_channel(path: Path, image: Image.Image) -> UInt8:
             "background, any other value the object."
         )
     return pixels[..., 0]
+
+
+def _indices(image: Image.Image, path: Path, by_colour: bool) -> UInt8:
+    """Return the indices of a palette image; grey levels where the colours of the palette say what is meant."""
+    indices: UInt8 = np.array(image)
+    used = np.unique(indices)
+    palette = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
+    if not by_colour or used[-1] >= len(palette):
+        return indices
+    colours = palette[used]
+    if (colours == colours[:, :1]).all() and len(np.unique(colours[:, 0])) == len(used):
+        grey: UInt8 = palette[indices, 0]
+        return grey
+    black = used[~colours.any(axis=1)]
+    if len(black) and 0 not in black and 0 in used:
+        raise DataError(
+            f"The palette of the mask {path} has black at {black[0]} and the colour {palette[0].tolist()} at 0, so "
+            "that its background is not clear. Say which index is the object with --value, or save a black and white "
+            "PNG."
+        )
+    return indices

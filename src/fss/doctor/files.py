@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -98,7 +97,8 @@ def read_by_its_source(name: str) -> Iterator[CheckResult]:
 
 
 def _voc(name: str, root: Path, split: str) -> CheckResult:
-    from fss.data.sources.base import read_id_list
+    from fss.data.sources.id_lists import read_id_list
+    from fss.data.sources.image_files import MASK_ENDINGS, stems
     from fss.errors import DataError
 
     title, command, blocks = f"{name} {split}", _provide(name, root), name == DEFAULT_DATA
@@ -110,8 +110,8 @@ def _voc(name: str, root: Path, split: str) -> CheckResult:
         ids = set(read_id_list(listed))
     except DataError as error:
         return CheckResult(title, "problem", str(error), command, blocks)
-    photographs = len(ids & _stems(root / "JPEGImages", ".jpg"))
-    masks = len(ids & _stems(root / "SegmentationClassAug", ".png"))
+    photographs = len(ids & stems(root / "JPEGImages").keys())
+    masks = len(ids & stems(root / "SegmentationClassAug", MASK_ENDINGS).keys())
     facts = {"listed": len(ids), "photographs": photographs, "masks": masks}
     if min(photographs, masks) < len(ids):
         text = f"of {len(ids):,} listed images {photographs:,} photographs and {masks:,} masks are there"
@@ -120,10 +120,12 @@ def _voc(name: str, root: Path, split: str) -> CheckResult:
 
 
 def _coco(root: Path, split: str, year: object) -> CheckResult:
+    from fss.data.sources.image_files import MASK_ENDINGS, stems
+
     title, command = f"coco {split}", _provide("coco", root)
     folder, instances = f"{split}{year}", root / "annotations" / f"instances_{split}{year}.json"
-    images = _stems(root / folder, ".jpg")
-    masks = _stems(root / "annotations" / folder, ".png")
+    images = stems(root / folder).keys()
+    masks = stems(root / "annotations" / folder, MASK_ENDINGS).keys()
     facts = {"photographs": len(images), "masks": len(masks), "instances": instances.is_file()}
     if not images:
         return CheckResult(title, "missing", f"there is no photograph in {root / folder}", command, facts=facts)
@@ -154,14 +156,6 @@ def _provide(name: str, root: Path) -> str:
     return (
         f"fss data shapes --root {place}" if name == "shapes" else f"fss data prepare {name} --root {place} --download"
     )
-
-
-def _stems(folder: Path, ending: str) -> set[str]:
-    """Return the names of files without their ending; none where there is no folder."""
-    try:
-        return {name[: -len(ending)] for name in os.listdir(folder) if name.endswith(ending)}
-    except OSError:
-        return set()
 
 
 def weights() -> Iterator[CheckResult]:

@@ -1,9 +1,9 @@
-"""BAM: a meta learner whose doubts about the background a base learner settles."""
+"""BAM: a meta learner whose background prediction is corrected by a base learner."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,15 +25,16 @@ LOW = 2
 class BAM(Baseline):
     """Base and meta learners together (Lang et al., CVPR 2022, arXiv 2203.07615, equations 4 to 9).
 
-    The meta learner is the baseline's head. The base learner is not part of the head: its logits arrive among the
-    extras. With one support there is nothing to weigh; with several a small network weighs them by style distance
-    and fits this number of supports only.
+    The meta learner is the baseline's head. The base learner is not part of the head: its logits arrive in the
+    extras. With several supports, a small network weighs them by style distance; it works only for the number of
+    supports it was built for.
 
-    Where the releases differ: BAM's own computes prior and psi from a frozen backbone; in SVF's, gradients reach
-    the tuned values through both. Here both follow from the fine-tune strategy.
+    The releases differ: BAM's computes prior mask and psi from a frozen backbone; in SVF's, gradients reach the tuned
+    parameters through both. Here this depends on the fine-tuning strategy.
     """
 
     name: ClassVar[str] = "bam"
+    scores: ClassVar[Literal["logits", "shares"]] = "shares"
 
     def __init__(
         self,
@@ -54,10 +55,10 @@ class BAM(Baseline):
             dropout: share of reduced channels dropped in training; 0.5 in the release.
             shot: number of supports K.
             kshot_hidden: width of the network that weighs them; 0: a single layer that starts as the mean.
-            meta_weight: of the meta learner's own loss.
-            base_weight: of the base learner's loss, which has no gradient.
-            exclude_own: in training, the base learner's opinion on the episode's own class does not count, as it
-                stands for a novel one.
+            meta_weight: weight of the meta learner's own loss.
+            base_weight: weight of the base learner's loss, which has no gradient.
+            exclude_own: in training, ignore the base learner's probability of the episode's own class, which stands
+                in for a novel class. Validation on base classes always ignores it.
         """
         super().__init__(channels, width, "mean", dropout)
         stages = (LOW, 3, 4)
@@ -66,22 +67,22 @@ class BAM(Baseline):
         self.shot = shot
         self.weights = (meta_weight, base_weight)
         self.exclude_own = exclude_own
-        self.gram_merge = _pair()
-        self.cls_merge = _pair()
+        self.gram_merge = _weighted_sum()
+        self.cls_merge = _weighted_sum()
         self.kshot_rw = ShotWeights(shot, kshot_hidden) if shot > 1 else None
 
     def forward(self, features: EpisodeFeatures) -> HeadOutput:
         """Score one batch of episodes.
 
         Args:
-            features: stages 2, 3 and 4, supports masked before stage 4; ``base_logits`` (B, classes, h, w) among the
-                extras, in training ``base_index`` too: position of each episode's class among the base classes, (B).
+            features: stages 2, 3 and 4, supports masked before stage 4; in the extras ``base_logits`` (B, classes, h,
+                w) and, in training, ``base_index``: position of each episode's class among the base classes, (B).
 
         Returns:
-            The ensemble's scores (B, 2, h, w), linear in probabilities; ``meta`` and ``base`` are the two learners.
+            The ensemble's scores (B, 2, h, w), linear in probabilities; ``branch_logits`` holds ``meta`` and ``base``.
 
         Raises:
-            FssError: if the number of supports is not the one the weights were trained for.
+            FssError: if the number of supports differs from the one the weights were trained for.
         """
         psi = self._style_distance(features)
         weights = self._shot_weights(psi)
@@ -90,15 +91,15 @@ class BAM(Baseline):
         return self._weighed((query, prototypes, priors), weights, psi, features.extras)
 
     def encode_query(self, maps: Mapping[int, Tensor]) -> Encoding:
-        """Return the baseline's parts and ``gram``, the style (C2, C2)."""
+        """Return the baseline's encoding and ``gram``, the Gram matrix (C2, C2)."""
         return {**super().encode_query(maps), "gram": _style(maps)}
 
     def encode_support(self, maps: Mapping[int, Tensor], labels: Tensor) -> Encoding:
-        """Return the baseline's parts and ``gram``, the style (C2, C2)."""
+        """Return the baseline's encoding and ``gram``, the Gram matrix (C2, C2)."""
         return {**super().encode_support(maps, labels), "gram": _style(maps)}
 
     def forward_encoded(self, episode: EncodedEpisode) -> HeadOutput:
-        """Score one batch of episodes from their parts."""
+        """Score one batch of episodes from their encodings."""
         shots = zip(*episode.supports, strict=True)
         own = torch.stack([q["gram"] for q in episode.query])
         psi = gram_distance(own, [torch.stack([s["gram"] for s in shot]) for shot in shots])
@@ -108,7 +109,7 @@ class BAM(Baseline):
     def _weighed(
         self, guided: tuple[Tensor, Tensor, Tensor], weights: Tensor, psi: Tensor, extras: Mapping[str, Tensor]
     ) -> HeadOutput:
-        """Answer from reduced queries, prototypes and priors, shot by shot, and the weight and psi of each."""
+        """Score reduced queries given the prototype, prior mask, weight and psi of every shot."""
         query, prototypes, priors = guided
         over_maps = weights[:, :, None, None, None]
         meta = self.decode(query, (over_maps * prototypes).sum(dim=1), (over_maps * priors).sum(dim=1))
@@ -138,16 +139,20 @@ class BAM(Baseline):
 
     def _any_base(self, base: Tensor, extras: Mapping[str, Tensor], meta: Tensor) -> Tensor:
         """Return the probability that a pixel belongs to any base class, (B, 1, h, w)."""
-        shares = torch.softmax(base, dim=1)
-        total = shares[:, 1:].sum(dim=1, keepdim=True)
-        if self.training and self.exclude_own:
-            own = self._own(extras)
-            share = shares[torch.arange(len(own), device=own.device), own + 1].unsqueeze(1)
-            total = total - share.where((own >= 0)[:, None, None, None], 0)
+        probabilities = torch.softmax(base, dim=1)
+        total = probabilities[:, 1:].sum(dim=1, keepdim=True)
+        own = self._excluded(extras)
+        if own is not None:
+            own_probability = probabilities[torch.arange(len(own), device=own.device), own + 1].unsqueeze(1)
+            total = total - own_probability.where((own >= 0)[:, None, None, None], 0)
         return up(total, (meta.shape[-2], meta.shape[-1]))
 
-    @staticmethod
-    def _own(extras: Mapping[str, Tensor]) -> Tensor:
+    def _excluded(self, extras: Mapping[str, Tensor]) -> Tensor | None:
+        """Return the base classes that stand in for novel ones, (B), -1 for none; None if every class counts."""
+        if not self.training:
+            return extras.get("base_index")
+        if not self.exclude_own:
+            return None
         if "base_index" not in extras:
             raise FssError(
                 "In training BAM needs base_index, the position of each episode's class among the base classes. For a "
@@ -157,10 +162,10 @@ class BAM(Baseline):
 
     def _ensemble(self, meta: Tensor, any_base: Tensor, psi: Tensor) -> Tensor:
         """Adjust the meta learner by style, then its background by the base learner (equations 7 and 9)."""
-        shares = torch.softmax(meta, dim=1)
+        probabilities = torch.softmax(meta, dim=1)
         distance = psi[:, None, None, None].expand_as(any_base)
-        background = self.gram_merge(torch.cat([shares[:, :1], distance], dim=1))
-        foreground = self.gram_merge(torch.cat([shares[:, 1:], distance], dim=1))
+        background = self.gram_merge(torch.cat([probabilities[:, :1], distance], dim=1))
+        foreground = self.gram_merge(torch.cat([probabilities[:, 1:], distance], dim=1))
         background = self.cls_merge(torch.cat([background, any_base], dim=1))
         return torch.cat([background, foreground], dim=1)
 
@@ -170,8 +175,8 @@ def _style(maps: Mapping[int, Tensor]) -> Tensor:
     return gram(up(maps[LOW], (maps[3].shape[-2], maps[3].shape[-1])))[0]
 
 
-def _pair() -> nn.Conv2d:
-    """Return a weighted sum of two maps that starts as the first one."""
+def _weighted_sum() -> nn.Conv2d:
+    """Return a trainable weighted sum of two maps, initialised to the first one."""
     conv = nn.Conv2d(2, 1, 1, bias=False)
     with torch.no_grad():
         conv.weight.copy_(torch.tensor([1.0, 0.0]).view_as(conv.weight))

@@ -1,9 +1,9 @@
-"""The contract of every few-shot segmentation head."""
+"""The base class of few-shot segmentation heads."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,28 +14,31 @@ from fss.types import IGNORE, EpisodeFeatures, FeatureSpec, HeadOutput, ParamGro
 
 
 class FewShotHead(nn.Module, ABC):
-    """Turns feature maps of a query and its supports into scores of background and foreground.
+    """Turns feature maps of a query and its supports into logits of background and foreground.
 
-    The model owns images, backbone, gradients, norm mode and resizing; a head owns what happens between feature
-    maps and two-channel logits. It never freezes anything and never sees the backbone.
+    The model handles images, backbone, gradients, norm mode and resizing; a head only maps features to two-channel
+    logits. It never freezes anything and never sees the backbone.
 
     Attributes:
-        spec: what the head asks of the backbone.
+        spec: the features the head needs from the backbone.
+        scores: what its two channels are: ``logits``, of which softmax makes probabilities, or ``shares``, which are
+            linear in probabilities and only need to be divided by their sum.
         align_corners: how its logits are resized to the image.
-        refinement_rounds: number of calls at test time, each fed the previous ``state`` (CANet).
-        needs_grad_in_eval: the head optimises something at test time (CWT).
+        refinement_rounds: number of calls at test time, each given the previous ``state`` (CANet).
+        needs_grad_in_eval: whether the head optimises something at test time (CWT).
     """
 
     name: ClassVar[str]
+    scores: ClassVar[Literal["logits", "shares"]] = "logits"
     align_corners: ClassVar[bool] = True
     refinement_rounds: ClassVar[int] = 1
     needs_grad_in_eval: ClassVar[bool] = False
 
     def __init__(self, spec: FeatureSpec) -> None:
-        """Store the declaration.
+        """Store the feature spec.
 
         Args:
-            spec: stages, taps, support view and extras the head wants.
+            spec: stages, taps, support view and extras the head needs.
         """
         super().__init__()
         self.spec = spec
@@ -45,20 +48,20 @@ class FewShotHead(nn.Module, ABC):
         """Score one batch of episodes.
 
         Args:
-            features: maps and labels the head asked for.
+            features: the maps and labels declared in ``spec``.
 
         Returns:
-            logits (B, 2, h, w) at the head's own resolution, and what else it predicts.
+            logits (B, 2, h, w) at the head's own resolution, and its other predictions.
         """
 
     def criterion(self, logits: Tensor, label: Tensor, pixels: Tensor | None = None) -> Tensor:
-        """Compare logits with a label; the default is cross entropy, mean over pixels that count.
+        """Compute the loss of logits; by default the mean cross entropy over the pixels that are not ignored.
 
         Args:
             logits: (N, classes, H, W).
             label: (N, H, W), 255 ignored.
-            pixels: number to divide by; None: the pixels of ``label`` that are not ignored. Training gives their
-                mean over all processes.
+            pixels: number of pixels to divide by; None counts the pixels of ``label`` that are not ignored. Training
+                passes the mean over all processes.
 
         Returns:
             A scalar; zero (with a graph) if every pixel is ignored.
@@ -71,7 +74,7 @@ class FewShotHead(nn.Module, ABC):
         """Compute every term of the training loss; in parallel training all processes must call it together.
 
         Args:
-            output: what :meth:`forward` returned.
+            output: output of :meth:`forward`.
             labels: target name (``query``, ``support``, ``base``) -> (N, H, W).
 
         Returns:

@@ -1,24 +1,27 @@
-"""The model a user calls: a backbone and a head."""
+"""The few-shot model: a backbone, a head, and optionally a companion."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
 from fss.errors import FssError
 from fss.methods.base import FewShotHead
-from fss.methods.separable import EncodedEpisode, SeparableHead
+from fss.methods.separable import EncodedEpisode, SeparableHead, encodes
 from fss.model.companion import BaseBranch, SharedPrefix
 from fss.model.feature_cache import FeatureCache, cacheable
 from fss.model.features import extract
+from fss.nn.prototype import support_mask
 from fss.nn.resize import up
 from fss.types import Episode, EpisodeFeatures, HeadOutput, StagedBackbone
 
 _OPTIONAL = frozenset({"previous_prediction", "base_index"})
-"""Extras that only a second round, or only an episode of training, has."""
+"""Extras that exist only in later refinement rounds or only in training."""
 
 
 class FewShotSegmenter(nn.Module):
@@ -31,12 +34,12 @@ class FewShotSegmenter(nn.Module):
     """
 
     def __init__(self, backbone: nn.Module, head: FewShotHead, companion: BaseBranch | None = None) -> None:
-        """Join the parts.
+        """Combine the parts.
 
         Args:
             backbone: must follow :class:`fss.types.StagedBackbone`.
             head: built for the backbone's channels.
-            companion: for heads that ask for ``base_logits``.
+            companion: for heads that need ``base_logits``.
 
         Raises:
             TypeError: if the backbone does not follow the protocol.
@@ -53,16 +56,30 @@ class FewShotSegmenter(nn.Module):
         self._cache: FeatureCache | None = None
 
     def cache_features(self, limit: int | None, backbone: StagedBackbone | None = None) -> None:
-        """Keep feature maps by the ids of images from now on; for test episodes, whose images never change.
+        """Cache feature maps by image id from now on; for test episodes, whose images never change.
 
-        Weights must not change until it is called again: start every pass with it, and end it with None.
-        Where maps depend on more than an image (gradients, a module in training mode), nothing is kept.
+        Weights must not change until the next call: call it at the start of every pass, and with None at its end.
+        Where maps depend on more than the image (gradients, a module in training mode), nothing is cached.
 
         Args:
-            limit: bytes of maps on the model's device; None forgets all of them and keeps no more.
-            backbone: runs in the place of the model's, with equal outputs; None: the model's itself.
+            limit: bytes of maps on the model's device; None clears and disables the cache.
+            backbone: runs instead of the model's, with equal outputs; None: the model's own.
         """
         self._cache = None if limit is None else FeatureCache(limit, backbone or self.backbone)
+
+    @property
+    def caches(self) -> bool:
+        """Whether feature maps are kept now."""
+        return self._cache is not None
+
+    @contextmanager
+    def uncached(self) -> Iterator[None]:
+        """Compute every episode by itself within the block; what was kept is there again afterwards."""
+        cache, self._cache = self._cache, None
+        try:
+            yield
+        finally:
+            self._cache = cache
 
     def forward(self, query: Tensor, support_images: Tensor, support_masks: Tensor) -> Tensor:
         """Segment queries.
@@ -76,14 +93,34 @@ class FewShotSegmenter(nn.Module):
             logits: scores of background and foreground, (B, 2, H, W).
 
         Raises:
-            FssError: if the shapes do not fit together.
+            FssError: if the shapes do not fit together, or, in evaluation mode, a mask vanishes at
+                the resolution of the feature maps.
         """
         _check(query, support_images, support_masks)
-        output = self.head_output(query, support_images, support_masks)
+        features = self._features(query, support_images, support_masks, {})
+        if not self.training:
+            _check_coverage(features)
+        output = self._call_head(features)
         return up(output.logits, (query.shape[-2], query.shape[-1]), self.head.align_corners)
 
+    def probability(self, scores: Tensor, shots: int) -> Tensor:
+        """Turn scores into probabilities of the foreground.
+
+        Args:
+            scores: background and foreground as :meth:`forward` returns them, or resized, (B, 2, H, W).
+            shots: number of supports K; of several, a head may return shares of votes.
+
+        Returns:
+            In [0, 1], above 0.5 exactly where the foreground has the larger score, (B, H, W).
+        """
+        if self.head.scores == "logits" and not (self.head.spec.shot_rule == "vote" and shots > 1):
+            return scores.softmax(dim=1)[:, 1]
+        shares = scores - scores.amin(dim=1, keepdim=True).clamp(max=0)  # learned weights can make them negative
+        total = shares.sum(dim=1)
+        return torch.where(total > 0, shares[:, 1] / total.where(total > 0, 1), 0.5)
+
     def run_episode(self, episode: Episode) -> HeadOutput:
-        """Run a batch of episodes; the head sees the query label only if it asked for it and trains.
+        """Run a batch of episodes; the head sees the query label only if it needs it and is training.
 
         Args:
             episode: the batch.
@@ -95,7 +132,7 @@ class FewShotSegmenter(nn.Module):
         extras = {"class_index": episode.class_index, **episode.extras}
         cache = self._cache
         if cache is not None and not self.head.needs_grad_in_eval and cacheable(self, episode):
-            if isinstance(self.head, SeparableHead):
+            if encodes(self.head):
                 return self._run_encoded(cache, self.head, episode, extras)
             return self._call_head(self._cached_features(cache, episode, extras))
         return self.head_output(
@@ -110,7 +147,7 @@ class FewShotSegmenter(nn.Module):
         query_label: Tensor | None = None,
         extras: dict[str, Tensor] | None = None,
     ) -> HeadOutput:
-        """Extract features and call the head by its shot rule.
+        """Extract features and call the head according to its shot rule.
 
         Args:
             query: (B, 3, H, W).
@@ -132,7 +169,7 @@ class FewShotSegmenter(nn.Module):
     def _features(
         self, query: Tensor, support_images: Tensor, support_masks: Tensor, available: dict[str, Tensor]
     ) -> EpisodeFeatures:
-        """Extract what the head asks for; stages that the companion has in common run once for both."""
+        """Extract the features the head needs; stages shared with the companion run once for both."""
         spec, companion = self.head.spec, self.companion
         wanted = self._wanted(available)
         if companion is None or companion.provides not in spec.extras:
@@ -145,18 +182,18 @@ class FewShotSegmenter(nn.Module):
         return features
 
     def _cached_features(self, cache: FeatureCache, episode: Episode, available: dict[str, Tensor]) -> EpisodeFeatures:
-        """Do the same with the feature cache; the companion starts from the last common stage that is at hand."""
+        """Look up the features in the cache; the companion starts after the last shared stage that was kept."""
         spec, companion = self.head.spec, self.companion
         features = cache.features(spec, episode, self._wanted(available))
         if companion is None or companion.provides not in spec.extras:
             return features
         shared = self._shared(self.backbone, companion.backbone)
-        at_hand = max((i for i in features.query if i < shared), default=None)
+        last_kept = max((i for i in features.query if i < shared), default=None)
 
         def logits(images: Tensor, rows: list[int]) -> Tensor:
-            if at_hand is None:
+            if last_kept is None:
                 return companion.base_logits(images)
-            return companion.base_logits(features.query[at_hand][rows], at_hand + 1)
+            return companion.base_logits(features.query[last_kept][rows], last_kept + 1)
 
         features.extras = {**features.extras, companion.provides: cache.of_queries(episode, logits)}
         return features
@@ -164,7 +201,7 @@ class FewShotSegmenter(nn.Module):
     def _run_encoded(
         self, cache: FeatureCache, head: SeparableHead, episode: Episode, available: dict[str, Tensor]
     ) -> HeadOutput:
-        """Score encodings, which are narrower than feature maps and need not be made again."""
+        """Score encodings, which are smaller than feature maps and are computed only once."""
         companion, extras = self.companion, self._wanted(available)
         if companion is None or companion.provides not in head.spec.extras:
             queries, supports, _ = cache.encodings(head, episode, None)
@@ -172,17 +209,17 @@ class FewShotSegmenter(nn.Module):
         shared = self._shared(self.backbone, companion.backbone)
 
         def logits(stages: Mapping[int, Tensor], image: Tensor) -> Tensor:
-            at_hand = max((i for i in stages if i < shared), default=None)
-            if at_hand is None:
+            last_kept = max((i for i in stages if i < shared), default=None)
+            if last_kept is None:
                 return companion.base_logits(image)
-            return companion.base_logits(stages[at_hand], at_hand + 1)
+            return companion.base_logits(stages[last_kept], last_kept + 1)
 
         queries, supports, base = cache.encodings(head, episode, logits)
         assert base is not None
         return head.forward_encoded(EncodedEpisode(queries, supports, {**extras, companion.provides: base}))
 
     def _wanted(self, available: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the extras that the head declared and the episode brings."""
+        """Return the extras that the head declared and the episode provides."""
         spec, companion = self.head.spec, self.companion
         provided = set() if companion is None else {companion.provides}
         missing = spec.extras - available.keys() - provided - _OPTIONAL
@@ -191,7 +228,7 @@ class FewShotSegmenter(nn.Module):
         return {k: available[k] for k in spec.extras & available.keys()}
 
     def _call_head(self, features: EpisodeFeatures) -> HeadOutput:
-        """Call the head by its shot rule."""
+        """Call the head according to its shot rule."""
         if self.head.spec.shot_rule == "vote" and features.support_labels.shape[1] > 1:
             return self._vote(features)
         return self._refine(features)
@@ -229,3 +266,16 @@ def _check(query: Tensor, support_images: Tensor, support_masks: Tensor) -> None
     b, k = support_images.shape[:2]
     if k == 0 or b != query.shape[0] or support_masks.shape != (b, k, *support_images.shape[-2:]):
         raise FssError(f"batch, shots or image sizes differ, or there is no support; got {given}")
+
+
+def _check_coverage(features: EpisodeFeatures) -> None:
+    """Raise if a support has no object at one of the resolutions at which the head looks at it."""
+    masks = support_mask(features.support_labels, torch.float32)
+    for maps in chain(features.support.values(), *features.support_taps.values()):
+        size = (maps.shape[-2], maps.shape[-1])
+        for k in range(masks.shape[1]):
+            if not (up(masks[:, k], size) > 0).flatten(1).any(dim=1).all():
+                raise FssError(
+                    f"The object of support {k + 1} covers no point of the feature map of {size[0]} x {size[1]}: it is "
+                    "too small, or its mask is empty. Crop the support image and its mask closer to the object."
+                )

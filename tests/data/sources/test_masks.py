@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 from PIL import Image
-from tests.data.fabricate import make_image, save_mask, two_class_mask
+from tests.data.fabricate import save_mask, two_class_mask
 
-from fss.data.sources.masks import mask_histogram, read_image, read_mask
+from fss.data.sources.masks import mask_histogram, read_mask
 from fss.errors import DataError
 
 
@@ -43,16 +43,25 @@ def test_truncated_and_missing_masks_are_named(tmp_path):
             read(tmp_path / "absent.png")
 
 
-def test_image_is_rgb_and_damage_is_named(tmp_path):
-    red = np.zeros((20, 30, 3), np.uint8)
-    red[..., 0] = 250
-    Image.fromarray(red).save(tmp_path / "a.jpg", quality=95)
-    assert np.abs(read_image(tmp_path / "a.jpg").astype(int) - red).max() < 12
-    Image.fromarray(make_image(0, (200, 200))).save(tmp_path / "b.jpg")
-    data = (tmp_path / "b.jpg").read_bytes()
-    for content in (b"", b"no image", data[: len(data) // 2]):
-        (tmp_path / "b.jpg").write_bytes(content)
-        with pytest.raises(DataError, match=r"b\.jpg"):
-            read_image(tmp_path / "b.jpg")
-    with pytest.raises(DataError, match=r"c\.jpg"):
-        read_image(tmp_path / "c.jpg")
+@pytest.mark.parametrize("ending", ["JPEG", "WEBP", "JPEG2000"])
+def test_files_that_change_values_are_refused(tmp_path, ending):
+    """A grey JPEG used to be read, with other class ids at every edge."""
+    Image.fromarray(two_class_mask(15, 3)).save(tmp_path / "m.png", format=ending)
+    for read in (read_mask, mask_histogram):
+        with pytest.raises(DataError, match=rf"m\.png is a {ending} file.*Save masks as PNG"):
+            read(tmp_path / "m.png")
+
+
+def test_several_pictures_are_refused(tmp_path):
+    pages = [Image.fromarray(two_class_mask(c, 3)) for c in (1, 2)]
+    pages[0].save(tmp_path / "m.png", format="TIFF", save_all=True, append_images=pages[1:])
+    with pytest.raises(DataError, match="holds 2 pictures"):
+        read_mask(tmp_path / "m.png")
+
+
+def test_a_mask_is_turned_by_its_own_exif_note(tmp_path):
+    mask = two_class_mask(15, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(mask).save(tmp_path / "m.png", exif=exif)
+    assert np.array_equal(read_mask(tmp_path / "m.png"), np.rot90(mask, -1))

@@ -2,7 +2,7 @@ import pickle
 
 import pytest
 
-from fss.data.sources.base import SegmentationSource, read_id_list
+from fss.data.sources.base import SegmentationSource
 from fss.data.sources.pascal import PascalSource
 from fss.data.sources.shapes import ShapesSource
 from fss.errors import DataError
@@ -19,20 +19,6 @@ def test_reads_images_masks_and_classes(voc):
     assert len(pickle.dumps(voc)) < 5000
 
 
-def test_both_list_forms(tmp_path):
-    (tmp_path / "l.txt").write_text("2007_000032\n\n/x/JPEGImages/2007.1_a.jpg SegmentationClassAug/2007.1_a.png\n")
-    assert read_id_list(tmp_path / "l.txt") == ["2007_000032", "2007.1_a"]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"), [(b"", "empty"), (b"a\nb\na\n", "a more than once"), (b"\xff\xfe", "Cannot")]
-)
-def test_bad_lists(tmp_path, content, message):
-    (tmp_path / "l.txt").write_bytes(content)
-    with pytest.raises(DataError, match=message):
-        read_id_list(tmp_path / "l.txt")
-
-
 def test_missing_data_says_what_to_do(tmp_path, voc_root):
     with pytest.raises(DataError, match=r"fss data shapes --root .*nowhere"):
         ShapesSource(tmp_path / "nowhere").check("train")
@@ -41,3 +27,30 @@ def test_missing_data_says_what_to_do(tmp_path, voc_root):
     with pytest.raises(DataError, match=r"lost\.txt"):
         ShapesSource(voc_root, val_list=tmp_path / "lost.txt").check("val")
     PascalSource(voc_root).check("val")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("background\ncat\n", "background first"),
+        ("__background__\ncat", "background first"),
+        ("a\nb\na\n", "names a more"),
+    ],
+)
+def test_class_names_that_would_shift_or_merge_classes(tmp_path, content, message):
+    (tmp_path / "classes.txt").write_text(content)
+    with pytest.raises(DataError, match=message):
+        _ = ShapesSource(tmp_path).class_names
+
+
+def test_class_names_with_a_bom(tmp_path):
+    (tmp_path / "classes.txt").write_bytes(b"\xef\xbb\xbfcat\r\ndog\r\n")
+    assert ShapesSource(tmp_path).class_names == {1: "cat", 2: "dog"}
+
+
+def test_lists_name_the_masks_that_are_read(tmp_path, voc_root):
+    (tmp_path / "l.txt").write_text("JPEGImages/val_0003.jpg SegmentationClass/val_0003.png\n")
+    with pytest.raises(DataError, match="masks in SegmentationClass"):
+        ShapesSource(voc_root, val_list=tmp_path / "l.txt").ids("val")
+    other = ShapesSource(voc_root, val_list=tmp_path / "l.txt", masks=tmp_path)
+    assert other.ids("val") == ["val_0003"]

@@ -84,7 +84,7 @@ def _load(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.int64] | None:
 
 
 def _measure(files: Sequence[Path], class_ids: Sequence[int], progress: bool, title: str) -> npt.NDArray[np.int64]:
-    areas = np.zeros((len(files), len(class_ids)), dtype=np.int64)
+    areas, black_and_white = np.zeros((len(files), len(class_ids)), dtype=np.int64), False
     chunks = [files[k : k + _CHUNK] for k in range(0, len(files), _CHUNK)]
     console = Console(stderr=True)
     with ThreadPoolExecutor(THREADS) as pool:
@@ -92,10 +92,17 @@ def _measure(files: Sequence[Path], class_ids: Sequence[int], progress: bool, ti
         try:
             for k, counts in enumerate(done):
                 _check_values(counts, chunks[k], class_ids)
+                black_and_white = black_and_white or bool(counts[:, IGNORE].any())
                 areas[k * _CHUNK : k * _CHUNK + len(counts)] = counts[:, list(class_ids)]
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+    if not areas.any() and black_and_white:
+        raise DataError(
+            f"All masks hold 0 and {IGNORE} alone, first {files[0]}: black and white images. Masks of a data set hold "
+            f"class ids {class_ids[0]}..{class_ids[-1]}, and {IGNORE} only on pixels to ignore. Convert them to class "
+            "ids."
+        )
     return areas
 
 

@@ -1,19 +1,19 @@
-"""Read masks as class indices or histograms, and images as RGB."""
+"""Read masks as class indices or histograms."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 
 from fss.data.sources.derived_files import missing_files_error
 from fss.errors import DataError
 
 UInt8 = npt.NDArray[np.uint8]
 
+_LOSSY = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")
 _SCALED = ("L;2", "L;4")  # grey PNGs of 2 and 4 bits, whose values Pillow stretches to 0..255
 
 
@@ -27,12 +27,12 @@ def read_mask(path: Path) -> UInt8:
         indices, (H, W), uint8; 255 marks ignored pixels.
 
     Raises:
-        DataError: if the file is missing, truncated or has colour channels.
+        DataError: if the file is missing, truncated, lossy or has colour channels.
     """
     try:
         with Image.open(path) as image:
             _check_mode(image, path)
-            return np.array(image, dtype=np.uint8)
+            return np.array(ImageOps.exif_transpose(image), dtype=np.uint8)
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise _unreadable(path, error) from error
 
@@ -54,36 +54,29 @@ def mask_histogram(path: Path) -> list[int]:
         raise _unreadable(path, error) from error
 
 
-def read_image(path: Path) -> UInt8:
-    """Read an image.
+def check_file(image: Image.Image, path: Path) -> None:
+    """Reject files in which the values of a mask are changed or ambiguous, whatever they stand for.
 
     Args:
-        path: JPEG or any other format that OpenCV reads.
-
-    Returns:
-        RGB, (H, W, 3), uint8, decoded by OpenCV as in the released code; not rotated by EXIF, as masks are not.
+        image: opened file.
+        path: of it.
 
     Raises:
-        DataError: if the file is missing or damaged.
+        DataError: if the format is lossy or the file holds several pictures.
     """
-    try:
-        data = np.fromfile(path, dtype=np.uint8)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(data, flags) if data.size else None
-    if image is None or _truncated_jpeg(data):
-        raise DataError(f"The image {path} is damaged or no image. Unpack or copy it again.")
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
-
-
-def _truncated_jpeg(data: UInt8) -> bool:
-    if data[:2].tobytes() != b"\xff\xd8" or data[-2:].tobytes() == b"\xff\xd9":
-        return False
-    return b"\xff\xd9" not in data[data.size // 2 :].tobytes()
+    if image.format in _LOSSY:
+        raise DataError(
+            f"The mask {path} is a {image.format} file, which changes the values at every edge. Save masks as PNG from "
+            f"the original; if that is lost and the mask is black and white, cut it at half: magick {path.name} "
+            f"-threshold 50% {path.stem}.png"
+        )
+    pictures = getattr(image, "n_frames", 1)
+    if pictures > 1:
+        raise DataError(f"The mask {path} holds {pictures} pictures. Save the one you mean as PNG.")
 
 
 def _check_mode(image: Image.Image, path: Path) -> None:
+    check_file(image, path)
     tiles = getattr(image, "tile", None)  # absent on plain images
     stored = tiles[0][3] if tiles else image.mode
     if image.mode not in ("P", "L") or stored in _SCALED:

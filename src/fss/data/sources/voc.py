@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from fss.data.sources.base import Facts, ImageFiles, ListSplit, check_photographs, existing_folder, read_id_list
+from fss.data.sources.base import Facts, ImageFiles, ListSplit, check_photographs, existing_folder
 from fss.data.sources.folds import FoldClasses, block_fold
+from fss.data.sources.id_lists import read_id_list
+from fss.data.sources.image_files import MASK_ENDINGS, file_of, image_endings
 from fss.data.sources.manifest import Manifest, check_complete, list_hash, manifest_facts
 from fss.errors import DataError
 
@@ -63,16 +66,21 @@ class VocSource(ImageFiles):
         """Class id -> name, ascending.
 
         Raises:
-            DataError: if ``classes.txt`` is missing or empty.
+            DataError: if ``classes.txt`` is missing or empty, names a class twice, or names the background.
         """
         existing_folder(self.root, self._help())
         path = self.root / "classes.txt"
         try:
-            names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"Cannot read the class names in {path}. {self._help()}") from error
         if not 0 < len(names) < 255:
             raise DataError(f"{path} holds {len(names)} class names; allowed are 1 to 254, one per line.")
+        if names[0].strip("_").casefold() in ("background", "bg"):
+            raise DataError(f"{path} names the background first; ids start at 1 without it. Remove that line.")
+        if len(set(names)) < len(names):
+            twice = Counter(names).most_common(1)[0][0]
+            raise DataError(f"{path} names {twice} more than once. Give every class a name of its own.")
         return dict(enumerate(names, start=1))
 
     def fold(self, fold: int) -> FoldClasses:
@@ -122,7 +130,7 @@ class VocSource(ImageFiles):
         Raises:
             DataError: if the list is missing, empty or holds an id twice.
         """
-        return read_id_list(self.lists[split])
+        return read_id_list(self.lists[split], self.masks.name if self._has_own_masks else None)
 
     def facts(self) -> Facts:
         """Return lengths and hashes of the lists, and the origin of the masks."""
@@ -131,8 +139,7 @@ class VocSource(ImageFiles):
             if path.is_file():  # a test alone needs no training list
                 ids = self.ids(split)
                 facts |= {f"{split}_images": len(ids), f"{split}_list": list_hash(ids)}
-        own = self.masks == self.root / "SegmentationClassAug"
-        return facts | manifest_facts(self.manifest if own else None)
+        return facts | manifest_facts(self.manifest if self._has_own_masks else None)
 
     def image_path(self, image_id: str) -> Path:
         """Return the path of an image.
@@ -140,7 +147,7 @@ class VocSource(ImageFiles):
         Args:
             image_id: image id.
         """
-        return self.images / f"{image_id}.jpg"
+        return file_of(self.images, image_id, image_endings(self.images, self.masks))
 
     def mask_path(self, image_id: str) -> Path:
         """Return the path of a mask.
@@ -148,7 +155,11 @@ class VocSource(ImageFiles):
         Args:
             image_id: image id.
         """
-        return self.masks / f"{image_id}.png"
+        return file_of(self.masks, image_id, MASK_ENDINGS)
+
+    @property
+    def _has_own_masks(self) -> bool:
+        return self.masks == self.root / "SegmentationClassAug"
 
     def _help(self) -> str:
         return self.how_to_get.format(root=self.root)

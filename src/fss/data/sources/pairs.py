@@ -1,0 +1,53 @@
+"""Read a mask in the orientation of its image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fss.data.sources.images import orientation, turned
+from fss.data.sources.masks import UInt8, read_mask
+from fss.errors import DataError
+
+
+def read_mask_of(image: Path, mask: Path) -> UInt8:
+    """Read the mask of an image.
+
+    Args:
+        image: its file; where that is missing the mask is read as stored.
+        mask: as in :func:`fss.data.sources.masks.read_mask`.
+
+    Returns:
+        Class indices, (H, W), uint8, on the pixels of :func:`fss.data.sources.images.read_image`.
+
+    Raises:
+        DataError: if the mask is missing, damaged or of another kind, or it cannot be known how to turn it.
+    """
+    return as_shown(read_mask(mask), mask, image)
+
+
+def as_shown(values: UInt8, mask: Path, image: Path) -> UInt8:
+    """Turn a mask that was drawn on the pixels as stored, where its image has an EXIF orientation.
+
+    A mask of the size of the turned image stays as it is, one of the size of the stored pixels is turned.
+
+    Args:
+        values: of the mask, (H, W).
+        mask: its file, for the error.
+        image: its image.
+
+    Returns:
+        The mask on the turned image; as given where it fits neither, which the caller has to notice.
+
+    Raises:
+        DataError: if the mask fits both ways, so that nothing tells which one is meant.
+    """
+    turn, stored = orientation(image)
+    if turn == 1 or values.shape != stored:
+        return values
+    if turn > 4 and stored[0] != stored[1]:
+        return turned(values, turn)
+    raise DataError(
+        f"The image {image} is stored turned (EXIF orientation {turn}), and its mask {mask} fits it turned "
+        "and not turned. Store the image upright and look whether the mask lies on the object, for example: "
+        f"magick {image.name} -auto-orient {image.stem}-upright.png"
+    )
