@@ -1,1 +1,1 @@
-"""Checkpoints of releases: key names, conversion both ways, conventions; files of tuned values."""
+"""Checkpoints of the releases (key names, configurations, conversion both ways), and files of tuned values."""

@@ -1,4 +1,4 @@
-"""Names of the releases' parameters and ours, as tables that work both ways."""
+"""Tables between the parameter names of the releases and ours, usable in both directions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class KeyMap:
     """Prefix pairs between a release and this package.
 
     Attributes:
-        pairs: (release prefix, our prefix); the first pair that fits a key renames it.
+        pairs: (release prefix, our prefix); the first matching pair renames a key.
         unused: release prefixes of tensors that nothing reads.
         repeated: (prefix, original) of tensors that the release stores a second time under another name.
         shared: (our prefix, our original) of tensors that we store twice and the release once.
@@ -28,7 +28,7 @@ class KeyMap:
 
 STAGES = range(5)
 BACKBONE: Pairs = tuple((f"layer{i}.", f"backbone.layer{i}.") for i in STAGES)
-"""Stage names are equal."""
+"""Stages have the same names."""
 
 META_HEAD: Pairs = (
     ("down_query.", "head.down_query."),
@@ -52,7 +52,7 @@ PFENET_HEAD: Pairs = (
     ("res2.", "head.res2."),
     ("cls.", "head.cls."),
 )
-"""PFENet's own and the SVF release's have the same names."""
+"""PFENet's release and the SVF release use the same names."""
 
 BAM_HEAD: Pairs = (
     *META_HEAD,
@@ -62,10 +62,10 @@ BAM_HEAD: Pairs = (
     ("learner_base.0.", "companion.head.ppm."),
     ("learner_base.1.", "companion.head.cls."),
 )
-"""BAM's meta learner with the frozen base learner beside it."""
+"""BAM's meta learner and the head of its frozen base learner."""
 
 BASE_BACKBONE: Pairs = tuple((f"layer{i}p.", f"companion.backbone.layer{i}.") for i in STAGES)
-"""The SVF release keeps the base branch's backbone apart."""
+"""The SVF release stores the base branch's backbone separately."""
 
 PSPNET_HEAD: Pairs = (("ppm.", "head.ppm."), ("cls.", "head.cls."))
 
@@ -97,7 +97,7 @@ def keymap(source: str, method: str) -> KeyMap:
         The table.
 
     Raises:
-        FssError: if that release has no such method.
+        FssError: if the release has no such method.
     """
     if (source, method) not in KEYMAPS:
         known = ", ".join(f"--source {s} --method {m}" for s, m in KEYMAPS)
@@ -114,7 +114,7 @@ def unread_shapes(source: str, method: str, shot: int) -> dict[str, tuple[int, .
         shot: number of supports.
 
     Returns:
-        Release name -> shape: the SVF release's baseline has the network with which BAM weighs several supports.
+        Release name -> shape: the SVF release's baseline contains BAM's network for weighing several supports.
     """
     if (source, method) != ("svf", "baseline") or shot == 1:
         return {}

@@ -1,4 +1,4 @@
-"""Guess from names and sizes what a release's file holds, to tell the options it needs."""
+"""Guess the content of a release's file from names and sizes, to suggest the options it needs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _TELLING = (("gram_merge.", "bam"), ("alpha_conv.", "pfenet"), ("encoder.", "bas
 
 
 def advice(state: Mapping[str, Tensor], released: Released) -> str:
-    """Say which options a file needs that does not fit the given ones.
+    """Suggest options for a file that does not fit the given ones.
 
     Args:
         state: its tensors.
-        released: what was said of it.
+        released: the given options.
 
     Returns:
         A sentence.

@@ -1,4 +1,4 @@
-"""How the releases build their models, as configurations: what a checkpoint's tensors alone do not tell."""
+"""Configurations of the models of the releases, which the tensors of a checkpoint do not determine."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ _BINS = {"pascal": "[60,30,15,8]", "shapes": "[60,30,15,8]", "coco": "[1.0,0.5,0
 CLASSES = {
     name: len(ids) * (FOLDS - 1) // FOLDS + 1 for name, ids in (("pascal", PASCAL_CLASSES), ("coco", COCO_CLASSES))
 }
-"""Classes that a base learner tells apart, background included."""
+"""Number of classes of a base learner, background included."""
 _DECIDING = (("backbone", "dilation"), ("method", "bins"), ("method", "shot_aggregation"))
-"""Options that change outputs and leave no trace in names and shapes."""
+"""Options that change outputs but not names or shapes."""
 
 
 @dataclass(frozen=True)
 class Released:
-    """What a release's file is of.
+    """The model in a release's file.
 
     Attributes:
         source: the release: ``svf``, ``pfenet`` or ``bam``.
         method: baseline, pfenet, bam or base_learner.
         backbone: resnet50, resnet101, resnet152 or vgg16.
         data: pascal or coco.
-        shot: supports it was trained with.
+        shot: number of supports it was trained with.
         finetune: ``freeze`` or ``svf``.
         fold: 0 to 3.
     """
@@ -57,7 +57,7 @@ class Released:
             )
         groups = ("data", "backbone", "method", "fold", "shot")
         chosen = [f"{k}={getattr(self, k)}" for k in groups]
-        if self.method != "base_learner":  # that one brings its own: everything trains
+        if self.method != "base_learner":  # it has its own strategy: everything trains
             chosen.append(f"finetune={self.finetune}")
         if self.backbone.startswith("resnet"):
             uniform = self.source != "svf" or self.method in ("bam", "base_learner")
@@ -75,10 +75,10 @@ def released_config(released: Released) -> dict[str, Any]:
     """Compose the configuration of a released model.
 
     Args:
-        released: what the file is of.
+        released: the released model.
 
     Returns:
-        Resolved, plain values, without pre-trained weights.
+        The resolved configuration as plain values, without pretrained weights.
 
     Raises:
         FssError: if no release has such a model.
@@ -94,11 +94,11 @@ def released_config(released: Released) -> dict[str, Any]:
 
 
 def differences(config: dict[str, Any], released: dict[str, Any]) -> list[str]:
-    """List the options by which a model computes something else than a release with the same tensors.
+    """List the options that make a model compute something else than a release with the same tensors.
 
     Args:
-        config: of the model.
-        released: of the release.
+        config: configuration of the model.
+        released: configuration of the release.
 
     Returns:
         Lines such as ``backbone.dilation=torchvision, the release has uniform``.

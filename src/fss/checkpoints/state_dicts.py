@@ -1,4 +1,4 @@
-"""Apply a key table, in either direction; a key without a place is an error."""
+"""Apply a key table in either direction; a key that matches no entry is an error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fss.checkpoints.key_tables import FACTORS, KeyMap, Pairs
 from fss.errors import FssError
 
 _SHOWN = 40
-"""Names listed per kind of mismatch; a wrong backbone makes hundreds."""
+"""Maximum number of names listed per kind of mismatch; a wrong backbone gives hundreds."""
 
 
 def from_release(state: Mapping[str, Tensor], keymap: KeyMap) -> dict[str, Tensor]:
@@ -25,17 +25,17 @@ def from_release(state: Mapping[str, Tensor], keymap: KeyMap) -> dict[str, Tenso
         Our names; factors of decomposed convolutions in our shapes. Tensors that nothing reads are left out.
 
     Raises:
-        FssError: if a key fits no entry of the table, or a tensor stored twice has two values.
+        FssError: if a key matches no entry of the table, or a tensor stored twice has different values.
     """
     state = _without_copies(state, keymap.repeated)
     renamed: dict[str, Tensor] = {}
-    strangers = []
+    unmatched = []
     for key, value in state.items():
         if key.startswith(keymap.unused):
             continue
         name = _swap_prefix(key, keymap.pairs)
         if name is None:
-            strangers.append(key)
+            unmatched.append(key)
             continue
         for theirs, ours in FACTORS:
             if name.endswith(theirs):
@@ -43,8 +43,8 @@ def from_release(state: Mapping[str, Tensor], keymap: KeyMap) -> dict[str, Tenso
                 value = _flat_factor(value, ours)
                 break
         renamed[name] = value
-    if strangers:
-        raise FssError(f"{len(strangers)} keys belong to no known layer: {strangers[:_SHOWN]}")
+    if unmatched:
+        raise FssError(f"{len(unmatched)} keys belong to no known layer: {unmatched[:_SHOWN]}")
     return _with_copies(renamed, keymap.shared)
 
 
@@ -59,13 +59,13 @@ def to_release(state: Mapping[str, Tensor], keymap: KeyMap) -> dict[str, Tensor]
         The release's names and shapes.
 
     Raises:
-        FssError: if a key fits no entry of the table, or the release has one place for two different values.
+        FssError: if a key matches no entry of the table, or the release has one name for two different values.
     """
     state = _without_copies(state, keymap.shared)
     decomposed = {k.removesuffix(".S") for k in state if k.endswith(".S")}
     pairs = tuple((ours, theirs) for theirs, ours in keymap.pairs)
     renamed: dict[str, Tensor] = {}
-    strangers = []
+    unmatched = []
     for key, value in state.items():
         parent, _, leaf = key.rpartition(".")
         if parent in decomposed:
@@ -74,11 +74,11 @@ def to_release(state: Mapping[str, Tensor], keymap: KeyMap) -> dict[str, Tensor]
             key = parent + theirs
         name = _swap_prefix(key, pairs)
         if name is None:
-            strangers.append(key)
+            unmatched.append(key)
         else:
             renamed[name] = value
-    if strangers:
-        raise FssError(f"{len(strangers)} keys have no name in the release: {strangers[:_SHOWN]}")
+    if unmatched:
+        raise FssError(f"{len(unmatched)} keys have no name in the release: {unmatched[:_SHOWN]}")
     return _with_copies(renamed, keymap.repeated)
 
 
@@ -118,14 +118,14 @@ def _swap_prefix(key: str, pairs: Pairs) -> str | None:
 
 
 def _with_copies(state: dict[str, Tensor], copies: Pairs) -> dict[str, Tensor]:
-    """Add every tensor's second name; (copy, original) are prefixes."""
+    """Add the second name of every copied tensor; ``copies`` holds prefixes (copy, original)."""
     for copy, original in copies:
         state |= {copy + k.removeprefix(original): v for k, v in state.items() if k.startswith(original)}
     return state
 
 
 def _without_copies(state: Mapping[str, Tensor], copies: Pairs) -> Mapping[str, Tensor]:
-    """Leave second names out, after making sure that they hold what the first names hold."""
+    """Drop the second names, after checking that they hold the same values as the originals."""
     dropped = set()
     for key, value in state.items():
         original = _swap_prefix(key, copies)

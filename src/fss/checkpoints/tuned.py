@@ -1,4 +1,4 @@
-"""Files of tuned values alone: for SVF some tens of kB instead of a whole network."""
+"""Files of tuned values only: for SVF a few tens of kB instead of a whole network."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def save_tuned(path: Path, backbone: StagedBackbone, card: dict[str, Any]) -> No
 
 
 def apply_tuned(path: Path, backbone: StagedBackbone) -> dict[str, Any]:
-    """Put stored values into a backbone.
+    """Load stored values into a backbone.
 
     Args:
         path: file of :func:`save_tuned`.

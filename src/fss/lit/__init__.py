@@ -1,1 +1,1 @@
-"""Lightning modules: training and testing of heads and base learners, optimiser groups, histories."""
+"""Lightning modules that train and test heads and base learners, optimiser groups, and the CSV log."""

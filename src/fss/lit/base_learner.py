@@ -15,17 +15,17 @@ from fss.nn.distributed import mean_over_processes
 from fss.types import IGNORE
 
 SPLIT_FACTOR = 10.0
-"""Rate of the groups above ``index_split`` relative to the others (released constant)."""
+"""Learning rate of the groups above ``index_split`` relative to the others (constant of the release)."""
 
 
 class BaseLearnerModule(pl.LightningModule):
     """Trains backbone, pyramid and classifier together, batch norm included.
 
     Attributes:
-        model: what is trained.
-        recipe: how.
-        index_split: groups encoder (0), pyramid (1) and classifier (2) of higher number learn ten times as fast; None
-            takes the recipe's factor for the backbone instead.
+        model: the model to train.
+        recipe: optimiser and schedule.
+        index_split: of the groups encoder (0), pyramid (1) and classifier (2), those above this index learn ten times
+            as fast; None uses the recipe's backbone factor instead.
         class_names: base classes, ascending.
         card: plain facts stored with every checkpoint.
     """
@@ -112,11 +112,11 @@ class BaseLearnerModule(pl.LightningModule):
         self._count("test", batch)
 
     def on_test_epoch_end(self) -> None:
-        """Log the test scores; they stay in :attr:`test_scores` for the result file."""
+        """Log the test scores and keep them in :attr:`test_scores` for the result file."""
         self.test_scores = self._finish("test")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the facts from which the model can be rebuilt.
+        """Add the facts needed to rebuild the model.
 
         Args:
             checkpoint: Lightning's dictionary.
@@ -136,7 +136,7 @@ class BaseLearnerModule(pl.LightningModule):
         }
 
     def result_episodes(self, data: Any) -> dict[str, Any]:
-        """Return the ``episodes`` of the result file: here images.
+        """Return the ``episodes`` of the result file; here it counts images.
 
         Args:
             data: the data module.

@@ -1,4 +1,4 @@
-"""Scores of what a head predicts besides its answer: BAM's two learners alone (protocol D.4)."""
+"""Scores of the branches of a head: BAM's meta learner and base learner alone (protocol D.4)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fss.types import Episode, HeadOutput
 class BranchScores(nn.Module):
     """Accumulates the meta learner's scores and the base learner's mIoU over test episodes.
 
-    Nothing is counted that an output or an episode does not hold, so every head can have it.
+    Branches and labels that are missing are skipped, so it works with every head.
 
     Args:
         novel: number of novel classes.
@@ -31,7 +31,7 @@ class BranchScores(nn.Module):
         """Add a batch of episodes.
 
         Args:
-            output: of the head.
+            output: output of the head.
             episode: the batch, with labels at original size.
             align_corners: how the head's logits are resized.
         """
@@ -51,11 +51,11 @@ class BranchScores(nn.Module):
                 self.counted["base"] = True
 
     def compute(self) -> dict[str, float]:
-        """Return what was counted, in percent, and forget it.
+        """Return the scores in percent and reset the counts.
 
         Returns:
             ``miou_m`` and ``fb_iou_m`` of the meta learner alone; ``miou_b`` of the base learner over the base classes
-            that the images hold.
+            present in the images.
         """
         found: dict[str, float] = {}
         if self.counted["meta"]:

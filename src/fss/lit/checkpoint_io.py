@@ -1,4 +1,4 @@
-"""Checkpoints that are either complete or absent."""
+"""Atomic writing of checkpoints: they are complete or absent."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from fss.files import atomic
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target and renames.
+    """Writes a file next to the target and renames it.
 
-    Lightning writes to the system's temporary folder and moves the file, which is a copy, and can be cut short,
-    where that folder lies on another disk.
+    Lightning writes to the system's temporary folder and moves the file; if that folder is on another disk, this is a
+    copy, which can be cut short.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
@@ -29,7 +29,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             storage_options: unused.
 
         Raises:
-            FssError: if it cannot be written; an earlier file is untouched then.
+            FssError: if it cannot be written; an existing file is untouched then.
         """
         content = io.BytesIO()
         torch.save(checkpoint, content)  # in memory first: on a full disk torch's own writer hides the reason

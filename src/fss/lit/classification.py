@@ -1,4 +1,4 @@
-"""Pre-train a backbone by classification: the part that ImageNet plays for real images."""
+"""Pre-train a backbone by classification, as ImageNet does for real images."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ class Classifier(pl.LightningModule):
     """A backbone, global average pooling and a linear layer, trained with cross entropy.
 
     Attributes:
-        backbone: what is kept afterwards.
-        accuracy: of the last validation, in [0, 1].
+        backbone: the backbone to pre-train.
+        accuracy: accuracy of the last validation, in [0, 1].
     """
 
     def __init__(self, backbone: nn.Module, classes: int, lr: float = 3e-3) -> None:
-        """Join the parts.
+        """Combine the parts.
 
         Args:
-            backbone: a staged backbone; dilated as it will be used, or its features change when it is.
+            backbone: a staged backbone, dilated as it will be used, because dilation changes its features.
             classes: number of classes.
-            lr: highest rate of a one-cycle schedule.
+            lr: maximum learning rate of a one-cycle schedule.
         """
         super().__init__()
         assert isinstance(backbone, StagedBackbone)
@@ -66,7 +66,7 @@ class Classifier(pl.LightningModule):
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Count hits.
+        """Count correct predictions.
 
         Args:
             batch: images and labels.

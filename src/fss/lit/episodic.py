@@ -20,11 +20,11 @@ from fss.types import Episode, HeadOutput
 
 
 class EpisodicModule(pl.LightningModule):
-    """Wraps a backbone and a head; fine-tuning is injected by a callback before the optimiser is built.
+    """Wraps a backbone and a head; a callback injects the fine-tuning strategy before the optimiser is built.
 
     Attributes:
-        model: what is trained.
-        recipe: how.
+        model: the model to train.
+        recipe: optimiser and schedule.
         scores: metric per stage: ``train_iou``, ``val_iou``, ``test_iou``.
         card: plain facts stored with every checkpoint, from which the model can be rebuilt.
     """
@@ -44,9 +44,9 @@ class EpisodicModule(pl.LightningModule):
         Args:
             model: backbone and head.
             recipe: optimiser and schedule.
-            train_classes: names by class index of training episodes.
-            val_classes: likewise of validation episodes.
-            test_classes: likewise of test episodes.
+            train_classes: names by class index, of training episodes.
+            val_classes: likewise, of validation episodes.
+            test_classes: likewise, of test episodes.
             card: facts to store with checkpoints.
             base_classes: number of base classes, for methods with a base learner.
         """
@@ -77,7 +77,7 @@ class EpisodicModule(pl.LightningModule):
         return logits
 
     def configure_optimizers(self) -> Any:
-        """Build the optimiser once, from what trains after the strategy was injected."""
+        """Build the optimiser once, for the parameters that train after the strategy was injected."""
         steps = int(self.trainer.estimated_stepping_batches)  # the same on any number of devices
         optimizer, scheduler = build_optimizer(self.model, self.recipe, steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -109,7 +109,7 @@ class EpisodicModule(pl.LightningModule):
         return terms["total"]
 
     def epoch_scores(self) -> Scores:
-        """Return the scores of the training episodes seen so far in the epoch, on all processes together."""
+        """Return the scores of the training episodes seen so far in the epoch, over all processes."""
         scores: Scores = self._metric("train").compute()
         return scores
 
@@ -147,7 +147,7 @@ class EpisodicModule(pl.LightningModule):
         return self._score("test", episode)
 
     def on_test_epoch_end(self) -> None:
-        """Log the test scores; they stay in :attr:`test_scores` for the result file."""
+        """Log the test scores and keep them in :attr:`test_scores` for the result file."""
         self.test_scores = self._metric("test").compute()
         self.test_rows = self._metric("test").counted
         self.test_branch_scores = self.branch_scores.compute()
@@ -158,7 +158,7 @@ class EpisodicModule(pl.LightningModule):
         self._metric("test").reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the facts from which the model can be rebuilt, and the training episodes scored so far in the epoch.
+        """Add the facts needed to rebuild the model, and the training episodes scored so far in the epoch.
 
         Args:
             checkpoint: Lightning's dictionary.
@@ -169,7 +169,7 @@ class EpisodicModule(pl.LightningModule):
             checkpoint["fss_train_rows"] = metric.table()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take back the training episodes scored so far in the epoch.
+        """Restore the training episodes scored so far in the epoch.
 
         Args:
             checkpoint: Lightning's dictionary.
@@ -181,7 +181,7 @@ class EpisodicModule(pl.LightningModule):
             metric.rows.append(rows.to(metric.device))  # on every process; repeated rows count once
 
     def result_scores(self) -> dict[str, Any]:
-        """Return the ``scores`` of the result file, in percent; BAM's two learners alone beside the ensemble's."""
+        """Return the ``scores`` of the result file, in percent; for BAM also those of its two learners alone."""
         scores = self.test_scores
         names, metric = self.class_names["test"], self._metric("test")
         return {
@@ -205,8 +205,8 @@ class EpisodicModule(pl.LightningModule):
         Args:
             data: the data module.
         """
-        drawn = data.streams.test
-        return {"count": self.test_scores.episodes, "hash": data.test_episodes_hash, "sampler": drawn.sampler}
+        stream = data.streams.test
+        return {"count": self.test_scores.episodes, "hash": data.test_episodes_hash, "sampler": stream.sampler}
 
     def _metric(self, stage: str) -> EpisodeIoU:
         metric = self.scores[f"{stage}_iou"]
@@ -244,7 +244,7 @@ class EpisodicModule(pl.LightningModule):
         self._loss(stage).reset()
 
     def _log_scores(self, stage: str, scores: Scores) -> None:
-        """Log scores, which are those of all processes together already."""
+        """Log scores, which are already reduced over all processes."""
         self.log(f"{stage}/miou", 100 * scores.miou, prog_bar=True)
         self.log(f"{stage}/fb_iou", 100 * scores.fb_iou)
         if stage != "train":

@@ -17,11 +17,11 @@ class GeneralisedModule(pl.LightningModule):
     """Tests a model with a base branch as BAM's test_GFSS.py does (protocol D.5).
 
     Attributes:
-        model: what is tested.
+        model: the model to test.
         base_names: base classes, ascending.
         novel_names: novel classes, ascending.
-        tau: least probability of the novel class.
-        rule: who wins where both learners see something.
+        tau: threshold on the probability of the novel class.
+        rule: which learner wins where both predict a class.
     """
 
     def __init__(
@@ -35,10 +35,10 @@ class GeneralisedModule(pl.LightningModule):
         """Store the parts.
 
         Args:
-            model: its head's extra predictions must hold ``base``.
+            model: its head must return ``base`` in ``branch_logits``.
             base_names: base classes, ascending.
             novel_names: novel classes, ascending.
-            tau: least probability of the novel class.
+            tau: threshold on the probability of the novel class.
             rule: ``final`` or ``base``, see :func:`fss.metrics.generalised.merged`.
         """
         super().__init__()
@@ -66,7 +66,7 @@ class GeneralisedModule(pl.LightningModule):
             self.counted.update(prediction, target, episode.class_index[i])
 
     def on_test_epoch_end(self) -> None:
-        """Log the scores; they stay in :attr:`test_scores` for the result file."""
+        """Log the scores and keep them in :attr:`test_scores` for the result file."""
         self.test_scores = self.counted.compute()
         self.counted.reset()
         for name, value in self.result_scores().items():
@@ -95,5 +95,5 @@ class GeneralisedModule(pl.LightningModule):
         Args:
             data: the data module.
         """
-        drawn = data.streams.test
-        return {"count": self.test_scores.episodes, "hash": data.test_episodes_hash, "sampler": drawn.sampler}
+        stream = data.streams.test
+        return {"count": self.test_scores.episodes, "hash": data.test_episodes_hash, "sampler": stream.sampler}

@@ -1,4 +1,4 @@
-"""The CSV log of a run, which goes on where a checkpoint was written."""
+"""The CSV log of a run, which continues from the last checkpoint."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pytorch_lightning.utilities import rank_zero_only
 
 
 class History(CSVLogger):
-    """Lightning's CSV logger, which would delete the file of the interrupted part.
+    """Lightning's CSV logger, but without deleting the rows logged before an interruption.
 
     Args:
         folder: of the run; the file is ``csv/metrics.csv`` below it.
-        keep: rows to keep of an earlier file: those that were logged before the checkpoint. Later ones are logged
+        keep: number of rows to keep of an earlier file: those logged before the checkpoint; later ones are logged
             again.
     """
 
@@ -27,7 +27,7 @@ class History(CSVLogger):
 
     @property
     def experiment(self) -> Any:
-        """Return the writer, after putting back the rows to keep."""
+        """Return the writer, after restoring the rows to keep."""
         first = self._experiment is None and rank_zero_only.rank == 0  # type: ignore[attr-defined]
         kept, columns = self._read() if first else ([], [])
         writer: Any = super().experiment
@@ -40,7 +40,7 @@ class History(CSVLogger):
         return writer
 
     def rows(self) -> int:
-        """Write what is buffered, and count the rows of the file."""
+        """Flush the buffer, and count the rows of the file."""
         self.save()
         if not self.file.is_file():
             return 0
@@ -60,6 +60,6 @@ def logged_rows(trainer: pl.Trainer) -> int:
     """Return how many rows the run's :class:`History` holds; 0 without one.
 
     Args:
-        trainer: knows its loggers.
+        trainer: the trainer of the run.
     """
     return next((logger.rows() for logger in trainer.loggers if isinstance(logger, History)), 0)

@@ -1,4 +1,4 @@
-"""Optimiser groups from strategy and head, and learning-rate schedules built once."""
+"""Optimiser groups of backbone and head, and learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Schedule = Callable[[float], float]
 
 
 def constant(progress: float) -> float:
-    """Keep the rate: what the SVF release's rebuilt cosine schedule amounts to.
+    """Keep the rate constant, which is the effect of the SVF release's repeatedly rebuilt cosine schedule.
 
     Args:
         progress: share of the training that is done.
@@ -63,7 +63,7 @@ class Recipe:
         optimizer: partial of a torch optimiser; its ``lr`` is the head's rate.
         schedule: factor of every group's rate, stepped per iteration.
         backbone_lr_factor: rate of tuned backbone values relative to the head's.
-        untrained: children of the head that keep their initial values (the SVF release forgets ``down_query``).
+        untrained: children of the head that keep their initial values (the SVF release does not train ``down_query``).
     """
 
     optimizer: Callable[..., Optimizer]
@@ -73,7 +73,7 @@ class Recipe:
 
 
 def freeze_untrained(head: nn.Module, names: Iterable[str]) -> None:
-    """Freeze children of a head that a recipe leaves out.
+    """Freeze the children of a head that a recipe leaves untrained.
 
     Args:
         head: the head.
@@ -90,14 +90,14 @@ def freeze_untrained(head: nn.Module, names: Iterable[str]) -> None:
 
 
 def parameter_groups(model: FewShotSegmenter, recipe: Recipe) -> list[dict[str, Any]]:
-    """Collect trainable parameters by group, with the rate of each.
+    """Collect trainable parameters by group, with the rate factor of each.
 
     Args:
         model: with its strategy injected.
         recipe: gives the factors.
 
     Returns:
-        Keyword groups for a torch optimiser: ``params``, ``lr_factor``, ``name`` and overrides.
+        Parameter groups for a torch optimiser: ``params``, ``lr_factor``, ``name`` and overrides.
 
     Raises:
         FssError: if nothing trains.

@@ -1,1 +1,1 @@
-"""Few-shot segmentation heads, one per file, and their contract."""
+"""Few-shot segmentation heads, one per file, and their base classes."""

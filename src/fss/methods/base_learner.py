@@ -1,4 +1,4 @@
-"""The base learner of BAM: PSPNet on the classes that training may see."""
+"""The base learner of BAM: PSPNet on the base classes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LAST_STAGE = 4
 class BaseLearner(nn.Module):
     """Pyramid pooling and a classifier on stage 4: PSPNet (arXiv 1612.01105) without auxiliary head, as BAM trains it.
 
-    It is no few-shot head: it sees one image and scores every base class and the background.
+    It is not a few-shot head: it takes one image and scores the background and every base class.
     """
 
     name: ClassVar[str] = "base_learner"
@@ -34,9 +34,9 @@ class BaseLearner(nn.Module):
 
         Args:
             channels: output channels of the backbone's stages 0 to 4.
-            classes: background and base classes together: 16 on PASCAL-5i, 61 on COCO-20i.
+            classes: number of base classes plus background: 16 on PASCAL-5i, 61 on COCO-20i.
             width: channels within the classifier.
-            bins: grids of the pyramid.
+            bins: grid sizes of the pyramid.
             dropout: share of the classifier's channels dropped in training.
         """
         super().__init__()
@@ -63,5 +63,5 @@ class BaseLearner(nn.Module):
         return logits
 
     def param_groups(self) -> list[ParamGroup]:
-        """Return pyramid and classifier: the release's groups 1 and 2; group 0 is the encoder."""
+        """Return pyramid and classifier, the release's groups 1 and 2; group 0 is the encoder."""
         return [ParamGroup(name, list(getattr(self, name).parameters())) for name in ("ppm", "cls")]

@@ -19,11 +19,11 @@ from fss.types import EpisodeFeatures, FeatureSpec, HeadOutput
 
 
 class Baseline(SeparableHead):
-    """BAM's meta learner without base learner and gating (SVF paper, section 4.1; arXiv 2206.06122).
+    """BAM's meta learner without the base learner and gating (SVF paper, section 4.1; arXiv 2206.06122).
 
-    The release sums prior and prototype over shots without dividing, which makes a head trained with one shot
-    useless with five; ``shot_aggregation="sum"`` reproduces it, the default is the mean. The release also leaves
-    ``down_query`` untrained: that is an option of the recipe (``recipe.untrained``), not of the head.
+    The release sums prior mask and prototype over shots without dividing, so a head trained with one shot is useless
+    with five; ``shot_aggregation="sum"`` reproduces this, the default is the mean. The release also leaves
+    ``down_query`` untrained; this is an option of the recipe (``recipe.untrained``), not of the head.
     """
 
     name: ClassVar[str] = "baseline"
@@ -40,7 +40,7 @@ class Baseline(SeparableHead):
         Args:
             channels: output channels of the backbone's stages 0 to 4.
             width: channels within the head; 256 in the paper.
-            shot_aggregation: how K supports become one.
+            shot_aggregation: how the K supports are combined.
             dropout: share of reduced channels dropped in training; 0.5 in the release.
 
         Raises:
@@ -86,15 +86,15 @@ class Baseline(SeparableHead):
         return {"reduced": self.down_query(middle_features(maps))[0], "high": maps[4][0]}
 
     def encode_support(self, maps: Mapping[int, Tensor], labels: Tensor) -> Encoding:
-        """Return :func:`fss.nn.guidance.support_parts`."""
+        """Return the encoding made by :func:`fss.nn.guidance.support_parts`."""
         return support_parts(maps, labels, self.down_supp)
 
     def forward_encoded(self, episode: EncodedEpisode) -> HeadOutput:
-        """Score one batch of episodes from their parts."""
+        """Score one batch of episodes from their encodings."""
         return self._aggregated(*self._guided(episode))
 
     def _guided(self, episode: EncodedEpisode) -> tuple[Tensor, Tensor, Tensor]:
-        """Return reduced queries (B, C, h, w), prototypes (B, K, C, 1, 1) and priors (B, K, 1, h, w)."""
+        """Return reduced queries (B, C, h, w), prototypes (B, K, C, 1, 1) and prior masks (B, K, 1, h, w)."""
         reduced = torch.stack([q["reduced"] for q in episode.query])
         high = [q["high"] for q in episode.query]
         return reduced, *guidance_of(high, episode.supports, (reduced.shape[-2], reduced.shape[-1]))
@@ -104,12 +104,12 @@ class Baseline(SeparableHead):
         return HeadOutput(self.decode(query, prototype, prior))
 
     def decode(self, query: Tensor, prototype: Tensor, prior: Tensor) -> Tensor:
-        """Find the object in the query.
+        """Segment the query.
 
         Args:
-            query: its reduced features, (B, C, h, w).
-            prototype: (B, C, 1, 1).
-            prior: (B, 1, h, w).
+            query: reduced query features, (B, C, h, w).
+            prototype: prototype of the supports, (B, C, 1, 1).
+            prior: prior mask, (B, 1, h, w).
 
         Returns:
             logits (B, 2, h, w).

@@ -1,4 +1,4 @@
-"""Prior guided feature enrichment network."""
+"""PFENet, the prior guided feature enrichment network."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from fss.types import AuxLogits, EpisodeFeatures, FeatureSpec, HeadOutput
 class PFENet(SeparableHead):
     """PFENet of Tian et al. (TPAMI 2020, arXiv 2008.01449): prior mask, prototype and feature enrichment.
 
-    Several supports are averaged, and no parameter depends on their number. The original and the SVF release share
-    all modules and names. They differ in ``bins`` on COCO (shares of the feature map against the SVF release's
-    60, 30, 15, 8), in the backbone's dilation and in its batch norm while training; see
+    Several supports are averaged, so no parameter depends on their number. PFENet's release and the SVF release have
+    the same modules and names. They differ in ``bins`` on COCO (fractions of the feature map in PFENet's; 60, 30, 15, 8
+    in SVF's), in the backbone's dilation and in its batch norm during training; see
     conf/experiment/release_pfenet.yaml.
     """
 
@@ -41,12 +41,12 @@ class PFENet(SeparableHead):
         Args:
             channels: output channels of the backbone's stages 0 to 4.
             width: channels within the head; 256 in the paper.
-            bins: sides of the enrichment's grids, fine to coarse; up to 1.0 a share of the feature map's height.
+            bins: grid sizes of the enrichment, fine to coarse; up to 1.0 a fraction of the feature map's height.
             dropout: share of reduced channels dropped in training; 0.5 in both releases.
-            aux_weight: weight of the mean of the grids' own losses.
+            aux_weight: weight of the mean of the grids' auxiliary losses.
 
         Raises:
-            FssError: if there is no grid, or a side is not positive.
+            FssError: if there is no grid, or a size is neither an integer nor a fraction up to 1.0.
         """
         super().__init__(FeatureSpec(stages=(2, 3, 4), support_view="masked_before_stage4"))
         if not bins or any(b <= 0 or (b > 1 and b != int(b)) for b in bins):
@@ -80,11 +80,11 @@ class PFENet(SeparableHead):
         return {"reduced": self.down_query(middle_features(maps))[0], "high": maps[4][0]}
 
     def encode_support(self, maps: Mapping[int, Tensor], labels: Tensor) -> Encoding:
-        """Return :func:`fss.nn.guidance.support_parts`."""
+        """Return the encoding made by :func:`fss.nn.guidance.support_parts`."""
         return support_parts(maps, labels, self.down_supp)
 
     def forward_encoded(self, episode: EncodedEpisode) -> HeadOutput:
-        """Score one batch of episodes from their parts."""
+        """Score one batch of episodes from their encodings."""
         query = torch.stack([q["reduced"] for q in episode.query])
         size = (query.shape[-2], query.shape[-1])
         return self._enriched(query, *guidance_of([q["high"] for q in episode.query], episode.supports, size))

@@ -1,1 +1,1 @@
-"""The model that users call: backbone, head and companion joined, built from a configuration or a checkpoint."""
+"""The few-shot model: backbone, head and companion, built from a configuration or loaded from a checkpoint."""

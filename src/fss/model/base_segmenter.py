@@ -1,4 +1,4 @@
-"""A backbone and a base learner: segments all base classes at once."""
+"""The model of a base learner, which segments all base classes at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ManyWaySegmenter(nn.Module):
     """
 
     def __init__(self, backbone: nn.Module, head: BaseLearner) -> None:
-        """Join the two.
+        """Combine the two.
 
         Args:
             backbone: must follow :class:`fss.types.StagedBackbone`.
@@ -45,10 +45,10 @@ class ManyWaySegmenter(nn.Module):
         return up(self.scores(image), (image.shape[-2], image.shape[-1]))
 
     def scores(self, maps: Tensor, first: int = 0) -> Tensor:
-        """Score at the resolution of stage 4, starting anywhere in the backbone.
+        """Score at the resolution of stage 4, starting from any stage of the backbone.
 
         Args:
-            maps: input of stage ``first``: the image (B, 3, H, W) for 0, else the output of the stage before.
+            maps: input of stage ``first``: the image (B, 3, H, W) for 0, else the output of the previous stage.
             first: first stage to run; 5 runs none.
 
         Returns:

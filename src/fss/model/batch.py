@@ -1,4 +1,4 @@
-"""What a batch of episodes holds, every image and mask once, and stages run over an image."""
+"""The distinct images and masks of a batch of episodes, and running backbone stages on them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from fss.nn.resize import up
 from fss.types import Episode, EpisodeFeatures, FeatureSpec, StagedBackbone
 
 Support = tuple[str, str]
-"""Image and class."""
+"""Ids of image and class."""
 Input = Callable[[], Tensor]
 
 
 class Run:
-    """Runs some stages and keeps what a head declared.
+    """Runs some stages and keeps the outputs a head declared.
 
     Args:
         backbone: called stage by stage.
         spec: the head's declaration.
-        others: stages to keep besides.
+        others: other stages to keep.
     """
 
     def __init__(self, backbone: StagedBackbone, spec: FeatureSpec, others: set[int]) -> None:
@@ -36,31 +36,31 @@ class Run:
 
         Args:
             maps: images, or the output of the stage before the first one, (N, C, h, w).
-            stages: which.
+            stages: the stages to run.
 
         Returns:
-            What each image leaves; each owns its memory.
+            The kept maps of each image; each owns its memory.
         """
-        left: dict[int, Tensor] = {}
+        outputs: dict[int, Tensor] = {}
         taps: dict[int, list[Tensor]] = {}
         for index in stages:
             (maps,), blocks = run_stage(self.backbone.stage(index), [maps], True, index in self.spec.taps)
             if index in self.kept:
-                left[index] = maps
+                outputs[index] = maps
             if index in self.spec.taps:
                 taps[index] = [block[0] for block in blocks]
         return [
-            Maps({i: m[n].clone() for i, m in left.items()}, {i: [m[n].clone() for m in b] for i, b in taps.items()})
+            Maps({i: m[n].clone() for i, m in outputs.items()}, {i: [m[n].clone() for m in b] for i, b in taps.items()})
             for n in range(len(maps))
         ]
 
 
 class Batch:
-    """Names what a batch of episodes holds; every image and mask once.
+    """Lists the distinct images and masks of a batch of episodes.
 
     Attributes:
-        slots: the supports of every episode, as they are stacked.
-        queries: distinct queries.
+        slots: the supports of every episode, in stacking order.
+        queries: ids of the distinct queries.
         supports: distinct supports.
 
     Args:
@@ -77,10 +77,10 @@ class Batch:
         self.supports: list[Support] = list(self.positions)
 
     def image(self, name: str) -> Input:
-        """Return what gives an image (3, H, W).
+        """Return a function that returns an image (3, H, W).
 
         Args:
-            name: its id.
+            name: id of the image.
         """
         if name in self.queries:
             return lambda: self.episode.query[self.episode.query_ids.index(name)]
@@ -91,16 +91,16 @@ class Batch:
         """Return the labels of a support, (H, W).
 
         Args:
-            support: image and class.
+            support: ids of image and class.
         """
         return self.episode.support_labels[self.positions[support]]
 
     def masked(self, support: Support, maps: Input) -> Input:
-        """Return what gives maps (C, h, w) of a support, multiplied by its mask.
+        """Return a function that returns maps (C, h, w) of a support, multiplied by its mask.
 
         Args:
-            support: image and class.
-            maps: of the image.
+            support: ids of image and class.
+            maps: returns the maps of the image.
         """
 
         def product() -> Tensor:
@@ -121,12 +121,12 @@ class Batch:
 
         Args:
             spec: the head's declaration.
-            query: of every query.
-            support: of every support.
-            extras: other tensors, handed on.
+            query: maps of every query.
+            support: maps of every support.
+            extras: other tensors, passed on.
 
         Returns:
-            What a head receives.
+            The input of a head.
         """
         rows = [query[n] for n in self.episode.query_ids]
         slots = [[support[s] for s in row] for row in self.slots]

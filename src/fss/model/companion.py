@@ -1,4 +1,4 @@
-"""A frozen base learner beside a few-shot model, and what of the two backbones has to run only once."""
+"""The frozen base learner of a few-shot model, and the stages that its backbone shares with the model's."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _State = tuple[tuple[int, int, bool], ...]
 
 
 class BaseBranch(ManyWaySegmenter):
-    """A base learner that never changes: no gradient, and batch norm in evaluation mode whatever ``train()`` says.
+    """A frozen base learner: no gradient, and batch norm in evaluation mode regardless of ``train()``.
 
     Attributes:
-        provides: name under which heads find its logits among the extras.
+        provides: name of its logits in the extras of a head.
         dropout: whether its classifier drops channels in training.
     """
 
     provides: ClassVar[str] = "base_logits"
 
     def __init__(self, backbone: nn.Module, head: BaseLearner, dropout: bool = True) -> None:
-        """Freeze the parts.
+        """Freeze backbone and head.
 
         Args:
-            backbone: a copy of its own; fine-tuning changes the other one.
+            backbone: a separate backbone, because fine-tuning changes the model's.
             head: the base learner's head.
             dropout: drop channels in training, as both releases do by putting the whole model into training mode.
         """
@@ -41,7 +41,7 @@ class BaseBranch(ManyWaySegmenter):
         self.train(False)
 
     def train(self, mode: bool = True) -> Self:
-        """Stay in evaluation mode, but for the classifier's dropout.
+        """Stay in evaluation mode, except for the classifier's dropout.
 
         Args:
             mode: training (True) or evaluation.
@@ -61,7 +61,7 @@ class BaseBranch(ManyWaySegmenter):
 
         Args:
             maps: the query (B, 3, H, W), or the output of stage ``first - 1``.
-            first: first stage that is left to run.
+            first: first stage to run.
 
         Returns:
             logits (B, classes, h, w), without a graph.
@@ -70,7 +70,7 @@ class BaseBranch(ManyWaySegmenter):
 
 
 class SharedPrefix:
-    """Counts the leading stages that two backbones have in common, and keeps the answer until one changes.
+    """Counts the leading stages that two backbones share, and caches the count until one of them changes.
 
     A stage is shared if nothing in it trains and its layers and values are equal in both backbones.
     """
@@ -80,18 +80,18 @@ class SharedPrefix:
         self._stages = 0
 
     def __call__(self, tuned: StagedBackbone, frozen: StagedBackbone) -> int:
-        """Compare.
+        """Count the shared stages.
 
         Args:
             tuned: the backbone that a strategy may have changed.
-            frozen: the base branch's.
+            frozen: the backbone of the base branch.
 
         Returns:
-            Number of stages, 0 to 5; 0 while batch norm uses the statistics of the batch.
+            Number of stages, 0 to 5; 0 while batch norm uses batch statistics.
         """
         if tuned.norm_mode != "eval" and tuned.training:
             return 0
-        state = tuple(_mark(t) for b in (tuned, frozen) for t in _tensors(b))
+        state = tuple(_fingerprint(t) for b in (tuned, frozen) for t in _tensors(b))
         if state != self._state:
             self._state, self._stages = state, _count(tuned, frozen)
         return self._stages
@@ -104,10 +104,10 @@ def _tensors(backbone: StagedBackbone) -> Iterator[Tensor]:
         yield from stage.buffers()
 
 
-def _mark(tensor: Tensor) -> tuple[int, int, bool]:
-    """Identify a value: every change in place counts up its version, a replaced tensor has another identity.
+def _fingerprint(tensor: Tensor) -> tuple[int, int, bool]:
+    """Identify the value of a tensor: changes in place increase its version, a replaced tensor has another id.
 
-    What trains is never shared, so that its value does not matter.
+    Parameters that train are never shared, so their version is ignored.
     """
     if tensor.requires_grad:
         return id(tensor), 0, True
@@ -123,7 +123,7 @@ def _count(tuned: StagedBackbone, frozen: StagedBackbone) -> int:
 
 
 def _equal(one: nn.Module, other: nn.Module) -> bool:
-    if any(p.requires_grad for p in one.parameters()) or repr(one) != repr(other):  # repr has stride and dilation
+    if any(p.requires_grad for p in one.parameters()) or repr(one) != repr(other):  # repr includes stride and dilation
         return False
     a, b = one.state_dict(), other.state_dict()
     counted = [k for k in a if not k.endswith("num_batches_tracked")]

@@ -1,4 +1,4 @@
-"""Encoding of test episodes, of every image and every masked support made once; see ``fss.methods.separable``."""
+"""Encodings of test episodes, computed once per image and per masked support; see ``fss.methods.separable``."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from fss.nn.resize import up
 from fss.types import Episode, StagedBackbone
 
 Compute = Callable[[Mapping[int, Tensor], Tensor], Tensor]
-"""Kept stages of a query, each (1, C, h, w), and the image (1, 3, H, W) -> something else of it, (1, ...)."""
+"""Kept stages of a query, each (1, C, h, w), and its image (1, 3, H, W) -> another value of it, (1, ...)."""
 
 
 class EncodingCache:
-    """Makes and keeps encodings, image by image.
+    """Computes and caches encodings, image by image.
 
-    An image's maps up to the masking are kept for its second role, as query or as support of another class;
-    where both are done they are what goes first.
+    An image's maps up to the masking are cached because it may occur again, as query or as support of another class;
+    once they are no longer used, the cache drops them as the oldest entries.
     """
 
     def __init__(self, cache: MapCache, backbone: StagedBackbone, head: SeparableHead) -> None:
-        """Start with what is cached.
+        """Store the parts.
 
         Args:
-            cache: where maps and encodings are kept.
+            cache: stores maps and encodings.
             backbone: called stage by stage.
-            head: makes the encodings.
+            head: computes the encodings.
         """
         self.cache, self.backbone, self.head = cache, backbone, head
         spec = head.spec
@@ -51,10 +51,10 @@ class EncodingCache:
 
         Args:
             episode: the batch; see :func:`fss.model.feature_cache.cacheable`.
-            compute: something else of every query that is kept likewise, or None.
+            compute: computes another value of every query, cached likewise; or None.
 
         Returns:
-            The encodings of queries and of supports, and what was computed besides, (B, ...).
+            The encodings of queries and of supports, and the other values (B, ...), or None.
         """
         batch = Batch(episode)
         queries, extra = {}, {}
@@ -83,7 +83,7 @@ class EncodingCache:
         return self._look_up(("masked", *support), make)
 
     def _masked(self, batch: Batch, support: Support) -> Maps:
-        """Return the maps of a support as the head declared its view."""
+        """Return the maps of a support in the support view that the head declared."""
         if self.hidden:
             return self._run(batch.masked(support, batch.image(support[0]))(), range(self.last + 1))
         maps = self._whole(batch, support[0])
@@ -97,7 +97,7 @@ class EncodingCache:
         return maps.joined(Maps({MASKED_STAGE: self._masked_stage(masked, mask[0, 0])[0]}))
 
     def _whole(self, batch: Batch, name: str) -> Maps:
-        """Return the maps of a whole image; the latest ones are at hand whatever the limit."""
+        """Return the maps of an unmasked image; the latest ones are kept regardless of the limit."""
         if self._latest is not None and self._latest[0] == name:
             return self._latest[1]
         key = ("whole", name)
@@ -123,7 +123,7 @@ class EncodingCache:
         return found.encoding
 
     def _run(self, maps: Tensor, stages: range) -> Maps:
-        """Run stages over one image (C, h, w); with one, no bit depends on which others were missing."""
+        """Run stages on one image (C, h, w), so that no bit depends on which other images were cached."""
         return self.run(maps[None], stages)[0]
 
     def _declared(self, maps: Maps) -> dict[int, Tensor]:

@@ -1,4 +1,4 @@
-"""Features of test episodes with every image and every masked support computed once; equal to ``extract``."""
+"""Features of test episodes, computed once per image and per masked support; equal to ``extract``."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from fss.model.map_cache import Key, MapCache, Maps
 from fss.types import Episode, EpisodeFeatures, FeatureSpec, StagedBackbone
 
 IMAGES_AT_ONCE = 1
-"""Images that go through the backbone together. With one, its maps do not depend on which others were missing, and so
-no bit depends on the limit, the batch size or the number of processes; on a CPU more are not faster."""
+"""Images per backbone pass. With one, its maps do not depend on which others were cached, so no bit depends on the
+limit, the batch size or the number of processes; on a CPU more are not faster."""
 
 _T = TypeVar("_T")
 
 
 def cacheable(model: nn.Module, episode: Episode) -> bool:
-    """Tell whether the features of an image depend on nothing but the image, and whether it has a name.
+    """Tell whether features depend only on the image, and whether images have ids.
 
     Args:
-        model: backbone and whatever else runs on the images.
+        model: the backbone and all other modules that run on the images.
         episode: the batch.
 
     Returns:
@@ -39,20 +39,20 @@ def cacheable(model: nn.Module, episode: Episode) -> bool:
 
 
 class FeatureCache:
-    """Keeps feature maps over the episodes of one pass; weights and transforms must not change meanwhile.
+    """Caches feature maps over the episodes of one pass; weights and transforms must not change meanwhile.
 
-    What is kept follows from the head's declaration: maps of whole images serve queries and supports alike,
-    maps behind a mask serve every support of this image and class.
+    The head's declaration determines what is cached: maps of unmasked images serve both queries and supports, masked
+    maps serve every support with this image and class.
 
     Attributes:
         cache: the maps.
     """
 
     def __init__(self, limit: int, backbone: StagedBackbone) -> None:
-        """Start with nothing.
+        """Start with an empty cache.
 
         Args:
-            limit: bytes that may be kept; what one batch of episodes needs is held besides.
+            limit: largest size of the cache in bytes; the maps of the current batch are held in addition.
             backbone: called stage by stage.
         """
         self.backbone = backbone
@@ -65,7 +65,7 @@ class FeatureCache:
         Args:
             spec: the head's declaration.
             episode: the batch; see :func:`cacheable`.
-            extras: other tensors, handed on.
+            extras: other tensors, passed on.
 
         Returns:
             The declared stages and taps of query and supports.
@@ -98,29 +98,29 @@ class FeatureCache:
     def encodings(
         self, head: SeparableHead, episode: Episode, compute: Compute | None
     ) -> tuple[list[Encoding], list[list[Encoding]], Tensor | None]:
-        """Look up or make the encodings of a batch of episodes.
+        """Look up or compute the encodings of a batch of episodes.
 
         Args:
-            head: makes the encodings.
+            head: computes the encodings.
             episode: the batch; see :func:`cacheable`.
-            compute: something else of every query that is kept likewise, or None.
+            compute: computes another value of every query, cached likewise; or None.
 
         Returns:
-            As :class:`fss.model.encoding_cache.EncodingCache`.
+            As from :class:`fss.model.encoding_cache.EncodingCache`.
         """
         if self._encoder is None:
             self._encoder = EncodingCache(self.cache, self.backbone, head)
         return self._encoder(episode, compute)
 
     def of_queries(self, episode: Episode, compute: Callable[[Tensor, list[int]], Tensor]) -> Tensor:
-        """Look up or compute something else of every query: a base learner's logits.
+        """Look up or compute another value of every query: a base learner's logits.
 
         Args:
             episode: the batch.
             compute: maps images (N, 3, H, W), and their rows in the batch, to (N, ...).
 
         Returns:
-            What was computed for each query, (B, ...).
+            The value of each query, (B, ...).
         """
         position = {n: i for i, n in enumerate(episode.query_ids)}
         found = {n: self.cache.get(("extra", n)) for n in position}
@@ -133,7 +133,7 @@ class FeatureCache:
         return torch.stack([maps.stages[0] for n in episode.query_ids if (maps := found[n]) is not None])
 
     def _obtain(self, run: Run, inputs: Mapping[Key, Input], stages: range) -> dict[Key, Maps]:
-        """Look maps up and compute those that are missing, several images at a time."""
+        """Look up maps and compute the missing ones, ``IMAGES_AT_ONCE`` at a time."""
         found = {key: maps for key in inputs if (maps := self.cache.get(key)) is not None}
         for group in _groups([key for key in inputs if key not in found]):
             for key, maps in zip(group, run(torch.stack([inputs[k]() for k in group]), stages), strict=True):

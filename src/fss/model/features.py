@@ -1,4 +1,4 @@
-"""Run a backbone the way a head declared: which stages, which view of the supports, which taps."""
+"""Run a backbone as a head's feature spec declares: stages, support view and taps."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def extract(
 ) -> EpisodeFeatures:
     """Compute the features of a batch of episodes.
 
-    Query and supports go through a stage together while batch norm is in evaluation mode; with batch statistics
-    each image slot is its own batch, as in PFENet's release. Stages without trainable layers before them record
-    no graph, because nothing there requires a gradient.
+    Query and supports run through a stage together if batch norm is in evaluation mode; with batch statistics each
+    image slot is its own batch, as in PFENet's release. Stages before the first trainable layer record no graph,
+    because nothing there requires a gradient.
 
     Args:
         backbone: called stage by stage.
@@ -37,29 +37,29 @@ def extract(
         query: (B, 3, H, W).
         support_images: (B, K, 3, H, W).
         support_labels: values 0, 1, 255, (B, K, H, W).
-        extras: other tensors, handed on.
-        query_stages: other stages, kept of the query alone.
+        extras: other tensors, passed on.
+        query_stages: other stages, kept for the query only.
 
     Returns:
         The declared stages and taps of query and supports.
     """
     masks = [support_mask(support_labels[:, k], query.dtype) for k in range(support_labels.shape[1])]
-    parts = [query, *support_images.unbind(1)]
+    slots = [query, *support_images.unbind(1)]
     if spec.support_view == "masked_image":
-        parts[1:] = [x * m for x, m in zip(parts[1:], masks, strict=True)]
+        slots[1:] = [x * m for x, m in zip(slots[1:], masks, strict=True)]
     together = backbone.norm_mode == "eval" or not backbone.training
     stages: dict[int, list[Tensor]] = {}
     extra: dict[int, Tensor] = {}
     taps: dict[int, list[list[Tensor]]] = {}
     for index in range(max((*spec.stages, *spec.taps, *query_stages)) + 1):
         if index == MASKED_STAGE and spec.support_view == "masked_before_stage4":
-            size = (parts[1].shape[-2], parts[1].shape[-1])
-            parts = [parts[0], *(x * up(m, size) for x, m in zip(parts[1:], masks, strict=True))]
-        parts, tapped = run_stage(backbone.stage(index), parts, together, index in spec.taps)
+            size = (slots[1].shape[-2], slots[1].shape[-1])
+            slots = [slots[0], *(x * up(m, size) for x, m in zip(slots[1:], masks, strict=True))]
+        slots, tapped = run_stage(backbone.stage(index), slots, together, index in spec.taps)
         if index in spec.stages:
-            stages[index] = parts
+            stages[index] = slots
         elif index in query_stages:
-            extra[index] = parts[0]
+            extra[index] = slots[0]
         if index in spec.taps:
             taps[index] = tapped
     return EpisodeFeatures(
@@ -78,13 +78,13 @@ def run_stage(
     """Run one stage over image slots.
 
     Args:
-        stage: of the backbone.
+        stage: a stage of the backbone.
         parts: one (N, C, h, w) per slot.
         together: run all slots as one batch.
         tap: keep the input of each block's last ReLU.
 
     Returns:
-        One output per slot, and per block the tapped maps by slot.
+        One output per slot, and for every block the tapped maps by slot.
     """
     batches = [torch.cat(parts)] if together else parts
     outputs: list[Tensor] = []

@@ -25,10 +25,10 @@ def load(
 
     Args:
         path: a ``.ckpt`` file of a run, or of ``fss convert``.
-        device: where to put it.
-        merge: turn tuned layers back into plain convolutions (equal output).
+        device: device of the model.
+        merge: merge tuned layers into plain ones (equal output).
         trusted: import prefixes, besides ``fss.``, whose classes the checkpoint may name.
-        dtype: type of its values; None: float32. With float64 a file of float64 values loses nothing.
+        dtype: dtype of its parameters; None: float32. With float64, a file of float64 values is loaded exactly.
 
     Returns:
         ``model(query, support_images, support_masks) -> logits (B, 2, H, W)``, in evaluation mode.
@@ -43,17 +43,17 @@ def load(
 
 
 def rebuild(checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> tuple[FewShotSegmenter, Strategy]:
-    """Build the model that a checkpoint describes and give it the trained weights.
+    """Build the model that a checkpoint describes and load the trained weights.
 
     Args:
-        checkpoint: what :func:`read_checkpoint` returned.
-        dtype: type of its values; None: float32.
+        checkpoint: result of :func:`read_checkpoint`.
+        dtype: dtype of its parameters; None: float32.
 
     Returns:
-        The model, with its fine-tune strategy injected, and the strategy.
+        The model, with its fine-tuning strategy injected, and the strategy.
 
     Raises:
-        FssError: if the weights do not fit the model, or it is no few-shot model.
+        FssError: if the weights do not fit the model, or it is not a few-shot model.
     """
     model, strategy = empty_model(checkpoint.config, dtype or torch.float32)
     if not isinstance(model, FewShotSegmenter):

@@ -1,4 +1,4 @@
-"""Run a stage only where its output is wanted: a masked support counts inside its mask alone."""
+"""Run a stage only where its output is needed: of a masked support, only the inside of the mask counts."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 LARGEST = 16
-"""Reach of a block from which on nothing is gained: stage 4 of the ResNets has blocks of 2 to 8."""
+"""Reach of a block from which cropping no longer pays off; in stage 4 of the ResNets blocks reach 2 to 8."""
 STRIPS = ((2 * LARGEST + 1, 5), (5, 2 * LARGEST + 1))
-"""Sizes of the maps on which it is measured along either axis."""
+"""Sizes of the maps on which the reach is measured, one per axis."""
 
 
 @dataclass(frozen=True)
 class Box:
-    """Rows ``top`` to ``bottom`` and columns ``left`` to ``right``, the ends not included."""
+    """Rows ``top`` to ``bottom`` and columns ``left`` to ``right``, ends excluded."""
 
     top: int
     bottom: int
@@ -37,10 +37,10 @@ class Box:
         return cls(top, bottom + 1, left, right + 1)
 
     def grown(self, by: int, within: tuple[int, int]) -> Box:
-        """Return the box with a margin, as far as the map reaches.
+        """Return the box with a margin, clipped to the map.
 
         Args:
-            by: positions on every side.
+            by: width of the margin.
             within: height and width of the map.
         """
         height, width = within
@@ -49,22 +49,22 @@ class Box:
         )
 
     def cut(self, maps: Tensor, origin: Box) -> Tensor:
-        """Return this part of maps (..., h, w) that show the box ``origin``.
+        """Cut this box out of maps (..., h, w) that cover the box ``origin``.
 
         Args:
-            maps: to cut from.
-            origin: what they show.
+            maps: the maps.
+            origin: the box they cover.
         """
         rows = slice(self.top - origin.top, self.bottom - origin.top)
         return maps[..., rows, self.left - origin.left : self.right - origin.left]
 
 
 class LocalStage:
-    """A stage of stride 1, block by block; every block runs on what the later ones need of it.
+    """Runs a stage of stride 1 block by block, each block only on the region that later ones need.
 
-    An output position depends on inputs within the block's reach alone, so that it does not change if what lies
-    farther away is cut off. The reach is measured, not read from the layers: a NaN in the middle of a strip spreads
-    exactly that far. A stage that mixes all positions, or changes the size, is run as a whole.
+    An output position depends only on inputs within the block's reach, so cutting off everything farther away does not
+    change it. The reach is measured, not derived from the layers: a NaN in the middle of a strip spreads exactly that
+    far. A stage that mixes all positions or changes the size runs on the whole map.
     """
 
     def __init__(self, stage: nn.Module, like: Tensor) -> None:
@@ -72,13 +72,13 @@ class LocalStage:
 
         Args:
             stage: in evaluation mode.
-            like: its input, (1, C, h, w).
+            like: an input of the stage, (1, C, h, w).
         """
         self.stage = stage
         self.blocks: list[tuple[nn.Module, int]] | None = []
         strips = [like.new_zeros(1, like.shape[1], *size) for size in STRIPS]
         for block in _blocks(stage):
-            measured = [_measured(block, strip) for strip in strips]
+            measured = [_measure_reach(block, strip) for strip in strips]
             reaches = [reach for reach, _ in measured]
             if max(reaches) >= LARGEST:
                 self.blocks = None
@@ -91,31 +91,31 @@ class LocalStage:
 
         Args:
             maps: (1, C, h, w).
-            mask: where the output is wanted, (h, w).
+            mask: above zero where the output is needed, (h, w).
 
         Returns:
-            The stage's output where the mask is above zero; elsewhere anything, (1, C', h, w).
+            The stage's output, (1, C', h, w); undefined where the mask is zero.
         """
         size = (maps.shape[-2], maps.shape[-1])
         wanted = Box.around(mask)
         if self.blocks is None or wanted is None:
             output: Tensor = self.stage(maps)
             return output
-        left = sum(reach for _, reach in self.blocks)
-        shown = wanted.grown(left, size)
-        part = shown.cut(maps, Box(0, size[0], 0, size[1]))
+        margin = sum(reach for _, reach in self.blocks)
+        covered = wanted.grown(margin, size)
+        crop = covered.cut(maps, Box(0, size[0], 0, size[1]))
         for block, reach in self.blocks:
-            left -= reach
-            box = wanted.grown(left, size)
-            part = box.cut(block(part), shown)
-            shown = box
-        whole = part.new_zeros(*part.shape[:2], *size)
-        whole[..., shown.top : shown.bottom, shown.left : shown.right] = part
+            margin -= reach
+            box = wanted.grown(margin, size)
+            crop = box.cut(block(crop), covered)
+            covered = box
+        whole = crop.new_zeros(*crop.shape[:2], *size)
+        whole[..., covered.top : covered.bottom, covered.left : covered.right] = crop
         return whole
 
 
 def _blocks(stage: nn.Module) -> Iterator[nn.Module]:
-    """Yield what runs one after the other; a container that somebody listens to stays whole."""
+    """Yield the modules that run in sequence; a container with hooks stays whole."""
     if type(stage) is nn.Sequential and not stage._forward_hooks and not stage._forward_pre_hooks:
         for child in stage:
             yield from _blocks(child)
@@ -123,15 +123,15 @@ def _blocks(stage: nn.Module) -> Iterator[nn.Module]:
         yield stage
 
 
-def _measured(block: nn.Module, strip: Tensor) -> tuple[int, Tensor]:
-    """Return how far an input is seen, at least LARGEST if it is everywhere, and a strip for the next block.
+def _measure_reach(block: nn.Module, strip: Tensor) -> tuple[int, Tensor]:
+    """Return the reach of a block, at least LARGEST if it is global, and a strip for the next block.
 
-    Hooks are left out: this is no image.
+    ``forward`` is called directly so that hooks do not see the strip.
     """
     length = max(strip.shape[-2:])
-    spoilt = strip.clone()
-    spoilt[:, :, (strip.shape[-2] - 1) // 2, (strip.shape[-1] - 1) // 2] = torch.nan
-    output: Tensor = block.forward(spoilt)
+    probe = strip.clone()
+    probe[:, :, (strip.shape[-2] - 1) // 2, (strip.shape[-1] - 1) // 2] = torch.nan
+    output: Tensor = block.forward(probe)
     if output.shape[-2:] != strip.shape[-2:]:
         return LARGEST, strip
     along = 2 if strip.shape[-2] > strip.shape[-1] else 3

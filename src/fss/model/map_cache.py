@@ -1,4 +1,4 @@
-"""Feature maps of images within a limit of memory; what was used longest ago goes first."""
+"""A least-recently-used cache of feature maps with a memory limit."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from cachetools import LRUCache
 from torch import Tensor
 
 Key = tuple[str, ...]
-"""Kind of maps, image, and class where a mask was applied."""
+"""Kind of maps, image id, and class if a mask was applied."""
 
 
 @dataclass(frozen=True)
 class Maps:
-    """What a pass over one image left.
+    """Feature maps of one image.
 
     Attributes:
         stages: stage -> (C, h, w).
         taps: stage -> one (C, h, w) per block.
-        encoding: what a head made of it, by name.
+        encoding: the head's encoding of the image, by name.
     """
 
     stages: Mapping[int, Tensor]
@@ -29,31 +29,31 @@ class Maps:
 
     @property
     def bytes(self) -> int:
-        """Memory of all maps."""
+        """Size of all tensors."""
         maps = chain(self.stages.values(), *self.taps.values(), self.encoding.values())
         return sum(m.numel() * m.element_size() for m in maps)
 
     def joined(self, other: Maps) -> Maps:
-        """Return these maps and others as one.
+        """Return the union with other maps.
 
         Args:
-            other: of other stages.
+            other: maps of other stages.
         """
         return Maps({**self.stages, **other.stages}, {**self.taps, **other.taps})
 
 
 class MapCache(LRUCache[Key, Maps]):
-    """Keeps maps until their sum would pass a limit of bytes.
+    """Keeps maps up to a total size.
 
-    Maps of the kind ``query`` go first: episodes come ordered by query where nothing forbids it, so that a query's own
-    maps are soon of no more use. Maps must own their memory: a view would keep all of its base.
+    Maps of the kind ``query`` are evicted first: episodes are ordered by query where possible, so a query's own maps
+    are soon no longer needed. Maps must own their memory, because a view would keep its whole base alive.
     """
 
     def __init__(self, limit: int) -> None:
         """Start empty.
 
         Args:
-            limit: bytes; maps larger than this are not kept at all.
+            limit: total size in bytes; larger maps are not kept.
         """
         super().__init__(limit, getsizeof=lambda maps: maps.bytes)
         self._queries: dict[Key, None] = {}
@@ -62,25 +62,25 @@ class MapCache(LRUCache[Key, Maps]):
         """Keep maps if they fit.
 
         Args:
-            key: under which they are found again.
-            maps: to keep.
+            key: key of the maps.
+            maps: the maps.
         """
         if maps.bytes <= self.maxsize:
             self[key] = maps
 
     def __setitem__(self, key: Key, maps: Maps) -> None:
-        """Keep maps; others go if there is no room."""
+        """Keep maps, evicting others if there is no room."""
         super().__setitem__(key, maps)
         if key[0] == "query":
             self._queries[key] = None
 
     def __delitem__(self, key: Key) -> None:
-        """Forget maps."""
+        """Remove maps."""
         super().__delitem__(key)
         self._queries.pop(key, None)
 
     def popitem(self) -> tuple[Key, Maps]:
-        """Forget a query's maps, the latest first, or else what was used longest ago."""
+        """Evict the maps of the latest query, or else the least recently used ones."""
         if not self._queries:
             return super().popitem()
         key = next(reversed(self._queries))

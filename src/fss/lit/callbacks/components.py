@@ -1,4 +1,4 @@
-"""Record what the singular components of tuned convolutions respond to."""
+"""Record the responses of the singular components of tuned convolutions."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _LEAST_SHARE = 0.05
 
 @dataclass(frozen=True)
 class ComponentOptions:
-    """What is kept.
+    """What is recorded.
 
     Attributes:
         episodes: test episodes over which energies are averaged.
-        maps: of these, episodes of which maps are kept; every class once before any comes twice, episodes whose object
-            covers less than a twentieth of the image last.
-        layers: convolutions of which maps are kept; empty: the last 3x3 and the last 1x1 of stage 3.
+        maps: of these, episodes whose maps are kept; every class once before any twice, episodes whose object covers
+            less than a twentieth of the image last.
+        layers: convolutions whose maps are kept; empty: the last 3x3 and the last 1x1 of stage 3.
     """
 
     episodes: int = 32
@@ -47,25 +47,25 @@ class ComponentOptions:
 
 
 class ComponentRecorder(pl.Callback):
-    """Writes ``components.npz`` at the end of the test, with the weights that were tested.
+    """Writes ``components.npz`` at the end of the test, for the tested weights.
 
-    For every convolution in ``layers`` (sides of their kernels in ``kernels``), whose diagonal trained, ``before:NAME``
-    and ``after:NAME`` (R) and the foreground energies ``energy:NAME`` (episodes, R), see
-    :func:`fss.metrics.foreground.foreground_energy`; of the convolutions in ``shown``, ``map:NAME`` (M, K, h, w) holds
-    the absolute maps of the components ``index:NAME`` (K) that grew and fell most, absolutely and relative to their
-    value. ``image`` and ``mask`` are the M images.
+    ``layers`` names the convolutions whose diagonal trained, ``kernels`` their kernel sizes. Each has the diagonals
+    ``before:NAME`` and ``after:NAME`` (R) and the foreground energies ``energy:NAME`` (episodes, R), see
+    :func:`fss.metrics.foreground.foreground_energy`. For the convolutions in ``shown``, ``map:NAME`` (M, K, h, w) holds
+    the absolute maps of the components ``index:NAME`` (K) that grew and shrank most, absolutely and relatively.
+    ``image`` and ``mask`` hold the M images.
 
-    Extra forward passes without gradient or random numbers: the run itself comes to the same result.
+    The extra forward passes use no gradients or random numbers, so the result of the run does not change.
     """
 
     def __init__(
         self, folder: RecordingFolder, options: ComponentOptions, mean: tuple[float, ...], std: tuple[float, ...]
     ) -> None:
-        """Choose what is kept.
+        """Choose what is recorded.
 
         Args:
             folder: receives the file.
-            options: how much.
+            options: what is recorded.
             mean: per channel, in [0, 1], to undo the normalisation.
             std: likewise.
         """
@@ -79,7 +79,7 @@ class ComponentRecorder(pl.Callback):
         self._rows: list[dict[str, Any]] = []
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Keep the pretrained values: layers are swapped, a checkpoint is not restored yet."""
+        """Store the pretrained values: layers are swapped already, a checkpoint is not restored yet."""
         if stage == "fit":
             self._before = {n: _numbers(layer.values) for n, layer in _tuned(pl_module).items()}
             if not self._before:
@@ -87,8 +87,8 @@ class ComponentRecorder(pl.Callback):
                 return
             for name in self.options.layers:
                 if name not in self._before:
-                    some = ", ".join(list(self._before)[-3:])
-                    log.warning("recording.layers: %s is no convolution that is tuned, as %s are.", name, some)
+                    examples = ", ".join(list(self._before)[-3:])
+                    log.warning("recording.layers: %s is no convolution that is tuned, as %s are.", name, examples)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Choose episodes and components."""
@@ -114,7 +114,7 @@ class ComponentRecorder(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the wanted images of a batch; they are looked at later, when the clock of the test has stopped."""
+        """Keep the wanted images of a batch; they are measured later, outside the measured test time."""
         assert isinstance(pl_module, EpisodicModule)
         for i, index in enumerate(batch.index.tolist()):
             if self._layers and index in self._wanted:
@@ -125,15 +125,15 @@ class ComponentRecorder(pl.Callback):
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure, and write the file in one process."""
         assert isinstance(pl_module, EpisodicModule)
-        looked = [self._look(pl_module, row) for row in self._rows]
-        found = {row["index"]: row for row in of_all_processes(looked)}  # samplers may repeat an episode
+        measured = [self._measure(pl_module, row) for row in self._rows]
+        found = {row["index"]: row for row in of_all_processes(measured)}  # samplers may repeat an episode
         if found and trainer.is_global_zero:
             content = io.BytesIO()
             np.savez_compressed(content, **self._arrays([found[index] for index in sorted(found)]))
             self.folder.write(NAME, content.getvalue())
         self._rows, self._layers = [], {}
 
-    def _look(self, module: EpisodicModule, kept: dict[str, Any]) -> dict[str, Any]:
+    def _measure(self, module: EpisodicModule, kept: dict[str, Any]) -> dict[str, Any]:
         """Measure one image."""
         image, label = kept["query"].to(module.device), kept["label"].to(module.device)
         row: dict[str, Any] = {"index": kept["index"], "class": kept["class"], "energy": {}, "map": {}}
@@ -149,7 +149,7 @@ class ComponentRecorder(pl.Callback):
         return row
 
     def _arrays(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Return the file's content."""
+        """Return the arrays of the file."""
         arrays: dict[str, Any] = {
             "layers": np.array(list(self._layers)),
             "kernels": np.array([layer.V.shape[-1] for layer in self._layers.values()]),
@@ -173,15 +173,15 @@ class ComponentRecorder(pl.Callback):
 
 
 def extremes(before: NDArray[Any], after: NDArray[Any], count: int = _EXTREMES) -> NDArray[np.int64]:
-    """Find the components that grew and fell most, absolutely and relative to their value before.
+    """Find the components that grew and shrank most, absolutely and relative to their value before.
 
     Args:
         before: singular values, (R,).
         after: likewise.
-        count: of each kind.
+        count: number of components of each kind.
 
     Returns:
-        Ascending indices without repetitions.
+        Ascending indices without duplicates.
     """
     change = after.astype(np.float64) - before
     relative = change / np.where(np.abs(before) > np.finfo(np.float32).tiny, before, np.inf)
@@ -191,14 +191,14 @@ def extremes(before: NDArray[Any], after: NDArray[Any], count: int = _EXTREMES) 
 
 
 def spread_over_classes(rows: list[dict[str, Any]], count: int) -> list[int]:
-    """Choose episodes to show: every class once before any comes twice, those with a tiny object last.
+    """Choose episodes to show: every class once before any twice, episodes with a tiny object last.
 
     Args:
         rows: with ``class`` and ``mask``.
-        count: how many.
+        count: number of episodes.
 
     Returns:
-        Their positions.
+        Positions in ``rows``.
     """
     turn: dict[tuple[bool, str], int] = {}
     order = []

@@ -1,4 +1,4 @@
-"""Measure what a run costs: seconds, and memory kept for the backward pass."""
+"""Measure the cost of a run: seconds, and memory kept for the backward pass."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from torch import Tensor
 class CostMeter(pl.Callback):
     """Records training and test time and memory.
 
-    Memory on a GPU is the allocator's peak; elsewhere it is the exact number of bytes that the first training step
-    saves for its backward pass outside parameters, which, unlike a process's peak, belongs to this run alone.
+    Memory on a GPU is the allocator's peak; elsewhere it is the exact number of bytes, without parameters, that the
+    first training step saves for its backward pass, which unlike the peak of the process depends on this run alone.
 
     Attributes:
         seconds: stage (``train``, ``test``) -> wall seconds of this process.
         saved_bytes: bytes saved for backward by one training step.
-        steps_per_epoch: optimiser steps of a whole epoch, whatever ``limit_train_batches`` leaves of it.
+        steps_per_epoch: optimiser steps of a full epoch, regardless of ``limit_train_batches``.
         tested: test episodes that this process has seen.
     """
 
@@ -30,9 +30,9 @@ class CostMeter(pl.Callback):
         self.saved_bytes = 0
         self.steps_per_epoch: int | None = None
         self.tested = 0
-        self._peaks = {"train": 0, "test": 0}  # bytes of the CUDA allocator; tests cache feature maps on purpose
-        self._phase = "test"  # whatever comes before training is not part of it
-        self._laps: list[float] = []  # between ends of batches, waiting for data included
+        self._peaks = {"train": 0, "test": 0}  # bytes of the CUDA allocator; apart, because tests cache feature maps
+        self._phase = "test"  # anything before training does not count as training
+        self._laps: list[float] = []  # seconds between batch ends, including data loading
         self._lap: float | None = None
         self._started = 0.0
         self._training = False
@@ -57,32 +57,32 @@ class CostMeter(pl.Callback):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was measured so far, so that a continued training reports all of its time."""
+        """Return the measurements so far, so that a resumed training reports its total time."""
         running = time.perf_counter() - self._started if self._training else 0.0
         return {"train_seconds": self.seconds["train"] + running, "saved_bytes": self.saved_bytes}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take back what was measured before an interruption.
+        """Restore the measurements from before an interruption.
 
         Args:
-            state_dict: of the checkpoint.
+            state_dict: state from the checkpoint.
         """
         self.seconds["train"] = float(state_dict["train_seconds"])
         self.saved_bytes = int(state_dict["saved_bytes"])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock and the allocator's peak."""
+        """Start the clock and reset the allocator's peak."""
         self._started, self._training = time.perf_counter(), True
         self._begin("train")
         loader = trainer.train_dataloader
         self.steps_per_epoch = len(loader) if isinstance(loader, Sized) else None
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Do not count the memory of validation as that of training."""
+        """Count memory as test memory during validation."""
         self._begin("test")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Count training again."""
+        """Count memory as training memory again."""
         self._begin("train")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -91,17 +91,17 @@ class CostMeter(pl.Callback):
         self._training = False
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Stop counting, also where the forward pass failed: hooks belong to the process, which may go on."""
+        """Stop counting even if the forward pass failed: the hooks are global and would outlive the run."""
         self._stop_counting()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start a lap: validation lies between epochs."""
+        """Reset the step timer, because validation runs between epochs."""
         self._lap = None
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Take the time since the end of the last batch of this epoch."""
+        """Record the time since the end of the previous batch of this epoch."""
         now = time.perf_counter()
         if self._lap is not None:
             self._laps.append(now - self._lap)
@@ -116,7 +116,7 @@ class CostMeter(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Count episodes, or the images of ordinary batches."""
+        """Count the tested episodes, or the images of ordinary batches."""
         self.tested += len(batch)  # both kinds of batches know their length
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -131,7 +131,7 @@ class CostMeter(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Count what the first step's forward pass saves."""
+        """Count the bytes that the first step's forward pass saves."""
         if self.saved_bytes or self._hooks is not None:
             return
         parameters = {p.untyped_storage().data_ptr() for p in pl_module.parameters()}
@@ -158,7 +158,7 @@ class CostMeter(pl.Callback):
         self._storages.clear()
 
     def _begin(self, phase: str) -> None:
-        """Book the allocator's peak under the phase that ends."""
+        """Assign the allocator's peak to the phase that ends, and begin another."""
         self._take_peak()
         self._phase = phase
 

@@ -1,4 +1,4 @@
-"""Record the mIoU of training and of novel classes in every epoch."""
+"""Record the mIoU on training and on novel classes of every epoch."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ COLUMNS = ("epoch", "train_miou", "novel_miou")
 
 
 class CurveRecorder(pl.Callback):
-    """Writes ``curves.csv``: one row per epoch, in per cent, the values that the run logs.
+    """Writes ``curves.csv``: one row per epoch with the logged scores, in percent.
 
-    ``train_miou`` is that of the epoch's augmented training episodes, between which the weights change;
-    ``novel_miou`` is that of the validation on novel classes after the epoch, empty where none ran. The rows travel
-    with the checkpoints, so a continued training has all of them.
+    ``train_miou`` is measured on the epoch's augmented training episodes, while the weights change; ``novel_miou`` on
+    the validation on novel classes after the epoch, empty if none ran. The rows are stored in checkpoints, so a resumed
+    training has all of them.
 
     Args:
         folder: receives the file.
@@ -40,16 +40,16 @@ class CurveRecorder(pl.Callback):
         return {"rows": [list(row) for row in self.rows], "novel": self._novel}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take back what was recorded before an interruption.
+        """Restore the rows recorded before an interruption.
 
         Args:
-            state_dict: of the checkpoint.
+            state_dict: state from the checkpoint.
         """
         self.rows = [list(row) for row in state_dict["rows"]]
         self._novel = float(state_dict["novel"])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say it if a continued training has epochs that nobody recorded."""
+        """Warn if a resumed training has epochs that were not recorded."""
         if trainer.is_global_zero and trainer.current_epoch > len(self.rows):
             log.warning(
                 "Recording begins with epoch %d: it was off before. resume=never records all epochs.",
@@ -62,7 +62,7 @@ class CurveRecorder(pl.Callback):
             self._novel = float(trainer.callback_metrics.get("val/miou", math.nan))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Add a row; every process computes, because the score is that of all of them together."""
+        """Add a row; every process must compute the score, because it is reduced over all of them."""
         assert isinstance(pl_module, EpisodicModule)
         train = 100 * pl_module.epoch_scores().miou
         epoch = trainer.current_epoch + 1

@@ -1,4 +1,4 @@
-"""Write what every test episode was and how it went."""
+"""Write the images and the pixel counts of every test episode."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COLUMNS = (
 class EpisodeRecorder(pl.Callback):
     """Writes ``episodes.csv``: one row per test episode with its images and its pixel counts.
 
-    All scores can be computed from it again, and two runs can be compared episode by episode.
+    All scores can be recomputed from it, and two runs can be compared episode by episode.
 
     Args:
         folder: receives the file.

@@ -1,4 +1,4 @@
-"""Inject a fine-tune strategy into the backbone."""
+"""Inject a fine-tuning strategy into the backbone."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ log = logging.getLogger(__name__)
 
 
 class BackboneFinetune(pl.Callback):
-    """Applies a strategy in ``setup``, at every stage, before checkpoints are restored and the optimiser is built.
+    """Applies a strategy in the ``setup`` of every stage, before checkpoints are restored and the optimiser is built.
 
     Attributes:
-        strategy: what is applied.
-        report: what it did, after ``setup``.
+        strategy: the strategy.
+        report: what the strategy changed, after ``setup``.
     """
 
     def __init__(self, strategy: Strategy) -> None:
@@ -35,8 +35,8 @@ class BackboneFinetune(pl.Callback):
         """Apply the strategy (idempotent) and fix the mode of batch norm.
 
         Args:
-            trainer: Lightning's.
-            pl_module: has a few-shot ``model``.
+            trainer: the trainer.
+            pl_module: module with a few-shot ``model``.
             stage: Lightning's stage.
         """
         model = pl_module.model
@@ -58,12 +58,12 @@ class BackboneFinetune(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Let the strategy change its values after the optimiser's step, e.g. bound singular values.
+        """Let the strategy change its values after the optimiser step, e.g. bound singular values.
 
         Args:
-            trainer: Lightning's.
-            pl_module: has a few-shot ``model``.
-            outputs: of the step.
+            trainer: the trainer.
+            pl_module: module with a few-shot ``model``.
+            outputs: outputs of the step.
             batch: episodes.
             batch_idx: number of the batch in the epoch.
         """

@@ -1,4 +1,4 @@
-"""Keep the test episodes that went worst and best as images."""
+"""Keep the worst and the best test episodes as images."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _SIDE = 256
 
 
 class GalleryRecorder(pl.Callback):
-    """Writes ``gallery.npz``: of every class, the test episodes of lowest and of highest foreground IoU.
+    """Writes ``gallery.npz``: for every class, the test episodes with the lowest and the highest foreground IoU.
 
-    At no time more are kept than ``count`` worst and best of each class. Among episodes of equal IoU those come first
-    in which more pixels are wrong: an object of five pixels that was missed tells less than one that fills the image.
+    At most ``count`` worst and best episodes of each class are held at any time. At equal IoU, more wrong pixels count
+    as worse: a missed object of five pixels tells less than one that fills the image.
     """
 
     def __init__(self, folder: RecordingFolder, count: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        """Choose how many.
+        """Choose the number of episodes.
 
         Args:
             folder: receives the file.
@@ -41,7 +41,7 @@ class GalleryRecorder(pl.Callback):
         self._kept: dict[tuple[str, str], list[dict[str, Any]]] = {}
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start anew."""
+        """Drop the episodes of an earlier test."""
         self._kept = {}
 
     def on_test_batch_end(
@@ -84,7 +84,7 @@ class GalleryRecorder(pl.Callback):
         self.folder.write(NAME, content.getvalue())
 
     def _images(self, batch: Episode, i: int, mask: Tensor) -> dict[str, Any]:
-        """Return the pixels of one episode, shrunk to what a figure shows."""
+        """Return the pixels of one episode, shrunk to the size of a figure."""
         return {
             "query": self._pixels(_shrunk(batch.query[i], "area")),
             "support": self._pixels(_shrunk(batch.support_images[i, -1], "area")),  # the first one sampled
@@ -95,14 +95,14 @@ class GalleryRecorder(pl.Callback):
 
 
 def leading(rows: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """Join what several processes kept.
+    """Join the rows of several processes.
 
     Args:
-        rows: with ``end``, ``class_name``, ``index`` and ``order``; an episode may come twice.
-        count: to keep of each end and class.
+        rows: with ``end``, ``class_name``, ``index`` and ``order``; an episode may occur twice.
+        count: number of rows to keep of each end and class.
 
     Returns:
-        Worst before best, classes by name, in their order.
+        Rows, worst before best, sorted by class name and ``order``.
     """
     kept: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
     for row in sorted(rows, key=lambda r: r["order"]):

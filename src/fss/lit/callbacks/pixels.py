@@ -1,4 +1,4 @@
-"""What callbacks that keep images share: pixels of a normalised tensor, and rows of all processes."""
+"""Helpers of the callbacks that keep images: pixels of a normalised tensor, and rows of all processes."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class Denormalise:
 
 
 def of_all_processes(rows: list[Row]) -> list[Row]:
-    """Collect the rows of all processes; every process gets them.
+    """Gather the rows of all processes in every process.
 
     Args:
-        rows: of this process.
+        rows: rows of this process.
 
     Returns:
-        All of them, in the order of the processes.
+        All rows, in process order.
     """
     if not (distributed.is_available() and distributed.is_initialized()):
         return rows

@@ -21,7 +21,7 @@ class PreviewRecorder(pl.Callback):
     """
 
     def __init__(self, folder: Path, count: int, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        """Choose how many.
+        """Choose the number of episodes.
 
         Args:
             folder: receives ``previews.npz``.

@@ -1,4 +1,4 @@
-"""Where a training records for figures: it never fails because of it."""
+"""The folder to which a training records data for figures; a failed write never stops the training."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ ABOUT = "about.json"
 
 
 class RecordingFolder:
-    """A folder of complete files. What cannot be written is left out, with one warning for all of them.
+    """A folder of complete files. Files that cannot be written are skipped, with one warning for all of them.
 
     Args:
-        path: made with the first file.
-        about: what was run, written beside the first file: a run that is still training has no result that says it.
+        path: created with the first file.
+        about: facts about the run, written next to the files, because a running training has no result file yet.
     """
 
     def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
@@ -29,11 +29,11 @@ class RecordingFolder:
         self._warned = False
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file, or keep what was there before.
+        """Write a file; if that fails, the previous file stays.
 
         Args:
-            name: of the file.
-            content: all of it.
+            name: name of the file.
+            content: its complete content.
         """
         about = json.dumps(self.about, indent=2, ensure_ascii=False, default=str) + "\n"
         try:

@@ -1,4 +1,4 @@
-"""Write the one result file of a run."""
+"""Write the result file of a run."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _FILES = {
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What the command line knows about a run.
+    """What is known about a run before it starts.
 
     Attributes:
         identity: hash of everything that determines the numbers.
         key: the cell of a table: data, method, backbone, finetune, fold, shot, seed, recipe, experiment.
         selection: ``rule`` and a ``note`` on how the tested checkpoint was chosen.
         config: resolved configuration.
-        versions: of Python and the libraries.
-        commit: of the code, or None outside a checkout.
-        notes: departures worth knowing.
+        versions: versions of Python and the libraries.
+        commit: commit of the code, or None outside a checkout.
+        notes: deviations to record.
     """
 
     identity: str
@@ -75,8 +75,8 @@ class ResultWriter(pl.Callback):
         Args:
             folder: receives ``result.json``.
             facts: what is known before the run.
-            finetune: knows what trained.
-            cost: measured by another callback of the same trainer.
+            finetune: callback that knows what trained.
+            cost: callback of the same trainer that measures cost.
         """
         self.path = folder / "result.json"
         self.facts = facts
@@ -84,7 +84,7 @@ class ResultWriter(pl.Callback):
         self.cost = cost
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Collect and write."""
+        """Write the result file."""
         if not trainer.is_global_zero:
             return
         assert isinstance(pl_module, Tested)
@@ -114,7 +114,7 @@ class ResultWriter(pl.Callback):
         )
 
     def _files(self) -> dict[str, str]:
-        """Name what lies beside the result, relative to it."""
+        """Return the files next to the result, as paths relative to its folder."""
         folder = self.path.parent
         return {name: file for name, file in _FILES.items() if (folder / file).is_file()}
 

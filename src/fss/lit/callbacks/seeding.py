@@ -12,15 +12,15 @@ import torch
 class StepSeed(pl.Callback):
     """Seeds torch before every training step, so that dropout is the same after an interruption as without one.
 
-    Without it the generator's state would have to travel with every checkpoint, of every process. All processes get
-    the same seed, see :class:`fss.nn.dropout.SharedDropout2d`.
+    Otherwise every checkpoint would have to store the generator state of every process. All processes get the same
+    seed, see :class:`fss.nn.dropout.SharedDropout2d`.
     """
 
     def __init__(self, seed: int) -> None:
         """Store the seed.
 
         Args:
-            seed: of the run, >= 0.
+            seed: seed of the run, >= 0.
         """
         self.seed = seed
 

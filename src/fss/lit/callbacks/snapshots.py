@@ -1,4 +1,4 @@
-"""Checkpoints to continue from: at the end of epochs, by the clock, and before a signal ends the process."""
+"""Checkpoints to resume from: at epoch ends, at time intervals, and before a signal ends the process."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from torch import distributed
 log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""Ctrl-C, the end of a job, and SLURM's notice that the end is near (``--signal=USR1@300``)."""
+"""Ctrl-C, termination of a job, and SLURM's early warning (``--signal=USR1@300``)."""
 
-_DUE = 1  # asks for a snapshot without a stop; below every signal number used here
+_DUE = 1  # requests a snapshot without a stop; below every signal number used here
 
 
-class Stopped(Exception):  # noqa: N818  # no error: the training can be continued
+class Stopped(Exception):  # noqa: N818  # not an error: the training can be resumed
     """A signal ended the training after a checkpoint was written.
 
     Attributes:
@@ -36,14 +36,14 @@ class Stopped(Exception):  # noqa: N818  # no error: the training can be continu
 
 
 class Snapshots(Checkpoint):
-    """Keeps ``last.ckpt``, from which a training continues bit for bit, in the middle of an epoch too.
+    """Keeps ``last.ckpt``, from which a training resumes bit for bit, even in the middle of an epoch.
 
-    A signal is only noted by its handler. The checkpoint is written before the next batch, by all processes
-    together, and then :class:`Stopped` leaves the trainer. A second Ctrl-C stops at once.
+    The signal handler only records the signal. The checkpoint is written before the next batch, by all processes
+    together, and then :class:`Stopped` is raised. A second Ctrl-C stops immediately.
 
     Args:
         path: the file.
-        minutes: longest time between two snapshots; 0: only at the end of epochs and on signals.
+        minutes: longest time between two snapshots; 0: only at epoch ends and on signals.
         rows: returns the number of rows logged so far, stored with the snapshot.
     """
 
@@ -51,7 +51,7 @@ class Snapshots(Checkpoint):
         self.path = path
         self.minutes = minutes
         self.rows = rows or (lambda trainer: 0)
-        self._batch = 0  # batches of the epoch that are in the weights
+        self._batch = 0  # batches of the epoch that were trained on
         self._signal = 0
         self._written = time.monotonic()
         self._step = 0
@@ -60,10 +60,10 @@ class Snapshots(Checkpoint):
         self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen to signals, and tell the sampler where the checkpoint ended."""
+        """Install the signal handlers, and tell the sampler where the checkpoint ended."""
         self._written, self._step = time.monotonic(), trainer.global_step
         if threading.current_thread() is threading.main_thread():
-            self._handlers = {number: signal.signal(number, self._note) for number in SIGNALS}
+            self._handlers = {number: signal.signal(number, self._record_signal) for number in SIGNALS}
         sampler: Any = getattr(trainer.train_dataloader, "sampler", None)
         if self._batch and hasattr(sampler, "skip"):
             sampler.skip = self._batch
@@ -71,13 +71,13 @@ class Snapshots(Checkpoint):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Write a snapshot if one is due, and stop if a signal came: here everything of the last batch is logged."""
+        """Write a snapshot if one is due, and stop on a signal; the previous batch is fully logged by now."""
         self._batch = batch_idx
         due = _DUE if batch_idx == 0 and trainer.global_step > self._step else 0
-        self._obey(trainer, max(self._agreed(trainer), due))
+        self._fulfil(trainer, max(self._strongest_request(trainer), due))
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Find how many batches every process has, so that all ask each other equally often."""
+        """Find the number of batches that every process has, so that all of them synchronise equally often."""
         if trainer.state.fn == "fit":
             batches = torch.tensor(int(sum(trainer.num_val_batches)), device=trainer.strategy.root_device)
             if trainer.world_size > 1:
@@ -93,11 +93,11 @@ class Snapshots(Checkpoint):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Stop if a signal came; the validation will be repeated from its start."""
+        """Stop on a signal; the validation will be repeated from its start."""
         if trainer.state.fn == "fit" and batch_idx < self._polls:
-            wish = self._agreed(trainer)
-            if wish > _DUE:
-                self._obey(trainer, wish)
+            request = self._strongest_request(trainer)
+            if request > _DUE:
+                self._fulfil(trainer, request)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -113,50 +113,50 @@ class Snapshots(Checkpoint):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Take back the position."""
+        """Restore the position."""
         self._batch = int(checkpoint.get("fss_position", {}).get("batch", 0))
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Stop listening."""
-        self._release()
+        """Restore the previous signal handlers."""
+        self._restore_handlers()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the snapshot of the finished training; from now on nothing is lost by ending at once."""
+        """Write the snapshot of the finished training; from now on a signal may end the process immediately."""
         self._finished = True
-        self._obey(trainer, max(self._agreed(trainer), _DUE))
-        self._release()
+        self._fulfil(trainer, max(self._strongest_request(trainer), _DUE))
+        self._restore_handlers()
 
-    def _note(self, signum: int, frame: Any) -> None:
+    def _record_signal(self, signum: int, frame: Any) -> None:
         if self._signal and signum == signal.SIGINT:
             raise KeyboardInterrupt
         self._signal = max(self._signal, signum)
         log.warning("%s: stopping after this batch, with a checkpoint.", signal.Signals(signum).name)
 
-    def _agreed(self, trainer: pl.Trainer) -> int:
-        """Return the strongest wish of all processes: 0, ``_DUE`` or the number of a signal."""
+    def _strongest_request(self, trainer: pl.Trainer) -> int:
+        """Return the strongest request of all processes: 0, ``_DUE`` or a signal number."""
         due = trainer.is_global_zero and 0 < 60 * self.minutes <= time.monotonic() - self._written
-        wish = self._signal or (_DUE if due else 0)
+        request = self._signal or (_DUE if due else 0)
         if trainer.world_size == 1:
-            return wish
-        shared = torch.tensor(wish, device=trainer.strategy.root_device)
+            return request
+        shared = torch.tensor(request, device=trainer.strategy.root_device)
         distributed.all_reduce(shared, distributed.ReduceOp.MAX)
         return int(shared)
 
-    def _obey(self, trainer: pl.Trainer, wish: int) -> None:
-        if wish:
+    def _fulfil(self, trainer: pl.Trainer, request: int) -> None:
+        if request:
             trainer.save_checkpoint(self.path, weights_only=False)
             self._written, self._step = time.monotonic(), trainer.global_step
-        if wish > _DUE:
-            raise Stopped(wish)
+        if request > _DUE:
+            raise Stopped(request)
 
-    def _release(self) -> None:
+    def _restore_handlers(self) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers = {}
 
 
 def _before_validation(checkpoint: dict[str, Any]) -> None:
-    """Describe a validation that has begun and scored nothing: Lightning then repeats it, and counts every episode."""
+    """Mark the validation as begun with nothing scored: Lightning then repeats it and counts every episode."""
     progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
     for part in ("total", "current"):
         progress[part] = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
@@ -164,7 +164,7 @@ def _before_validation(checkpoint: dict[str, Any]) -> None:
 
 
 def _before_batch(checkpoint: dict[str, Any]) -> None:
-    """Correct what Lightning assumes of a checkpoint, that it was written at the end of a batch."""
+    """Correct the loop state, because Lightning assumes that checkpoints are written at the end of a batch."""
     loop = checkpoint["loops"]["fit_loop"]
-    loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1  # it adds one when it continues
+    loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1  # Lightning adds one on resuming
     loop["epoch_loop.batch_progress"]["is_last_batch"] = False

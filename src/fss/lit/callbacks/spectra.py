@@ -29,13 +29,13 @@ NAME = "spectra.npz"
 
 @dataclass(frozen=True)
 class Followed:
-    """A tuned convolution, and the directions that its values belong to.
+    """A tuned convolution, and the singular vectors that its values belong to.
 
     Attributes:
-        site: where it stands.
-        kernel: side of its kernel.
-        groups: of the convolution.
-        left: U of the pretrained weight, (Co, R); None where U and V are the layer's own and do not train.
+        site: its place in the backbone.
+        kernel: its kernel size.
+        groups: its number of groups.
+        left: U of the pretrained weight, (Co, R); None if the layer has its own U and V, which do not train.
         right: V of the pretrained weight, (groups * R, fan in), or None.
     """
 
@@ -62,12 +62,12 @@ class Followed:
 class SpectrumRecorder(pl.Callback):
     """Writes ``spectra.npz``: ``epochs`` (T,), ``names`` (L,), ``kernels`` (L,), and one array (T, R) per name.
 
-    Row 0 is before training, the last one after the last epoch. Column *i* belongs to singular value *i* of the
-    pretrained weight, largest first, in all rows. Where a strategy trains S (and maybe S') between fixed U and V, the
-    values are the trained diagonal, and after training they need not be sorted; of rotated strategies it is the
-    diagonal between their rotated factors. Every other tuned weight W is projected on the pretrained directions: the
-    diagonal of U^T W V, whose row 0 are the pretrained singular values; what W gained outside the diagonal is not
-    seen. A strategy that tunes no convolution writes no file.
+    Row 0 is before training, the last row after the last epoch. In all rows, column *i* belongs to singular value *i*
+    of the pretrained weight, largest first. If a strategy trains S (and maybe S') between fixed U and V, the values are
+    the trained diagonal, which need not stay sorted; for rotated strategies it is the diagonal between their rotated
+    factors. Any other tuned weight W is projected on the pretrained singular vectors: the values are the diagonal of
+    U^T W V, in row 0 the pretrained singular values; what W gained outside the diagonal is not recorded. A strategy
+    that tunes no convolution writes no file.
 
     Args:
         folder: receives the file.
@@ -83,20 +83,20 @@ class SpectrumRecorder(pl.Callback):
         self._done = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was recorded."""
+        """Return the recorded values."""
         return {"epochs": list(self.epochs), "values": {name: torch.stack(rows) for name, rows in self.rows.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take back what was recorded before an interruption.
+        """Restore the values recorded before an interruption.
 
         Args:
-            state_dict: of the checkpoint.
+            state_dict: state from the checkpoint.
         """
         self.epochs = [int(epoch) for epoch in state_dict["epochs"]]
         self.rows = {name: list(values) for name, values in state_dict["values"].items()}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Take the values before training, after the strategy was injected and before a checkpoint is restored."""
+        """Record the values before training, after the strategy was injected and before a checkpoint is restored."""
         if stage != "fit" or not trainer.is_global_zero:
             return
         model = pl_module.model
@@ -108,13 +108,13 @@ class SpectrumRecorder(pl.Callback):
             log.info("This strategy tunes no convolution: no singular values are recorded.")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Record every so many epochs."""
+        """Record the values every ``every`` epochs."""
         self._done = trainer.current_epoch + 1
         if trainer.is_global_zero and self._done % self.every == 0:
             self._record()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Record the end."""
+        """Record the final values."""
         if trainer.is_global_zero and self._done > self.epochs[-1]:
             self._record()
 
