@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,14 @@ from fss.data.epoch_sampler import EpisodeIndexSampler
 from fss.data.options import LoaderOptions, TransformOptions
 from fss.data.shapes.write import write_shapes
 from fss.data.sources.shapes import ShapesSource
+from fss.errors import FssError
 from fss.finetune.layers.factored import SVFConv2d
 from fss.finetune.svf import SVF
 from fss.lit.callbacks.feature_caching import FeatureCaching
 from fss.lit.episodic import EpisodicModule
 from fss.lit.optim import Recipe
+from fss.methods.baseline import Baseline
+from fss.types import EpisodeFeatures, HeadOutput
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +48,16 @@ def data(root: Path, size: int, group_by_image: bool) -> FewShotDataModule:
     )  # fmt: skip
 
 
-def rows(folder: Path, tested: EpisodicModule, drawn: FewShotDataModule, megabytes: int, **limits: int) -> Tensor:
-    trainer = pl.Trainer(
+def trainer(folder: Path, megabytes: int, **limits: int) -> pl.Trainer:
+    return pl.Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False, precision="64-true",
         use_distributed_sampler=False, default_root_dir=folder, callbacks=[FeatureCaching(megabytes)],
         enable_checkpointing=False, **limits,
     )  # fmt: skip
-    trainer.test(tested, datamodule=drawn, verbose=False)
+
+
+def rows(folder: Path, tested: EpisodicModule, drawn: FewShotDataModule, megabytes: int, **limits: int) -> Tensor:
+    trainer(folder, megabytes, **limits).test(tested, datamodule=drawn, verbose=False)
     return tested.test_rows
 
 
@@ -64,7 +71,8 @@ def test_rows_are_equal_and_less_is_computed(root: Path, tmp_path: Path) -> None
     assert plain[:, 0].tolist() == list(range(30))
     drawn = data(root, 1, False).streams.test
     images = {n for i in range(30) for n in (drawn.draw(0, i).query, *drawn.draw(0, i).supports)}
-    assert (before, seen[0] - before) == (60, len(images))
+    compared = 2  # query and support of the first episode, without the cache
+    assert (before, seen[0] - before) == (60, len(images) + compared)
     assert len(images) < 45
     assert tested.model._cache is None, "freed at the end"
 
@@ -83,6 +91,7 @@ def test_a_tuned_backbone_is_merged_for_the_test_and_the_model_is_not(
     layer = tested.model.backbone.stage(4)[0].conv1
     assert isinstance(layer, SVFConv2d)
     with monkeypatch.context() as patch:
+        patch.setattr("fss.lit.callbacks.feature_caching.check_cache", lambda *_: None)  # it runs the model itself
         patch.setattr("fss.finetune.chains.fuse.chain", None)  # no factored layer runs
         patch.setattr(SVFConv2d, "forward", None)
         ours = rows(tmp_path, tested, data(root, 4, True), 64)
@@ -95,6 +104,45 @@ def test_only_the_first_episodes_are_the_first_ones_still(root: Path, tmp_path: 
     tested = module()
     ours = rows(tmp_path, tested, data(root, 4, True), 64, limit_test_batches=2)
     assert ours[:, 0].tolist() == list(range(8))
+
+
+class Weighed(Baseline):
+    """Overrides what is computed, and inherits the encodings."""
+
+    def forward(self, features: EpisodeFeatures) -> HeadOutput:
+        output = Baseline.forward(self, features)
+        return replace(output, logits=output.logits.flip(1))
+
+
+def test_a_head_that_overrides_forward_is_tested_with_it(root: Path, tmp_path: Path) -> None:
+    tested = module()
+    parent = rows(tmp_path, tested, data(root, 1, False), 64)
+    tested.model.head.__class__ = Weighed
+    plain = rows(tmp_path, tested, data(root, 1, False), 0)
+    assert torch.equal(rows(tmp_path, tested, data(root, 4, True), 64), plain)
+    assert not torch.equal(plain, parent)
+
+
+class Wrong(Baseline):
+    """Brings all four methods, which do not agree."""
+
+    forward = Weighed.forward  # type: ignore[assignment]
+    encode_query = Baseline.encode_query
+    encode_support = Baseline.encode_support
+    forward_encoded = Baseline.forward_encoded
+
+
+@pytest.mark.parametrize("stage", ["test", "validate"])
+def test_encodings_that_give_other_scores_end_the_pass_at_once(stage: str, root: Path, tmp_path: Path) -> None:
+    tested = module()
+    tested.model.head.__class__ = Wrong
+    steps: list[int] = []
+    tested.test_step = tested.validation_step = lambda *_: steps.append(1)  # type: ignore[assignment]
+    run = getattr(trainer(tmp_path, 64), stage)
+    with pytest.raises(FssError, match=r"Wrong\.forward_encoded gives other scores .* feature_cache_mb=0"):
+        run(tested, datamodule=data(root, 1, False), verbose=False)
+    assert not steps
+    assert not tested.model.caches, "freed"
 
 
 @pytest.mark.parametrize("world", [1, 3])

@@ -117,10 +117,15 @@ def balance(model: FewShotSegmenter, stream: Stream) -> None:
     def shifted(output: HeadOutput) -> HeadOutput:
         return replace(output, logits=output.logits - shift * torch.tensor([0.0, 1.0])[:, None, None])
 
-    model.head.register_forward_hook(lambda _, inputs, output: shifted(output))
-    assert isinstance(model.head, SeparableHead)
-    plain = model.head.forward_encoded
-    model.head.forward_encoded = lambda episode: shifted(plain(episode))  # type: ignore[method-assign]
+    kind: Any = type(model.head)
+    assert issubclass(kind, SeparableHead)
+    methods = {
+        "forward": lambda self, features: shifted(kind.forward(self, features)),
+        "encode_query": lambda self, maps: kind.encode_query(self, maps),
+        "encode_support": lambda self, maps, labels: kind.encode_support(self, maps, labels),
+        "forward_encoded": lambda self, episode: shifted(kind.forward_encoded(self, episode)),
+    }
+    model.head.__class__ = type(f"Shifted{kind.__name__}", (kind,), methods)  # a class that brings all four itself
 
 
 def counted(model: FewShotSegmenter) -> dict[int, int]:

@@ -1,10 +1,11 @@
-"""Heads that encode each query and each masked support by itself, so that a test encodes each of them once."""
+"""Heads that encode queries and masked supports independently, so that a test encodes each of them once."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeGuard
 
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from fss.methods.base import FewShotHead
 from fss.types import HeadOutput
 
 Encoding = Mapping[str, Tensor]
-"""What a head makes of one image: tensors by name, without an axis of episodes; each must own its memory."""
+"""A head's encoding of one image: tensors by name, without an episode dimension; each must own its memory."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,9 @@ class EncodedEpisode:
     """A batch of B episodes as encodings.
 
     Attributes:
-        query: of every query, B.
-        supports: of every support, B rows of K, in the order in which the episode stacks them.
-        extras: declared other tensors, by name, (B, ...).
+        query: encodings of the B queries.
+        supports: encodings of the supports, B rows of K, in the stacking order of the episode.
+        extras: other declared tensors by name, (B, ...).
     """
 
     query: Sequence[Encoding]
@@ -31,15 +32,16 @@ class EncodedEpisode:
 
 
 class SeparableHead(FewShotHead):
-    """A head that can score encodings, so that a test makes each of them once and need not keep feature maps.
+    """A head that can score encodings, so that a test computes each of them once and need not keep feature maps.
 
     ``forward_encoded`` of the encodings must equal ``forward`` of the feature maps in evaluation mode, up to rounding.
-    Taps, voting and rounds of refinement are not served.
+    Taps, voting and refinement rounds are not supported. Where a subclass changes what is computed, only ``forward``
+    counts, unless that class brings all four methods itself; see :func:`encodes`.
     """
 
     @abstractmethod
     def encode_query(self, maps: Mapping[int, Tensor]) -> Encoding:
-        """Return what a query gives, whatever the supports are.
+        """Return the encoding of a query, which must not depend on the supports.
 
         Args:
             maps: the declared stages of one image, stage -> (1, C, h, w).
@@ -47,13 +49,12 @@ class SeparableHead(FewShotHead):
 
     @abstractmethod
     def encode_support(self, maps: Mapping[int, Tensor], labels: Tensor) -> Encoding:
-        """Return what a support gives, whatever the query is.
+        """Return the encoding of a support, which must not depend on the query.
 
         Args:
-            maps: the declared stages of one image, stage -> (1, C, h, w). Stages behind the mask of
-                ``masked_before_stage4`` are right where the resized mask is above zero; what they hold elsewhere must
-                not count.
-            labels: values 0, 1, 255, (1, H, W).
+            maps: the declared stages of one image, stage -> (1, C, h, w). With ``masked_before_stage4``, stage 4 is
+                valid only where the resized mask is above zero; values elsewhere must not be used.
+            labels: label with values 0, 1, 255, (1, H, W).
         """
 
     @abstractmethod
@@ -61,8 +62,40 @@ class SeparableHead(FewShotHead):
         """Score one batch of episodes.
 
         Args:
-            episode: its encodings.
+            episode: the encodings of the batch.
 
         Returns:
             What :meth:`forward` returns.
         """
+
+
+_PARTS = ("forward", "encode_query", "encode_support", "forward_encoded")
+_APART = {"__init__", "criterion", "loss", "param_groups"}
+"""Methods that the encoded path does not replace: a subclass may override them."""
+
+
+def encodes(head: FewShotHead) -> TypeGuard[SeparableHead]:
+    """Tell whether a head may be tested through its encodings: whether they are those of its own ``forward``.
+
+    Args:
+        head: any head.
+
+    Returns:
+        True if the class that defines ``forward`` also defines the three encoding methods, nothing below that class or
+        on the object overrides a method, nobody listens to calls of the head, and the head declares neither taps nor
+        votes nor rounds of refinement.
+    """
+    if not isinstance(head, SeparableHead) or head._forward_hooks or head._forward_pre_hooks:
+        return False
+    spec = head.spec
+    if spec.taps or spec.shot_rule != "joint" or head.refinement_rounds != 1:
+        return False
+    lineage = type(head).__mro__
+    at = next(i for i, kind in enumerate(lineage) if "forward" in vars(kind))
+    known = {name for kind in lineage[at:] for name, value in vars(kind).items() if _is_method(value)}
+    overridden = {name for names in (vars(head), *map(vars, lineage[:at])) for name in names}
+    return vars(lineage[at]).keys() >= set(_PARTS) and not overridden & (known - _APART)
+
+
+def _is_method(value: Any) -> bool:
+    return callable(value) or isinstance(value, classmethod | staticmethod | property)
