@@ -28,7 +28,7 @@ from tests.docs.pages import (
     sources,
     spans,
 )
-from tests.programs import call
+from tests.programs import TINY, call
 
 from fss.config.options_table import options_table
 
@@ -37,14 +37,13 @@ BLOCKS = [block for name, text in PAGES.items() for block in blocks(name, text)]
 SHOWN = [command for block in BLOCKS if block.language == SHELL for command in commands(block)]
 PROGRAMS = tuple(f"{' '.join(begin)} " for begin in CHECKERS)
 MENTIONED = [command for name, text in PAGES.items() for command in mentioned(name, text, PROGRAMS)]
-RUN = (
-    ("fss", "data", "shapes", "--root", "data/shapes"),  # the fixture drew a smaller one there
-    ("python", "train.py", "data=shapes", "backbone=resnet18", "backbone.weights=none", "debug=one_batch"),
-    ("fss", "figure", "--list"),
-    ("fss", "strategies", "svf", "full", "--backbone", "resnet101", "--option", "finetune.stages=[3,4]"),
-)
-"""Commands that need nothing but a drawn data set and seconds."""
-
+RUN: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("fss", "data", "shapes", "--root", "data/shapes"): ("--train", "60", "--val", "40", "--pretrain-per-class", "1"),
+    ("python", "train.py", "data=shapes", "backbone=resnet18", "backbone.weights=none", "debug=one_batch"): TINY,
+    ("fss", "figure", "--list"): (),
+    ("fss", "strategies", "svf", "full", "--backbone", "resnet101", "--option", "finetune.stages=[3,4]"): (),
+}
+"""Commands that need nothing but a synthetic data set and seconds -> what makes them small."""
 
 EXAMPLES = {name: text for page, content in PAGES.items() for name, text in files(page, content).items()}
 """Files that the pages show in full, those of the package my_fss and those of the repository."""
@@ -104,10 +103,8 @@ def test_the_list_of_unchecked_programs_is_short_and_used() -> None:
 @pytest.mark.parametrize("words", RUN, ids=" ".join)
 def test_a_cheap_command_runs(words: tuple[str, ...], home: Path) -> None:
     assert words in {command.words for command in SHOWN}, "no page shows it any more: remove it here"
-    if words[:3] == ("fss", "data", "shapes"):
-        words = (*words[:-1], "data/small", "--train", "8", "--val", "8", "--pretrain-per-class", "1")
     program, arguments = (words[1], words[2:]) if words[0] == "python" else (words[0], words[1:])
-    code, text = call(home, program, *arguments)
+    code, text = call(home, program, *arguments, *RUN[words])
     assert code == 0, text
 
 
