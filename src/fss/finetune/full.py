@@ -16,7 +16,7 @@ from fss.types import StagedBackbone
 class Full(Strategy):
     """Train every weight W of the chosen stages (SVF paper, Tables 5 and 10).
 
-    The paper does not say what happens to batch norm; the default follows the release's ``fix_bn``: statistics and
+    The paper does not mention batch norm; the default follows the release's ``fix_bn``: statistics and
     affine parameters stay fixed. ``train_norm`` trains the affine parameters too; the statistics never change.
     """
 

@@ -63,7 +63,7 @@ class SVFBounded(Strategy):
         self.memory = check_memory(memory)
 
     def swap(self, backbone: StagedBackbone) -> list[str]:
-        """Replace layers by their factors, and store the bounds beside them."""
+        """Replace layers by their factors, and register the bounds as buffers."""
         for one in factorise(backbone, self.stages):
             low, high = self._bounds(one.layer)
             one.layer.register_buffer("low", low)

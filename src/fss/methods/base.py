@@ -21,8 +21,8 @@ class FewShotHead(nn.Module, ABC):
 
     Attributes:
         spec: the features the head needs from the backbone.
-        scores: what its two channels are: ``logits``, of which softmax makes probabilities, or ``shares``, which are
-            linear in probabilities and only need to be divided by their sum.
+        scores: kind of its two channels: ``logits``, whose softmax gives probabilities, or ``shares``, which are linear
+            in probabilities and only need to be divided by their sum.
         align_corners: how its logits are resized to the image.
         refinement_rounds: number of calls at test time, each given the previous ``state`` (CANet).
         needs_grad_in_eval: whether the head optimises something at test time (CWT).

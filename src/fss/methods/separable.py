@@ -35,8 +35,8 @@ class SeparableHead(FewShotHead):
     """A head that can score encodings, so that a test computes each of them once and need not keep feature maps.
 
     ``forward_encoded`` of the encodings must equal ``forward`` of the feature maps in evaluation mode, up to rounding.
-    Taps, voting and refinement rounds are not supported. Where a subclass changes what is computed, only ``forward``
-    counts, unless that class brings all four methods itself; see :func:`encodes`.
+    Taps, voting and refinement rounds are not supported. If a subclass overrides a method, only its
+    ``forward`` is used, unless it defines all four methods itself; see :func:`encodes`.
     """
 
     @abstractmethod
@@ -75,15 +75,15 @@ _APART = {"__init__", "criterion", "loss", "param_groups"}
 
 
 def encodes(head: FewShotHead) -> TypeGuard[SeparableHead]:
-    """Tell whether a head may be tested through its encodings: whether they are those of its own ``forward``.
+    """Tell whether a head may be tested through its encodings, i.e. whether they match its ``forward``.
 
     Args:
         head: any head.
 
     Returns:
         True if the class that defines ``forward`` also defines the three encoding methods, nothing below that class or
-        on the object overrides a method, nobody listens to calls of the head, and the head declares neither taps nor
-        votes nor rounds of refinement.
+        on the object overrides a method, the head has no forward hooks, and it declares neither taps nor voting nor
+        refinement rounds.
     """
     if not isinstance(head, SeparableHead) or head._forward_hooks or head._forward_pre_hooks:
         return False

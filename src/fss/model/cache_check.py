@@ -1,4 +1,4 @@
-"""Compare the scores that come through the feature cache with those of the plain model, on one episode."""
+"""Compare the scores of one episode computed through the feature cache with those of the plain model."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from fss.model.segmenter import FewShotSegmenter
 from fss.types import Episode, HeadOutput
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
-"""Largest difference allowed, as a share of the largest score; of shorter types ``HALF``."""
+"""Largest allowed difference relative to the largest score; ``HALF`` for narrower types."""
 HALF = 3e-2
 ENOUGH = 1 << 62
 
 
 @torch.no_grad()
 def check_cache(model: FewShotSegmenter, episode: Episode) -> None:
-    """Compare both ways on the first episode of a batch, and refuse to go on if they differ.
+    """Compare both ways on the first episode of a batch, and raise if they differ.
 
-    Rounding may differ, and a head may enlarge it (the prior mask does where all positions look alike); whatever is
-    suspicious is therefore repeated in double precision before it counts. Hooks see this episode once more. Random
-    numbers drawn afterwards are the same as without the comparison.
+    Rounding may differ, and a head may amplify it (the prior mask does where all positions look alike), so a suspicious
+    difference is computed again in double precision. Hooks see this episode once more. Random numbers drawn afterwards
+    are the same as without the comparison.
 
     Args:
-        model: in evaluation mode. Nothing happens unless it caches.
+        model: in evaluation mode; nothing happens unless its cache is enabled.
         episode: a batch of any size.
 
     Raises:
@@ -48,13 +48,13 @@ def check_cache(model: FewShotSegmenter, episode: Episode) -> None:
     with model.uncached():
         double = copy.deepcopy(model)
     try:
-        place = "cpu" if device.type == "mps" else device  # which knows no double precision
+        place = "cpu" if device.type == "mps" else device  # MPS has no double precision
         double = double.to(place, torch.float64)
         double.cache_features(ENOUGH, merged_copy(double.backbone))
         with torch.autocast(device.type, enabled=False):
             difference = _difference(double, _moved(one, torch.device(place)))
     except RuntimeError:
-        pass  # a head that makes single precision by itself: the first comparison counts
+        pass  # a head that forces single precision: the first comparison counts
     if difference > 1:
         raise FssError(_text(model))
 
@@ -73,7 +73,7 @@ def _text(model: FewShotSegmenter) -> str:
 
 
 def _difference(model: FewShotSegmenter, episode: Episode) -> float:
-    """Return the largest difference of any score, 1 being what is allowed; 0 where scores are not finite."""
+    """Return the largest difference of any score relative to the allowed one; 0 if scores are not finite."""
     with _random_numbers_kept(episode.query.device), model.uncached():
         plain = model.run_episode(episode)
     with _random_numbers_kept(episode.query.device):
@@ -92,7 +92,7 @@ def _share(plain: Tensor, cached: Tensor) -> float:
     if plain.shape != cached.shape:
         return math.inf
     if not bool(plain.isfinite().all()):
-        return 0.0  # a diverged model: another check says so
+        return 0.0  # a diverged model is reported by another check
     scale = float(plain.abs().max()) * TOLERANCE.get(plain.dtype, HALF)
     difference = float((plain - cached).abs().max())
     if difference == 0:
@@ -107,7 +107,7 @@ def _first(episode: Episode) -> Episode:
 
 
 def _moved(episode: Episode, device: torch.device) -> Episode:
-    """Return a copy on a device, what is a floating number in double precision."""
+    """Return a copy on a device, with floating-point tensors in double precision."""
 
     def to(value: Tensor) -> Tensor:
         return value.to(device, torch.float64 if value.is_floating_point() else value.dtype)

@@ -27,6 +27,7 @@ class Checkpoint:
         config: configuration of the run that wrote it.
         identity: hash of that run.
         state: parameter name -> tensor of the model.
+        trained_on: names of the classes that the run trained on.
         released: facts that ``fss convert`` stored about the release's file; empty for our own runs.
     """
 
@@ -34,6 +35,7 @@ class Checkpoint:
     config: dict[str, Any]
     identity: str
     state: dict[str, torch.Tensor]
+    trained_on: tuple[str, ...] = ()
     released: dict[str, Any] = field(default_factory=dict)
 
 
@@ -80,14 +82,15 @@ def read_checkpoint(path: str | Path, trusted: Sequence[str] = ()) -> Checkpoint
     config = {str(k): v for k, v in config.items()}
     refuse_strangers(file, {group: config[group] for group in _BUILT}, trusted)
     state = {k.removeprefix("model."): v for k, v in content["state_dict"].items() if k.startswith("model.")}
-    return Checkpoint(file, config, str(card["identity"]), state, dict(content.get("fss_release", {})))
+    trained_on = tuple(map(str, card.get("trained_on", ())))
+    return Checkpoint(file, config, str(card["identity"]), state, trained_on, dict(content.get("fss_release", {})))
 
 
 def refuse_strangers(file: Path, nodes: Any, trusted: Sequence[str] = ()) -> None:
     """Check that building what a checkpoint describes only imports this package, and what the user trusts.
 
-    Of what classes are, :func:`fss.instantiate.make` makes sure: it calls none but a backbone, head, strategy, reader,
-    optimiser or schedule, and passes plain values.
+    :func:`fss.instantiate.make` checks the kinds of the classes: it only calls backbones, heads, strategies, readers,
+    optimisers and schedules, and passes plain values.
 
     Args:
         file: the checkpoint, for the message.
@@ -114,7 +117,7 @@ def refuse_strangers(file: Path, nodes: Any, trusted: Sequence[str] = ()) -> Non
 
 
 _FOLDERS = ("fss.backbones.", "fss.methods.", "fss.finetune.", "fss.data.sources.", "fss.lit.optim.")
-"""Where the parts lie that a configuration may name."""
+"""Modules whose classes a configuration may name."""
 
 
 def _is_harmless(target: str) -> bool:

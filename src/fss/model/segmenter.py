@@ -28,9 +28,9 @@ class FewShotSegmenter(nn.Module):
     """Segments the class of the supports in a query image.
 
     Attributes:
-        backbone: a staged backbone, possibly with a fine-tune strategy injected.
+        backbone: a staged backbone, possibly with a fine-tuning strategy injected.
         head: any few-shot head.
-        companion: a frozen base learner with a backbone of its own, or None.
+        companion: a frozen base learner with its own backbone, or None.
     """
 
     def __init__(self, backbone: nn.Module, head: FewShotHead, companion: BaseBranch | None = None) -> None:
@@ -69,12 +69,12 @@ class FewShotSegmenter(nn.Module):
 
     @property
     def caches(self) -> bool:
-        """Whether feature maps are kept now."""
+        """Whether feature maps are cached at the moment."""
         return self._cache is not None
 
     @contextmanager
     def uncached(self) -> Iterator[None]:
-        """Compute every episode by itself within the block; what was kept is there again afterwards."""
+        """Disable the feature cache within the context, and restore its content afterwards."""
         cache, self._cache = self._cache, None
         try:
             yield
@@ -104,14 +104,14 @@ class FewShotSegmenter(nn.Module):
         return up(output.logits, (query.shape[-2], query.shape[-1]), self.head.align_corners)
 
     def probability(self, scores: Tensor, shots: int) -> Tensor:
-        """Turn scores into probabilities of the foreground.
+        """Convert scores to probabilities of the foreground.
 
         Args:
             scores: background and foreground as :meth:`forward` returns them, or resized, (B, 2, H, W).
-            shots: number of supports K; of several, a head may return shares of votes.
+            shots: number of supports K; if K > 1, a head may return vote shares.
 
         Returns:
-            In [0, 1], above 0.5 exactly where the foreground has the larger score, (B, H, W).
+            Values in [0, 1], above 0.5 exactly where the foreground has the larger score, (B, H, W).
         """
         if self.head.scores == "logits" and not (self.head.spec.shot_rule == "vote" and shots > 1):
             return scores.softmax(dim=1)[:, 1]
@@ -269,7 +269,7 @@ def _check(query: Tensor, support_images: Tensor, support_masks: Tensor) -> None
 
 
 def _check_coverage(features: EpisodeFeatures) -> None:
-    """Raise if a support has no object at one of the resolutions at which the head looks at it."""
+    """Raise if the object of a support vanishes at a resolution that the head uses."""
     masks = support_mask(features.support_labels, torch.float32)
     for maps in chain(features.support.values(), *features.support_taps.values()):
         size = (maps.shape[-2], maps.shape[-1])

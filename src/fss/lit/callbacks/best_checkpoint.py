@@ -1,4 +1,4 @@
-"""The checkpoint with the best validation score, found again wherever the run's folder was moved."""
+"""The checkpoint with the best validation score, which is still found after the run's folder was moved."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 class BestCheckpoint(ModelCheckpoint):
     """Keeps ``best.ckpt`` by the largest ``val/miou``.
 
-    Lightning stores absolute paths and forgets the best score where the folder has another path than before; here only
-    file names count.
+    Lightning stores absolute paths and drops the best score if the folder has a new path; here only file names count.
 
     Args:
-        folder: of the checkpoints.
+        folder: folder of the checkpoints.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -25,10 +24,10 @@ class BestCheckpoint(ModelCheckpoint):
         )  # fmt: skip
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore scores, with paths below the present folder.
+        """Restore scores, with paths in the current folder.
 
         Args:
-            state_dict: of a checkpoint, maybe written when the folder had another path.
+            state_dict: state from a checkpoint, possibly written when the folder had another path.
         """
         super().load_state_dict(_moved(state_dict, str(self.dirpath)))
 

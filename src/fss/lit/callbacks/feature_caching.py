@@ -16,8 +16,8 @@ class FeatureCaching(pl.Callback):
     """Starts every pass with an empty feature cache, because the weights have changed since the last one.
 
     Every process has its own cache. As nothing trains meanwhile, images run through a copy of the backbone whose
-    tuned layers are merged. On the first batch of every pass, the scores of one episode are compared
-    with those of the model without cache and copy.
+    tuned layers are merged. On the first batch of every pass, the scores of one episode are compared with those of the
+    model without cache and copy.
 
     Args:
         megabytes: limit of the maps on the model's device, in MiB; 0 disables the cache.
