@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 CHECKPOINT_FORMAT = 2
-"""Version of what checkpoints hold besides Lightning's own; a file of another version is refused."""
+"""Version of the content that checkpoints add to Lightning's own; files of another version are rejected."""
 
 
 @contextmanager

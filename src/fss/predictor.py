@@ -84,7 +84,7 @@ class Predictor:
 
         Raises:
             FssError: if there is no support, an array is of another kind, a mask is empty or differs in size from its
-                image, its object is too small to be seen at the network's resolution, or the weights have diverged.
+                image, its object vanishes at the network's resolution, or the weights have diverged.
         """
         query = as_image(query, "The query")
         pairs = [self._support(number, pair) for number, pair in enumerate(supports, start=1)]

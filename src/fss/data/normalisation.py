@@ -30,7 +30,7 @@ def normalised(image: npt.NDArray[Any]) -> Tensor:
         (3, H, W), float32.
 
     Raises:
-        ValueError: if the array has another shape; channels that are not there would stay undefined.
+        ValueError: if the array has another shape; missing channels would stay undefined.
     """
     if image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"an image of shape {image.shape}; allowed is RGB, (H, W, 3)")

@@ -24,23 +24,23 @@ def read_support(image: Path, mask: Path, value: int | None = None) -> tuple[UIn
 
     Args:
         image: as in :func:`fss.data.sources.images.read_image`.
-        mask: as in :func:`read_own_mask`; drawn on the image as a viewer shows it, or as it is stored.
+        mask: as in :func:`read_own_mask`; drawn on the image either rotated by its EXIF orientation or as stored.
         value: value of the object in the mask.
 
     Returns:
         RGB (H, W, 3) and 1 on the object, 255 where ignored, 0 elsewhere, (H, W), uint8.
 
     Raises:
-        DataError: if one of them cannot be used, their sizes differ, or it cannot be known how to turn the mask.
+        DataError: if one of them cannot be used, their sizes differ, or the mask's orientation is ambiguous.
     """
-    photo = read_image(image)
+    pixels = read_image(image)
     label = as_shown(read_own_mask(mask, value), mask, image)
-    if photo.shape[:2] != label.shape:
+    if pixels.shape[:2] != label.shape:
         raise DataError(
-            f"The image {image} has {photo.shape[1]} x {photo.shape[0]} pixels, its mask {mask} {label.shape[1]} x "
+            f"The image {image} has {pixels.shape[1]} x {pixels.shape[0]} pixels, its mask {mask} {label.shape[1]} x "
             f"{label.shape[0]}. They must be equal: draw the mask on this image."
         )
-    return photo, label
+    return pixels, label
 
 
 def read_own_mask(path: Path, value: int | None = None) -> UInt8:
@@ -110,7 +110,7 @@ def _object_value(path: Path, found: list[int]) -> int:
 
 
 def _values(path: Path, by_colour: bool) -> Any:
-    """Return the values of a mask as a viewer shows it, (H, W), whole numbers."""
+    """Return the values of a mask, rotated by its EXIF orientation, (H, W), integer."""
     try:
         with Image.open(path) as image:
             check_file(image, path)
@@ -125,7 +125,7 @@ def _values(path: Path, by_colour: bool) -> Any:
 
 
 def _check_opaque(image: Image.Image, path: Path) -> None:
-    """Reject transparent pixels: whether they are the object or the background depends on the program."""
+    """Reject transparent pixels, which some programs use for the object and others for the background."""
     if "transparency" not in image.info and image.mode not in ("LA", "La", "PA", "RGBA", "RGBa"):
         return
     if image.mode.startswith("I") or image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
@@ -158,7 +158,7 @@ def _one_channel(image: Image.Image, stored: str, path: Path, by_colour: bool) -
 
 
 def _indices(image: Image.Image, path: Path, by_colour: bool) -> UInt8:
-    """Return the indices of a palette image; grey levels where the colours of the palette say what is meant."""
+    """Return the indices of a palette image, or its grey levels if all its colours are grey and distinct."""
     indices: UInt8 = np.array(image)
     used = np.unique(indices)
     palette = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)

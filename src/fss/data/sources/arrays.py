@@ -1,4 +1,4 @@
-"""Check images and masks that come as arrays."""
+"""Check images and masks that are given as arrays."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def as_image(array: Any, what: str) -> UInt8:
 
     Args:
         array: RGB (H, W, 3), or grey (H, W) or (H, W, 1), uint8.
-        what: names it in the error.
+        what: its name in error messages.
 
     Returns:
         RGB, (H, W, 3), uint8, contiguous.
 
     Raises:
-        DataError: if it is no such array.
+        DataError: if it is not such an array.
     """
     pixels = _array(array, what)
     if pixels.dtype != np.uint8:
@@ -46,14 +46,14 @@ def as_label(array: Any, what: str) -> UInt8:
     """Return the mask of an object.
 
     Args:
-        array: (H, W) or (H, W, 1), bool or whole numbers: 1 on the object, 0 elsewhere, 255 ignored.
-        what: names it in the error.
+        array: (H, W) or (H, W, 1), bool or integer: 1 on the object, 0 elsewhere, 255 ignored.
+        what: its name in error messages.
 
     Returns:
         (H, W), uint8, contiguous.
 
     Raises:
-        DataError: if it is no such array or holds other values.
+        DataError: if it is not such an array or holds other values.
     """
     values = _array(array, what)
     if values.ndim == 3 and values.shape[2] == 1:
@@ -65,25 +65,25 @@ def as_label(array: Any, what: str) -> UInt8:
             f"{what} is of type {values.dtype}; allowed are bool and whole numbers. Cut probabilities yourself: "
             "(mask > 0.5)."
         )
-    found = np.unique(values)
-    if not np.isin(found, _LABELS).all():
+    present = np.unique(values)
+    if not np.isin(present, _LABELS).all():
         raise DataError(
-            f"{what} holds the values {found[:8].tolist()}; allowed are 0, 1 on the object and 255 where ignored. "
+            f"{what} holds the values {present[:8].tolist()}; allowed are 0, 1 on the object and 255 where ignored. "
             "Choose the object's value: (mask == VALUE)."
         )
     return np.ascontiguousarray(values, dtype=np.uint8)
 
 
 def is_pair(image: Any, mask: Any) -> bool:
-    """Tell whether a reader of a data set returned what it should.
+    """Return whether a data set reader returned an image and a mask of the right kind.
 
     Args:
         image: should be RGB, (H, W, 3), uint8.
         mask: should be class indices, (H, W), uint8.
     """
     arrays = isinstance(image, np.ndarray) and isinstance(mask, np.ndarray)
-    types = arrays and image.dtype == np.uint8 == mask.dtype
-    return bool(types and image.ndim == 3 and image.shape[2] == 3 and mask.ndim == 2)
+    are_uint8 = arrays and image.dtype == np.uint8 == mask.dtype
+    return bool(are_uint8 and image.ndim == 3 and image.shape[2] == 3 and mask.ndim == 2)
 
 
 def _array(array: Any, what: str) -> Any:

@@ -101,7 +101,7 @@ class SegmentationSource(Protocol):
 
 
 ContentFiles = tuple[list[Path], list[Path]]
-"""Files that decide the masks of a split, and its photographs."""
+"""Files that determine the masks of a split, and its images."""
 
 
 class ImageFiles(ABC):
@@ -111,17 +111,17 @@ class ImageFiles(ABC):
 
     @property
     def rule(self) -> str:
-        """How masks are derived from their files, where there is a choice."""
+        """How masks are derived from their files; empty if there is no choice."""
         return ""
 
     def content_files(self, split: ListSplit) -> ContentFiles | None:
-        """Return the files that make up a split; nothing is derived for it.
+        """Return the files that make up a split, without deriving any.
 
         Args:
             split: which image list.
 
         Returns:
-            Files that decide the masks, and the photographs, each in a fixed order; None if the split has no list.
+            Files that determine the masks, and the images, each in a fixed order; None if the split has no list.
         """
         return _listed_files(self, split)
 
@@ -178,7 +178,7 @@ def content_files(source: SegmentationSource, split: ListSplit) -> ContentFiles 
         split: which image list.
 
     Returns:
-        Files that decide the masks, and the photographs; None if the split has no list.
+        Files that determine the masks, and the images; None if the split has no list.
     """
     return source.content_files(split) if isinstance(source, ImageFiles) else _listed_files(source, split)
 

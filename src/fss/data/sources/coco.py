@@ -214,17 +214,17 @@ class CocoSource(ImageFiles):
 
     @property
     def rule(self) -> str:
-        """Rule of rasterised masks and year."""
+        """Mask rule and year."""
         return f"{self.mask_rule} {self.year}"
 
     def content_files(self, split: ListSplit) -> ContentFiles | None:
-        """Return the files that make up a split: the instances where masks are rasterised, derived yet or not.
+        """Return the files that make up a split: if masks are rasterised, the instances, whether this is done or not.
 
         Args:
             split: which image list.
 
         Returns:
-            Files that decide the masks, and the photographs; None if the split has none.
+            Files that determine the masks, and the images; None if the split has none.
         """
         if self.masks is not None or self._has_masks(split) or not self._instances(split).is_file():
             return super().content_files(split)
@@ -261,11 +261,11 @@ class CocoSource(ImageFiles):
         """Return whether there are masks below the root; raise if they were made by another rule than requested."""
         if not self._given_masks(split).is_dir():
             return False
-        stored_rule = None if self.manifest is None else self.manifest.get("mask_rule")
-        if stored_rule is not None and stored_rule != self.mask_rule:
+        stored = None if self.manifest is None else self.manifest.get("mask_rule")
+        if stored is not None and stored != self.mask_rule:
             raise DataError(
-                f"The masks in {self._given_masks(split)} were made with mask_rule={stored_rule}, but data.mask_rule="
-                f"{self.mask_rule} is asked for. Either use them with data.mask_rule={stored_rule}, or prepare others in "
+                f"The masks in {self._given_masks(split)} were made with mask_rule={stored}, but data.mask_rule="
+                f"{self.mask_rule} is asked for. Either use them with data.mask_rule={stored}, or prepare others in "
                 f"another folder: fss data prepare coco --root OTHER --year {self.year} --mask-rule {self.mask_rule} "
                 "--archives DIR, and give data.root=OTHER."
             )

@@ -1,4 +1,4 @@
-"""What a data set holds, as a hash that stays the same wherever the data set lies."""
+"""Content hash of a data set, independent of where it is stored."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _SPLITS: tuple[ListSplit, ...] = ("train", "val")
 def content_id(source: SegmentationSource) -> str:
     """Hash class names, image lists, masks and images of a data set.
 
-    Masks count by content, images by name and size: hashing COCO's 20 GB of photographs would take minutes. The hashes
-    of the masks are cached by path, size and times, see :func:`fss.data.sources.derived_files.fingerprint`.
+    Masks are hashed by content, images only by name and size, as hashing COCO's 20 GB of images would take minutes. The
+    hashes of the masks are cached by path, size and times, see :func:`fss.data.sources.derived_files.fingerprint`.
 
     Args:
         source: the reader.

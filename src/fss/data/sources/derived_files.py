@@ -61,9 +61,9 @@ def fingerprint(files: Sequence[Path]) -> str:
         DataError: if files are missing or unreadable.
     """
     memo = cache_dir("fingerprints", _stat_key(files))
-    known = _read_digest(memo)
-    if known is not None:
-        return known
+    cached = _read_digest(memo)
+    if cached is not None:
+        return cached
     total = hashlib.sha256()
     with ThreadPoolExecutor(THREADS) as pool:
         for file, digest in zip(files, pool.map(_digest, files), strict=True):
@@ -73,20 +73,20 @@ def fingerprint(files: Sequence[Path]) -> str:
 
 
 def content_hash(file: Path) -> str:
-    """Return the SHA-256 of a file's content; cached by path, size and times.
+    """Return the SHA-256 of a file's content, cached by path, size and times.
 
     Args:
-        file: what to hash.
+        file: the file.
 
     Raises:
         DataError: if it is missing or unreadable.
     """
     memo = cache_dir("hashes", _stat_key([file]))
-    known = _read_digest(memo)
-    if known is None:
-        known = _digest(file).hex()
-        write_atomic(memo, known)
-    return known
+    digest = _read_digest(memo)
+    if digest is None:
+        digest = _digest(file).hex()
+        write_atomic(memo, digest)
+    return digest
 
 
 def missing_files_error(missing: Sequence[Path], total: int, what: str) -> DataError:
@@ -136,9 +136,9 @@ def _digest(file: Path) -> bytes:
 
 
 def _read_digest(memo: Path) -> str | None:
-    """Read a noted SHA-256; None where there is none or the note is damaged."""
+    """Read a cached SHA-256; None if there is none or it is damaged."""
     try:
-        known = memo.read_text().strip()
+        digest = memo.read_text().strip()
     except (OSError, UnicodeDecodeError):
         return None
-    return known if len(known) == 64 and set(known) <= set("0123456789abcdef") else None
+    return digest if len(digest) == 64 and set(digest) <= set("0123456789abcdef") else None

@@ -23,12 +23,12 @@ def read_id_list(path: Path, masks: str | None = None) -> list[str]:
 
     A line is an id, an image file with or without its mask, as in the released lists
     (``JPEGImages/ID.jpg SegmentationClassAug/ID.png``; folders are ignored, ``\`` counts as ``/``), or an id with 1
-    or -1, as below ``ImageSets/Main`` of VOC, where -1 means that the image is not in the set. Empty lines are skipped.
+    or -1, as in VOC's ``ImageSets/Main``, where -1 means that the image is not in the set. Empty lines are skipped.
 
     Args:
         path: list file, UTF-8.
         masks: name of the folder that masks are read from; a list that names masks in another folder is rejected.
-            None allows any.
+            None allows any folder.
 
     Raises:
         DataError: if the file is missing, not text, empty, of another form, or names an image twice.

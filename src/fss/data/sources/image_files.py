@@ -1,4 +1,4 @@
-"""Find the image file of an id, whatever its ending."""
+"""Find the image file of an id, whatever its extension."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from fss.data.sources.derived_files import missing_files_error
 from fss.errors import DataError
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
-"""Endings of image files, in the order in which they are looked for."""
+"""Extensions of image files, in search order."""
 
 MASK_ENDINGS = (".png", ".PNG")
-"""Endings of mask files."""
+"""Extensions of mask files, in search order."""
 
 
 def file_of(folder: Path, image_id: str, endings: Sequence[str] = IMAGE_ENDINGS) -> Path:
     """Return the file of an id.
 
     Args:
-        folder: where it lies.
-        image_id: name without ending.
-        endings: those allowed.
+        folder: folder of the file.
+        image_id: name without extension.
+        endings: allowed extensions.
 
     Returns:
-        The first file that is there; with the first ending if there is none.
+        The first file that exists; the path with the first extension if there is none.
     """
     usual = folder / f"{image_id}{endings[0]}"
     if usual.is_file():
@@ -39,8 +39,8 @@ def stems(folder: Path, endings: Sequence[str] = IMAGE_ENDINGS) -> Counter[str]:
     """Count the files of a folder by id.
 
     Args:
-        folder: listed once; one that is missing counts as empty.
-        endings: those of files that count.
+        folder: listed once; a missing folder counts as empty.
+        endings: extensions of the files to count.
 
     Returns:
         Id -> number of files.
@@ -49,15 +49,15 @@ def stems(folder: Path, endings: Sequence[str] = IMAGE_ENDINGS) -> Counter[str]:
         names = os.listdir(folder)
     except OSError:
         return Counter()
-    parts = (os.path.splitext(name) for name in names)
-    return Counter(stem for stem, ending in parts if ending in endings)
+    names_and_endings = (os.path.splitext(name) for name in names)
+    return Counter(stem for stem, ending in names_and_endings if ending in endings)
 
 
 def image_endings(folder: Path, masks: Path) -> tuple[str, ...]:
-    """Return the endings of image files; those of masks do not count where both lie in one folder.
+    """Return the extensions of image files, without those of masks if both are in one folder.
 
     Args:
-        folder: of the images.
+        folder: folder of the images.
         masks: folder of the masks.
     """
     return tuple(e for e in IMAGE_ENDINGS if folder != masks or e not in MASK_ENDINGS)
@@ -69,10 +69,10 @@ def check_images(
     """Check that every id of a list has one image file, so that training does not stop at a missing file hours later.
 
     Args:
-        folder: where most files lie; it is listed once, which is faster than one look-up per file.
+        folder: where most files are; it is listed once, which is faster than one look-up per file.
         ids: image ids.
-        path_of: path of the image of an id, asked only where the folder has none.
-        endings: those of image files.
+        path_of: returns the path of an id's image; called only for ids without a file in ``folder``.
+        endings: extensions of image files.
 
     Raises:
         DataError: if files are missing, or an id has several.
@@ -80,9 +80,9 @@ def check_images(
     present = stems(folder, endings)
     several = [i for i in ids if present[i] > 1]
     if several:
-        found = [f"{several[0]}{e}" for e in endings if (folder / f"{several[0]}{e}").is_file()]
+        files = [f"{several[0]}{e}" for e in endings if (folder / f"{several[0]}{e}").is_file()]
         raise DataError(
-            f"{len(several)} of {len(ids)} ids have several images in {folder}, first {' and '.join(found)}. Keep one "
+            f"{len(several)} of {len(ids)} ids have several images in {folder}, first {' and '.join(files)}. Keep one "
             "image per id there; masks belong into a folder of their own."
         )
     elsewhere = [path_of(i) for i in ids if not present[i]]

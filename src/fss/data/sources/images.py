@@ -13,16 +13,16 @@ from PIL import Image
 from fss.data.sources.masks import UInt8
 from fss.errors import DataError
 
-_HEAD = 1 << 18  # bytes of a JPEG that hold its EXIF note, if it has one
+_HEAD = 1 << 18  # first bytes of a JPEG, which hold its EXIF data if it has any
 _ORIENTATION = 0x0112  # EXIF tag
 _UNREADABLE_NOTE = (SyntaxError, ValueError, KeyError, TypeError, IndexError, OverflowError, OSError, struct.error)
 
 
 def read_image(path: Path) -> UInt8:
-    """Read an image as a viewer shows it.
+    """Read an image, rotated according to its EXIF orientation.
 
-    It is turned as its EXIF orientation says. JPEG files are decoded by OpenCV, as the released code does, other files
-    by Pillow. Of 16 bits per channel the upper 8 are kept. Grey, palette and CMYK images become RGB.
+    JPEG files are decoded by OpenCV, as in the released code, other files by Pillow. Of 16 bits per channel the upper 8
+    are kept. Grey, palette and CMYK images become RGB.
 
     Args:
         path: JPEG, PNG or another format of Pillow.
@@ -31,8 +31,8 @@ def read_image(path: Path) -> UInt8:
         RGB, (H, W, 3), uint8.
 
     Raises:
-        DataError: if the file is missing, damaged, has transparent pixels, several pictures or values without a fixed
-            white.
+        DataError: if the file is missing or damaged, or has transparent pixels, several images or values without a
+            fixed white.
     """
     try:
         data = np.fromfile(path, dtype=np.uint8)
@@ -51,14 +51,14 @@ def read_image(path: Path) -> UInt8:
 
 
 def orientation(path: Path) -> tuple[int, tuple[int, int]]:
-    """Return how an image is turned when it is read, and its size as stored.
+    """Return the EXIF orientation of an image and its stored size.
 
     Args:
         path: as in :func:`read_image`.
 
     Returns:
-        EXIF orientation 1 to 8 (1: not turned), and (height, width) before turning; the size is (0, 0) where the
-        orientation is 1 or the file cannot be read.
+        Orientation 1 to 8 (1: not rotated), and (height, width) before rotation; the size is (0, 0) if the orientation
+        is 1 or the file cannot be read.
     """
     try:
         with open(path, "rb") as file:
@@ -76,14 +76,14 @@ def orientation(path: Path) -> tuple[int, tuple[int, int]]:
 
 
 def turned(pixels: UInt8, turn: int) -> UInt8:
-    """Turn an image or a mask as its EXIF orientation says.
+    """Rotate an image or a mask according to an EXIF orientation.
 
     Args:
         pixels: as stored, (H, W) or (H, W, 3).
-        turn: EXIF orientation, 1 to 8; from 5 on height and width change places.
+        turn: EXIF orientation, 1 to 8; from 5 on height and width are swapped.
 
     Returns:
-        The array as a viewer shows it, contiguous.
+        The rotated array, contiguous.
     """
     if turn == 1:
         return pixels
@@ -115,7 +115,7 @@ def _jpeg_orientation(data: UInt8) -> int:
 
 
 def _orientation_of(image: Image.Image) -> int:
-    """Return the EXIF orientation; a note that cannot be read, or none of 1 to 8, counts as 1, as in viewers."""
+    """Return the EXIF orientation; 1, as in viewers, if it is unreadable or not in 1 to 8."""
     try:
         turn = image.getexif().get(_ORIENTATION, 1)
     except _UNREADABLE_NOTE:
@@ -126,7 +126,7 @@ def _orientation_of(image: Image.Image) -> int:
 def _decoded_jpeg(data: UInt8, path: Path) -> UInt8:
     try:
         image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error as error:  # more pixels than OpenCV takes
+    except cv2.error as error:  # more pixels than OpenCV allows
         raise _damaged(path, error.err) from error
     if image is None or _truncated_jpeg(data):
         raise _damaged(path, "the JPEG ends early or cannot be decoded")
@@ -140,14 +140,14 @@ def _truncated_jpeg(data: UInt8) -> bool:
 
 
 def _decoded(file: io.BytesIO, path: Path) -> tuple[UInt8, int]:
-    """Return the pixels of a file that is no JPEG, not turned yet, and how to turn them."""
+    """Return the unrotated pixels of a file that is not a JPEG, and its orientation."""
     try:
         with Image.open(file) as image:
-            pictures = getattr(image, "n_frames", 1)
-            image.load()  # turns TIFF files, which have no orientation afterwards
-            if pictures > 1:
+            count = getattr(image, "n_frames", 1)
+            image.load()  # rotates TIFF files, which have no orientation afterwards
+            if count > 1:
                 raise DataError(
-                    f"The image {path} holds {pictures} pictures, as an animation or a stack does. Save the one you "
+                    f"The image {path} holds {count} pictures, as an animation or a stack does. Save the one you "
                     "mean as a JPEG or PNG file."
                 )
             _check_opaque(image, path)
@@ -157,7 +157,7 @@ def _decoded(file: io.BytesIO, path: Path) -> tuple[UInt8, int]:
 
 
 def _check_opaque(image: Image.Image, path: Path) -> None:
-    """Refuse transparent pixels: what colour lies below them is an accident."""
+    """Reject transparent pixels, as the colours below them are arbitrary."""
     if "transparency" not in image.info and image.mode not in ("LA", "La", "PA", "RGBA", "RGBa"):
         return
     if image.mode.startswith("I") or image.convert("RGBA").getchannel("A").getextrema() != (255, 255):

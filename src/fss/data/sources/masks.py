@@ -55,14 +55,14 @@ def mask_histogram(path: Path) -> list[int]:
 
 
 def check_file(image: Image.Image, path: Path) -> None:
-    """Reject files in which the values of a mask are changed or ambiguous, whatever they stand for.
+    """Reject files in which the values of a mask are altered or ambiguous, whatever they stand for.
 
     Args:
         image: opened file.
-        path: of it.
+        path: path of the file.
 
     Raises:
-        DataError: if the format is lossy or the file holds several pictures.
+        DataError: if the format is lossy or the file holds several images.
     """
     if image.format in _LOSSY:
         raise DataError(

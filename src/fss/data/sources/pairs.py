@@ -13,33 +13,33 @@ def read_mask_of(image: Path, mask: Path) -> UInt8:
     """Read the mask of an image.
 
     Args:
-        image: its file; where that is missing the mask is read as stored.
+        image: image file; if it is missing, the mask is read as stored.
         mask: as in :func:`fss.data.sources.masks.read_mask`.
 
     Returns:
-        Class indices, (H, W), uint8, on the pixels of :func:`fss.data.sources.images.read_image`.
+        Class indices, (H, W), uint8, aligned with :func:`fss.data.sources.images.read_image`.
 
     Raises:
-        DataError: if the mask is missing, damaged or of another kind, or it cannot be known how to turn it.
+        DataError: if the mask is missing, damaged or of another kind, or its orientation is ambiguous.
     """
     return as_shown(read_mask(mask), mask, image)
 
 
 def as_shown(values: UInt8, mask: Path, image: Path) -> UInt8:
-    """Turn a mask that was drawn on the pixels as stored, where its image has an EXIF orientation.
+    """Rotate a mask that was drawn on the stored pixels of an image with an EXIF orientation.
 
-    A mask of the size of the turned image stays as it is, one of the size of the stored pixels is turned.
+    A mask of the size of the rotated image is kept; one of the size of the stored pixels is rotated.
 
     Args:
-        values: of the mask, (H, W).
-        mask: its file, for the error.
-        image: its image.
+        values: values of the mask, (H, W).
+        mask: mask file, for the error message.
+        image: image file.
 
     Returns:
-        The mask on the turned image; as given where it fits neither, which the caller has to notice.
+        The mask on the rotated image; unchanged if it fits neither size, which the caller must check.
 
     Raises:
-        DataError: if the mask fits both ways, so that nothing tells which one is meant.
+        DataError: if the mask fits both ways, so that its orientation is ambiguous.
     """
     turn, stored = orientation(image)
     if turn == 1 or values.shape != stored:
