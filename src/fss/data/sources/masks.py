@@ -70,9 +70,9 @@ def check_file(image: Image.Image, path: Path) -> None:
             f"the original; if that is lost and the mask is black and white, cut it at half: magick {path.name} "
             f"-threshold 50% {path.stem}.png"
         )
-    pictures = getattr(image, "n_frames", 1)
-    if pictures > 1:
-        raise DataError(f"The mask {path} holds {pictures} pictures. Save the one you mean as PNG.")
+    count = getattr(image, "n_frames", 1)
+    if count > 1:
+        raise DataError(f"The mask {path} holds {count} pictures. Save the one you mean as PNG.")
 
 
 def _check_mode(image: Image.Image, path: Path) -> None:
