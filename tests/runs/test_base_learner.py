@@ -172,10 +172,12 @@ def test_generalised_by_eval(home: Path, both: tuple[Path, Path, str]) -> None:
     assert scores["miou_novel"] == pytest.approx(sum(values[15:]) / 5)
     assert scores["miou"] == pytest.approx(sum(values) / 20)
     assert 0 <= scores["novel_count"] <= 9
-    code, text = call(home, "eval.py", ckpt, "task=generalised", "fold=1", "cross_fold=true", "trainer=cpu")
+    code, text = call(home, "eval.py", ckpt, "task=generalised", "fold=1", "seen_classes=keep", "trainer=cpu")
     assert code == 2, text
     assert "leave fold and data out" in text
-    code, text = call(home, "eval.py", ckpt, "test_episodes=6", "fold=1", "cross_fold=true", "trainer=cpu", "out=other")
+    code, text = call(
+        home, "eval.py", ckpt, "test_episodes=6", "fold=1", "seen_classes=keep", "trainer=cpu", "out=other"
+    )
     assert code == 0, text
     assert "miou_b" not in result(home / "other")["scores"], "its base learner does not know that fold's classes"
 

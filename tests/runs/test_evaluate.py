@@ -76,7 +76,7 @@ def test_another_task_is_another_test() -> None:
 def test_base_labels_of_other_classes_are_not_asked_for() -> None:
     trained = ("method=bam", "finetune=freeze")
     assert _merged(trained=trained)["method"]["wants"]["base_labels"]
-    assert not _merged("fold=1", "cross_fold=true", trained=trained)["method"]["wants"]["base_labels"]
+    assert not _merged("fold=1", "seen_classes=keep", trained=trained)["method"]["wants"]["base_labels"]
     assert not _merged("data=coco", trained=trained)["method"]["wants"]["base_labels"]
     with pytest.raises(FssError, match="leave fold and data out"):
         _merged("task=generalised", "data=coco", trained=trained)

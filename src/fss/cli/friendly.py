@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -24,8 +26,12 @@ def friendly(program: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(program)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
+        _survive_any_encoding()
         try:
             return program(*args, **kwargs)
+        except BrokenPipeError:  # the reader has gone, as head does when it has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            sys.exit(141)
         except KeyboardInterrupt:
             sys.stderr.write("\nInterrupted.\n")
             sys.exit(130)
@@ -37,3 +43,10 @@ def friendly(program: Callable[..., Any]) -> Callable[..., Any]:
             sys.exit(2)
 
     return wrapped
+
+
+def _survive_any_encoding() -> None:
+    """Escape characters that the terminal or log cannot encode, where Python would end the run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")

@@ -108,6 +108,31 @@ def disk_text(error: BaseException) -> str:
     )
 
 
+def lost_process_text(error: BaseException) -> str | None:
+    """Describe the end of a process that a run needs: a loader, or one of several that train together.
+
+    Args:
+        error: what torch raised.
+
+    Returns:
+        One paragraph, or None for other errors.
+    """
+    text = str(error)
+    again = "The same command continues the run at its last checkpoint."
+    if isinstance(error, RuntimeError) and "DataLoader worker" in text:
+        shared = "bus error" in text.lower() or "shared memory" in text
+        cause_of_it = (
+            "/dev/shm was full: give fewer workers, or more shared memory (docker run --shm-size=8g)"
+            if shared
+            else "the system kills processes where memory ends: give fewer workers, or workers=0"
+        )
+        return f"A loader process ended without a word ({text.splitlines()[0]}). Often {cause_of_it}. {again}"
+    lost = ("Connection closed by peer", "Connection reset by peer", "NCCL communicator was aborted", "Broken pipe")
+    if isinstance(error, RuntimeError) and any(words in text for words in lost):
+        return f"Another process of this run has ended ({text.splitlines()[0]}); its own log says why. {again}"
+    return None
+
+
 def explained(error: Exception) -> str | None:
     """Put a user's mistake into words.
 
@@ -122,7 +147,7 @@ def explained(error: Exception) -> str | None:
         return own_words(known)
     if of_hydra(error):
         return hydra_text(error)
-    return disk_text(error) if is_of_disk(error) else None
+    return disk_text(error) if is_of_disk(error) else lost_process_text(error)
 
 
 def cause(error: BaseException | None) -> FssError | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fss.data.sources.derived_files import cache_dir
 from fss.doctor.check_result import CheckResult, size
+from fss.runs.shared_memory import SHM, batch_bytes, free_bytes
 from fss.runs.signals import inside_slurm
 from fss.tracking.wandb_mode import has_key, wandb_mode
 
@@ -80,8 +81,24 @@ def hardware(multirun: Path) -> Iterator[CheckResult]:
     yield CheckResult("CPU", "ok", f"{cores} cores for this process", facts={"cores": cores})
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     yield CheckResult("memory", "ok", f"{size(total)} in all", facts={"bytes": total})
+    yield from _shared_memory()
     for name, folder in (("disk of runs", multirun), ("disk of cache", cache_dir())):
         yield _disk(name, folder.expanduser().absolute())
+
+
+def _shared_memory() -> Iterator[CheckResult]:
+    """Compare shared memory with what two loader processes need for the paper's batches."""
+    free = free_bytes()
+    if free is None:
+        return
+    needed = batch_bytes(8, 5, 473) * 4
+    facts = {"free_bytes": free, "needed_bytes": needed}
+    text = f"{free / 2**20:,.0f} MiB free in {SHM}"
+    if free >= needed:
+        yield CheckResult("shared memory", "ok", text, facts=facts)
+        return
+    text += f"; loader processes of a 5-shot training at 473 px need {needed / 2**20:,.0f} MiB"
+    yield CheckResult("shared memory", "problem", text, f"mount -o remount,size=8G {SHM}", facts=facts)
 
 
 def _disk(name: str, folder: Path) -> CheckResult:

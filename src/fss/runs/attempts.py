@@ -9,7 +9,8 @@ import os
 import time
 import traceback
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,26 @@ SWEEP = "FSS_SWEEP"
 """Environment variable with the id of the sweep that started a process."""
 
 
-def attempt(job: Job, work: Callable[[Job], float], sweeping: bool, launcher: str = "") -> float:
+@dataclass(frozen=True)
+class Sweep:
+    """What a run knows of the sweep that it belongs to.
+
+    Attributes:
+        launcher: choice of ``hydra/launcher``.
+        optimising: the sweeper chooses later runs by the scores of earlier ones, so that a failure must reach it.
+    """
+
+    launcher: str = ""
+    optimising: bool = False
+
+
+def attempt(job: Job, work: Callable[[Job], float], sweep: Sweep | None = None) -> float:
     """Do a run unless it is finished or another process works on it.
 
     Args:
         job: the run.
         work: does it and returns its mIoU in percent.
-        sweeping: it is one of many: note an error in ``failed.json`` and go on.
-        launcher: of the sweep.
+        sweep: the sweep that the run is part of, or None: an error is noted in ``failed.json``, and the sweep goes on.
 
     Returns:
         The mIoU in percent; NaN if the run failed or is done elsewhere, while sweeping.
@@ -44,39 +57,42 @@ def attempt(job: Job, work: Callable[[Job], float], sweeping: bool, launcher: st
     Raises:
         FssError: if another process works on it, and it is the only run that was asked for; if several devices and a
             sweep within one process do not go together.
+        Exception: what a run of an optimising sweep failed with: a NaN would count as a score.
     """
     if not _leads():
         return work(job)
-    if sweeping and _several(job) and "submitit" not in launcher:
+    if sweep is not None and _several(job) and "submitit" not in sweep.launcher:
         raise FssError(
             "A sweep with several devices per run needs a job for each run: every process of a run would start the "
             "whole sweep. Add hydra/launcher=submitit_slurm (or submitit_local), or type one command per "
             "run, without -m."
         )
     try:
-        done = _known(job)
-    except FssError:  # a damaged result: an error of this run, not of the sweep
-        if not sweeping:
+        return _claim_and_run(job, work, alone=sweep is None or sweep.optimising)
+    except Exception as error:
+        if sweep is None:
             raise
-        done = None
+        _note(job, error)
+        if sweep.optimising:
+            raise
+        return math.nan
+
+
+def _claim_and_run(job: Job, work: Callable[[Job], float], alone: bool) -> float:
+    """Do a run if it is not finished and nobody works on it; alone, the latter is an error."""
+    done = _known(job)
     if done is not None:
         return done
     with claimed(job.folder) as other:
         if other is not None:
             since = time.strftime("%H:%M:%S", time.localtime(other.since))
             text = f"{other} works on this very run since {since}: {job.folder}"
-            if not sweeping:
+            if alone:
                 raise FssError(f"{text}. Wait for it, or stop it and type the same command again; it continues.")
             log.info("Left out: %s", text)
             return math.nan
-        try:
-            done = _known(job)  # it may have been finished between the first look and the claim
-            return _begin(job, work) if done is None else done
-        except Exception as error:
-            if not sweeping:
-                raise
-            _note(job, error)
-            return math.nan
+        done = _known(job)  # it may have been finished between the first look and the claim
+        return _begin(job, work) if done is None else done
 
 
 def _begin(job: Job, work: Callable[[Job], float]) -> float:
@@ -104,18 +120,18 @@ def once(job: Job, work: Callable[[Job], float]) -> None:
             work(job)
 
 
-def failures(root: Path, sweep: str) -> list[tuple[str, str]]:
+def failures(roots: Iterable[Path], sweep: str) -> list[tuple[str, str]]:
     """Collect what failed in a sweep.
 
     Args:
-        root: folder of the groups of runs.
+        roots: folders below which runs lie, at any depth.
         sweep: id of the sweep.
 
     Returns:
         Pairs of the run's name and the first line of its error.
     """
     found = []
-    for path in sorted(root.glob(f"*/*/{FAILURE}")):
+    for path in sorted({path.resolve() for root in roots for path in root.rglob(FAILURE)}):
         known = read_failure(path.parent)
         if known is not None and known.get("sweep") == sweep:
             found.append((path.parent.name, str(known["error"])))
@@ -174,5 +190,8 @@ def _note(job: Job, error: Exception) -> None:
         "identity": identity(job.config),
         "sweep": os.environ.get(SWEEP),
     }
-    write_json(job.folder / FAILURE, content)  # makes the folder, if nothing was worth keeping: the log needs it
+    try:
+        write_json(job.folder / FAILURE, content)  # makes the folder, if nothing was worth keeping: the log needs it
+    except OSError:  # a folder that cannot be written, which may be the very failure
+        write_json(Path(f"multirun/unwritable/{job.name}") / FAILURE, content)
     log.error("%s failed; the sweep goes on. %s", job.name, text or "", exc_info=None if known else error)

@@ -60,7 +60,7 @@ def train_base_learner(job: Job, source: SegmentationSource) -> float:
         build_recipe(config["recipe"]),
         list(data.base_classes.values()),
         config["recipe"].get("index_split"),
-        card(job),
+        card(job, data.base_classes.values()),
     )
     resumed = interrupted(job)
     loggers = build_loggers(config["logger"], job.folder, job.name, config, resumed)
@@ -157,7 +157,7 @@ def _callbacks(job: Job, module: BaseLearnerModule) -> list[pl.Callback]:
     config, cost = job.config, CostMeter()
     everything = BackboneFinetune(build_strategy(config["finetune"]))  # only reports: nothing is frozen or swapped
     everything.report = report_trainable(config["finetune"]["name"], module.model.backbone, [])
-    known = facts(config, NOTES[config["selection"]])
+    known = facts(config, NOTES[config["selection"]], notes=job.notes)
     return [StepSeed(config["seed"]), cost, ResultWriter(job.folder, known, everything, cost)]
 
 

@@ -59,6 +59,7 @@ def build_data(config: Node, source: SegmentationSource, test_shot: int | None =
             sampler=data.get("sampler", "stateless"),  # checkpoints from before the option lack it
             base_labels=config["method"].get("wants", {}).get("base_labels", False),
             task=config.get("task", "episodes"),
+            left_out=tuple(config.get("tested", {}).get("left_out", ())),
         ),
         loader=_loading(config),
     )

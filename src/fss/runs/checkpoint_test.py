@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytorch_lightning as pl
 
 from fss.config.source import build_source
 from fss.data.datamodule import FewShotDataModule
 from fss.data.sources.folds import name_classes
+from fss.data.sources.seen import lists_known, refuse_leaks, seen_classes
+from fss.errors import FssError
 from fss.files import remove_leftovers
 from fss.finetune.base import Strategy
 from fss.lit.callbacks.cost import CostMeter
@@ -25,6 +29,55 @@ from fss.runs.library_notices import hide_library_notices
 from fss.runs.provenance import facts
 from fss.runs.signals import ending_on_signals
 from fss.runs.trainer import assemble, build_trainer
+
+
+def unseen_alone(
+    config: dict[str, Any], asked: dict[str, Any], checkpoint: Checkpoint
+) -> tuple[dict[str, list[str]], tuple[str, ...]]:
+    """Make sure that a test takes nothing for new that its checkpoint was trained on: neither classes nor images.
+
+    Args:
+        config: configuration of the test.
+        asked: resolved configuration of eval.py.
+        checkpoint: what is tested.
+
+    Returns:
+        ``left_out`` or ``seen``: names of novel classes that the training saw; and what the result must say.
+
+    Raises:
+        FssError: if there are such classes or images, and the options neither leave them out nor allow them.
+    """
+    source = build_source(config["data"])
+    source.check("val", images=False)
+    novel = name_classes(source.fold(config["fold"]).novel, source.class_names)
+    if not checkpoint.trained_on:
+        raise FssError(f"{checkpoint.path} does not say on which classes it was trained: train it again.")
+    seen = list(seen_classes(novel, checkpoint.trained_on).values())
+    found, notes = _told(seen, novel, config, asked["seen_classes"])
+    if config["data"]["name"] == checkpoint.config["data"]["name"]:
+        notes += refuse_leaks(source, asked["leaks"])
+        if not lists_known(source):
+            notes += ("the training's image list is not there: whether its images are tested is not known",)
+    return found, notes
+
+
+def _told(
+    seen: list[str], novel: dict[int, str], config: dict[str, Any], rule: str
+) -> tuple[dict[str, list[str]], tuple[str, ...]]:
+    """Apply the rule to novel classes that the training saw."""
+    if not seen:
+        return {}, ()
+    rest = [name for name in novel.values() if name not in seen]
+    where = f"data={config['data']['name']} fold={config['fold']}"
+    told = f"the checkpoint was trained on {', '.join(seen)} (by name, or a synonym), novel in {where}"
+    if rule == "keep":
+        return {"seen": seen}, (f"seen_classes=keep: {told}; they are scored as if they were new",)
+    if rule == "drop" and rest:
+        return {"left_out": seen}, (f"seen_classes=drop: {told}; {', '.join(rest)} alone are tested",)
+    others = f"test {', '.join(rest)} alone with seen_classes=drop" if rest else "none is left, test another fold"
+    raise FssError(
+        f"{told[0].upper()}{told[1:]}: {others}, or test all of them with seen_classes=keep, which the result notes."
+    )
 
 
 def test_checkpoint(job: Job, checkpoint: Checkpoint) -> float:
@@ -48,7 +101,7 @@ def test_checkpoint(job: Job, checkpoint: Checkpoint) -> float:
     model, strategy = rebuild(checkpoint)
     known = facts(
         config, f"tested by eval.py from {checkpoint.path.name} of run {checkpoint.identity[:12]}",
-        checkpoint.config["shot"],
+        checkpoint.config["shot"], job.notes,
     )  # fmt: skip
     make = _generalised if "task" in config else _episodic
     module, trainer = make(job, model, data, strategy, known)

@@ -19,6 +19,7 @@ from fss.runs.job import Job, card
 from fss.runs.library_notices import hide_library_notices
 from fss.runs.provenance import facts
 from fss.runs.resume import interrupted
+from fss.runs.shared_memory import check_shared_memory
 from fss.runs.trainer import build_trainer, checkpointing
 from fss.tracking.loggers import build_loggers, recorders
 
@@ -36,6 +37,7 @@ def train_few_shot(job: Job, source: SegmentationSource) -> float:
     hide_library_notices()
     config = job.config
     classes = len(source.fold(config["fold"]).base) + 1
+    check_shared_memory(config["recipe"]["batch_size"], config["shot"], config["data"]["size"], config["workers"])
     data = build_data(config, source)
     data.setup()  # a data set that is too small for training or test fails before anything is trained
     learner = obtain(job)  # before the seed is set: training it first must not change what follows
@@ -50,13 +52,13 @@ def train_few_shot(job: Job, source: SegmentationSource) -> float:
         train_classes=list(data.base_classes.values()),
         val_classes=list(data.val_classes.values()),
         test_classes=list(data.novel_classes.values()),
-        card=card(job),
+        card=card(job, data.base_classes.values()),
         base_classes=classes - 1,
     )
     finetune = BackboneFinetune(build_strategy(config["finetune"]))
     resumed = interrupted(job)
     loggers = build_loggers(config["logger"], job.folder, job.name, config, resumed)
     more = [*recorders(loggers, job.name, learner), *checkpointing(job)]
-    trainer = build_trainer(job, finetune, facts(config), logger=loggers, more=more)
+    trainer = build_trainer(job, finetune, facts(config, notes=job.notes), logger=loggers, more=more)
     fit(trainer, module, data, resumed)
     return test(job, trainer, module, data)

@@ -49,7 +49,7 @@ def fit(
         if not trainer.is_global_zero:
             sys.exit(0)  # a launcher that sees another code kills the first process before it can say anything
         log.warning("Stopped at step %d. The same command continues from there.", trainer.global_step)
-        if stop.signum == signal.SIGUSR1 and inside_slurm():
+        if stop.signum in (signal.SIGUSR1, signal.SIGUSR2) and inside_slurm():
             requeue()
         sys.exit(128 + stop.signum)
 

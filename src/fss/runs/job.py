@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,13 @@ class Job:
         config: resolved configuration.
         folder: where everything of the run goes.
         name: its slug.
+        notes: what its result must say, besides what its options say.
     """
 
     config: dict[str, Any]
     folder: Path
     name: str
+    notes: tuple[str, ...] = ()
 
 
 def finished(job: Job) -> float | None:
@@ -55,13 +58,15 @@ def finished(job: Job) -> float | None:
     return result.scores.miou
 
 
-def card(job: Job) -> dict[str, Any]:
+def card(job: Job, trained_on: Iterable[str]) -> dict[str, Any]:
     """Return the plain facts that checkpoints carry; the model can be rebuilt from them.
 
     Args:
         job: the run.
+        trained_on: names of the classes that it trains on; a test on other data must not take them for new.
     """
     return {
+        "trained_on": list(trained_on),
         "format": CHECKPOINT_FORMAT,
         "config": job.config,
         "determining": determining(job.config),

@@ -51,13 +51,16 @@ def _git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def facts(config: dict[str, Any], note: str | None = None, trained_shot: int | None = None) -> RunFacts:
+def facts(
+    config: dict[str, Any], note: str | None = None, trained_shot: int | None = None, notes: tuple[str, ...] = ()
+) -> RunFacts:
     """Collect what is known of a run before it starts.
 
     Args:
         config: resolved configuration.
         note: how the tested checkpoint was chosen; None says it from ``selection``.
         trained_shot: supports in training, if the configuration is that of a test with another number.
+        notes: what the result must say besides.
 
     Returns:
         The facts for the result file.
@@ -76,6 +79,9 @@ def facts(config: dict[str, Any], note: str | None = None, trained_shot: int | N
     if "task" in config:
         drawn = f"{config['task']} tau {config['tau']} {config['merge']}"
     key["test"] = f"{shot}shot s{config['test_seed']} {drawn}"
+    for kind, names in (config.get("tested") or {}).items():
+        if kind in ("left_out", "seen"):
+            key["test"] += f" {'without' if kind == 'left_out' else 'trained on'} {', '.join(names)}"
     key["shot"] = config["shot"] if trained_shot is None else trained_shot
     selection = {"rule": rule, "note": note or SELECTION_NOTES[rule]}
-    return RunFacts(identity(config), key, selection, config, versions(), commit())
+    return RunFacts(identity(config), key, selection, config, versions(), commit(), notes)

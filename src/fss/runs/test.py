@@ -55,15 +55,16 @@ def _run(asked: dict[str, Any]) -> float:
         )
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     from fss.model.checkpoint import read_checkpoint, refuse_strangers
-    from fss.runs.checkpoint_test import test_checkpoint
+    from fss.runs.checkpoint_test import test_checkpoint, unseen_alone
 
     trusted = trusted_names(asked["trusted"])
     checkpoint = read_checkpoint(asked["ckpt"], trusted)
     theirs = ("recipe", "trainer") if asked.get("data") else ("data", "recipe", "trainer")
     refuse_strangers(checkpoint.path, [checkpoint.config[group] for group in theirs], trusted)
     config = merged(asked, checkpoint.config)
-    config["tested"] = {"checkpoint": content_hash(checkpoint.path)}
     check(config)
+    seen, notes = unseen_alone(config, asked, checkpoint)
+    config["tested"] = {"checkpoint": content_hash(checkpoint.path), **seen}
     config = with_data_content(config)
     if "task" in config:
         _check_generalised(config, checkpoint)
@@ -72,7 +73,7 @@ def _run(asked: dict[str, Any]) -> float:
     if asked["out"] and HydraConfig.get().mode is RunMode.MULTIRUN:
         folder /= name  # one folder for all would keep the last test only
     _refuse_other_result(folder, identity(config))
-    return test_checkpoint(Job(config, folder, name), checkpoint)
+    return test_checkpoint(Job(config, folder, name, notes), checkpoint)
 
 
 def _check_generalised(config: dict[str, Any], checkpoint: Checkpoint) -> None:

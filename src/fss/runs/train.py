@@ -15,7 +15,7 @@ from fss.config.checks import check
 from fss.config.compose import plain
 from fss.config.identity import slug
 from fss.errors import FssError
-from fss.runs.attempts import attempt
+from fss.runs.attempts import Sweep, attempt
 from fss.runs.cleanup import remove_if_unused
 from fss.runs.job import Job
 from fss.runs.signals import ending_on_signals
@@ -37,17 +37,22 @@ def run(cfg: DictConfig) -> float:
     check(config)
     hydra = HydraConfig.get()
     job = Job(config, Path(hydra.runtime.output_dir), slug(config))
-    return attempt(job, _run, hydra.mode is RunMode.MULTIRUN, str(hydra.runtime.choices["hydra/launcher"]))
+    if hydra.mode is not RunMode.MULTIRUN:
+        return attempt(job, _run)
+    listing = str(hydra.sweeper.get("_target_", "")).endswith(("BasicSweeper", "RowSweeper"))
+    return attempt(job, _run, Sweep(str(hydra.runtime.choices["hydra/launcher"]), optimising=not listing))
 
 
 def _run(job: Job) -> float:
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     from fss.config.source import build_source
+    from fss.data.sources.seen import refuse_leaks
 
     try:
         source = build_source(job.config["data"])
         for split in ("train", "val"):
             source.check(split)
+        job.notes = refuse_leaks(source, job.config.get("leaks", "refuse"))
         with ending_on_signals():
             if job.config["method"]["name"] == NAME:
                 from fss.runs.base_learner import train_base_learner

@@ -20,6 +20,7 @@ from fss.lit.callbacks.feature_caching import FeatureCaching
 from fss.lit.callbacks.finetuning import BackboneFinetune
 from fss.lit.callbacks.gallery import GalleryRecorder
 from fss.lit.callbacks.previews import PreviewRecorder
+from fss.lit.callbacks.progress_log import ProgressLog
 from fss.lit.callbacks.recording_folder import RecordingFolder
 from fss.lit.callbacks.result import ResultWriter, RunFacts
 from fss.lit.callbacks.seeding import StepSeed
@@ -73,6 +74,7 @@ def build_trainer(
     callbacks = [
         finetune,
         StepSeed(config["seed"]),
+        ProgressLog(),
         cost,
         FeatureCaching(feature_cache_mb(config)),
         images,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
@@ -28,7 +29,7 @@ class SweepEnd(Callback):
         """Name the failed runs, if any, and exit with status 2."""
         if self.sweep is None:
             return
-        failed = failures(RUNS, self.sweep)
+        failed = failures({RUNS, Path(config.hydra.sweep.dir)}, self.sweep)
         if not failed:
             return
         lines = "\n".join(f"  {name}: {shorten(error, 160)}" for name, error in failed)

@@ -17,7 +17,7 @@ from torch import distributed
 
 log = logging.getLogger(__name__)
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """Ctrl-C, termination of a job, and SLURM's early warning (``--signal=USR1@300``)."""
 
 _DUE = 1  # requests a snapshot without a stop; below every signal number used here
