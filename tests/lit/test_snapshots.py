@@ -116,7 +116,7 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         ("val", 0, 0), ("val", 1, 1), ("val", 1, VAL - 1), ("val", 2, VAL - 1), ("end", 0, 0), ("end", 2, 0),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR2])
 def test_stop_and_continue(whole: Any, tmp_path: Path, place: str, epoch: int, batch: int, signum: int) -> None:
     validate, weights, log, asked = whole
     if place == "val" and not validate:
