@@ -106,16 +106,24 @@ def test_a_stage_that_cannot_be_cut_runs_as_a_whole(last: nn.Module) -> None:
     assert torch.equal(inside(x, MASKS["middle"]), stage(x))
 
 
+@pytest.mark.parametrize("path", ["", "0", "1.inner", "1.inner.0"])
+@pytest.mark.parametrize("kind", ["register_forward_hook", "register_forward_pre_hook"])
 @torch.inference_mode()
-def test_who_listens_to_a_stage_hears_every_image_once() -> None:
-    stage, seen = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)), []
-    stage.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
-    inside = LocalStage(stage, torch.randn(1, 4, SIDE, SIDE))
+def test_who_listens_within_a_stage_hears_every_image_once_and_whole(kind: str, path: str) -> None:
+    """Wherever the hook is: it never sees the strips of NaN, nor a part of a map; and it may change what it sees."""
+    inner = nn.Module()
+    inner.inner = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1))
+    inner.forward = lambda x: inner.inner(x)  # type: ignore[method-assign,assignment]
+    stage, seen = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), inner), []
+    x = torch.randn(1, 4, SIDE, SIDE)
+    plain = stage(x)
+    getattr(stage.get_submodule(path), kind)(lambda _, inputs, *__: seen.append(inputs[0]))
+    inside = LocalStage(stage, x)
     assert not seen, "measuring is no image"
-    inside(torch.randn(1, 4, SIDE, SIDE), MASKS["middle"])
-    assert seen == [1]
-    assert inside.blocks is not None
-    assert [reach for _, reach in inside.blocks] == [2]
+    assert torch.equal(inside(x, MASKS["middle"]), plain)
+    (heard,) = seen
+    assert heard.shape == x.shape
+    assert bool(heard.isfinite().all())
 
 
 def test_a_box_holds_the_mask_and_stays_on_the_map() -> None:

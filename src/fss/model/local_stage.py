@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 LARGEST = 16
 """Reach of a block from which cropping no longer pays off; in stage 4 of the ResNets blocks reach 2 to 8."""
@@ -64,7 +65,7 @@ class LocalStage:
 
     An output position depends only on inputs within the block's reach, so cutting off everything farther away does not
     change it. The reach is measured, not derived from the layers: a NaN in the middle of a strip spreads exactly that
-    far. A stage that mixes all positions or changes the size runs on the whole map.
+    far. A stage that mixes all positions, changes the size, or holds hooks runs on the whole map.
     """
 
     def __init__(self, stage: nn.Module, like: Tensor) -> None:
@@ -76,6 +77,9 @@ class LocalStage:
         """
         self.stage = stage
         self.blocks: list[tuple[nn.Module, int]] | None = []
+        if _hooked(stage):
+            self.blocks = None
+            return
         strips = [like.new_zeros(1, like.shape[1], *size) for size in STRIPS]
         for block in _blocks(stage):
             measured = [_measure_reach(block, strip) for strip in strips]
@@ -114,9 +118,14 @@ class LocalStage:
         return whole
 
 
+def _hooked(stage: nn.Module) -> bool:
+    """Tell whether anybody listens within a stage: hooks must neither receive the strips nor a part of a map."""
+    return _has_any_global_hook() or any(m._forward_hooks or m._forward_pre_hooks for m in stage.modules())
+
+
 def _blocks(stage: nn.Module) -> Iterator[nn.Module]:
-    """Yield the modules that run in sequence; a container with hooks stays whole."""
-    if type(stage) is nn.Sequential and not stage._forward_hooks and not stage._forward_pre_hooks:
+    """Yield the modules that run in sequence."""
+    if type(stage) is nn.Sequential:
         for child in stage:
             yield from _blocks(child)
     else:
@@ -124,14 +133,11 @@ def _blocks(stage: nn.Module) -> Iterator[nn.Module]:
 
 
 def _measure_reach(block: nn.Module, strip: Tensor) -> tuple[int, Tensor]:
-    """Return the reach of a block, at least LARGEST if it is global, and a strip for the next block.
-
-    ``forward`` is called directly so that hooks do not see the strip.
-    """
+    """Return the reach of a block, at least LARGEST if it is global, and a strip for the next block."""
     length = max(strip.shape[-2:])
     probe = strip.clone()
     probe[:, :, (strip.shape[-2] - 1) // 2, (strip.shape[-1] - 1) // 2] = torch.nan
-    output: Tensor = block.forward(probe)
+    output: Tensor = block(probe)
     if output.shape[-2:] != strip.shape[-2:]:
         return LARGEST, strip
     along = 2 if strip.shape[-2] > strip.shape[-1] else 3

@@ -7,10 +7,11 @@ Only the class of a block is exchanged: parameters, names and copies are unaffec
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, TypeGuard, cast, get_args
+from typing import Any, Literal, TypeGuard, TypeVar, cast, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from fss.errors import FssError
@@ -26,6 +27,8 @@ of those that are expensive to recompute (``balanced``), or only of the first on
 
 _CHEAP = 0.15
 """``balanced`` recomputes V * x if that costs at most this share of the chain."""
+
+_M = TypeVar("_M", bound=nn.Module)
 
 Link = tuple[SVFConv2d, nn.BatchNorm2d | None, bool]
 
@@ -123,7 +126,8 @@ class FusedSequential(_Fused, nn.Sequential):
 def _residual(block: Any, x: Tensor, plain: Callable[[Tensor], Tensor], depth: int) -> Tensor:
     """Run a torchvision residual block as a chain, or layer by layer where a chain would not be exact."""
     pairs = [(getattr(block, f"conv{i}"), getattr(block, f"bn{i}")) for i in range(1, depth + 1)]
-    if _hooked(block) or not all(_fits(conv, norm) for conv, norm in pairs):
+    exact = _is_plain(block.relu, nn.ReLU) and all(_fits(conv, norm) for conv, norm in pairs)
+    if _hooked(block) or not exact:
         return plain(x)
     residual = x if block.downsample is None else block.downsample(x)
     links: list[Link] = [(conv, norm, True) for conv, norm in pairs]
@@ -152,18 +156,28 @@ def keep(right_sizes: Sequence[int], left_sizes: Sequence[int], memory: Memory) 
 
 def _fits(conv: nn.Module, norm: nn.Module | None) -> TypeGuard[SVFConv2d]:
     """Tell whether a unit is exact: at most the singular values train, and batch norm is frozen."""
-    if not isinstance(conv, SVFConv2d) or conv.p is not None or isinstance(conv.geometry.padding, str):
+    if not _is_plain(conv, SVFConv2d) or conv.p is not None or isinstance(conv.geometry.padding, str):
         return False
     if any(t is not None and t.requires_grad for t in (conv.U, conv.V, conv.bias)):
         return False
     if norm is None:
         return True
     frozen = not norm.training and not any(p.requires_grad for p in norm.parameters())
-    return isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and frozen
+    return _is_plain(norm, nn.BatchNorm2d) and norm.running_mean is not None and frozen
+
+
+def _is_plain(module: nn.Module, kind: type[_M]) -> TypeGuard[_M]:
+    """Tell whether a module computes exactly what its kind does: a subclass may compute anything."""
+    return type(module) is kind and "forward" not in module.__dict__
 
 
 def _hooked(block: nn.Module) -> bool:
-    return any(m._forward_hooks or m._forward_pre_hooks for m in block.modules() if m is not block)
+    """Tell whether a hook, forward or backward, waits for a layer within a block: a chain would never call it."""
+    return _has_any_global_hook() or any(
+        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
+        for m in block.modules()
+        if m is not block
+    )
 
 
 def _values(conv: SVFConv2d, norm: nn.BatchNorm2d | None) -> Values:
@@ -187,7 +201,7 @@ def _segments(layers: Sequence[nn.Module]) -> Iterator[nn.Module | list[Link]]:
     position = 0
     while position < len(layers):
         conv, rest = layers[position], layers[position + 1 : position + 3]
-        norm = rest[0] if rest and isinstance(rest[0], nn.BatchNorm2d) else None
+        norm = rest[0] if rest and _is_plain(rest[0], nn.BatchNorm2d) else None
         if not isinstance(conv, SVFConv2d) or not _fits(conv, norm):
             if links:
                 yield links
@@ -196,7 +210,7 @@ def _segments(layers: Sequence[nn.Module]) -> Iterator[nn.Module | list[Link]]:
             position += 1
             continue
         after = rest[1:] if norm is not None else rest
-        relu = bool(after) and isinstance(after[0], nn.ReLU)
+        relu = bool(after) and _is_plain(after[0], nn.ReLU)
         links.append((conv, norm, relu))
         position += 1 + (norm is not None) + relu
     if links:
