@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -102,6 +103,8 @@ def assemble(job: Job, logger: Sequence[Logger] | bool, callbacks: Sequence[pl.C
     chosen = dict(job.config["trainer"])
     if job.config["selection"] == "last" and not records(job.config):
         chosen["limit_val_batches"] = 0
+    if not sys.stdout.isatty():  # a bar is unreadable in a file, where ProgressLog writes its lines
+        chosen["enable_progress_bar"] = False
     return make(
         "trainer",
         chosen,
