@@ -103,7 +103,9 @@ OPTIONS = (
     Case("unknown mask rule", "train.py", ("data=coco", *SMALL, "data.mask_rule=x"), ("mask_rule=x", "first_polygon")),
 )
 TESTS = (
-    tested("test on another fold", "fold=1", "fold=1", "trained on fold 0", "cross_fold=true"),
+    tested("test on another fold", "fold=1", "fold=1", "was trained on", "none is left", "seen_classes=keep"),
+    tested("unknown rule for seen classes", "seen_classes=maybe", "seen_classes=maybe", "refuse, drop, keep"),
+    tested("unknown rule for leaks", "leaks=maybe", "leaks=maybe", "refuse, allow"),
     tested("list and sampler at once", "episodes=a.json sampler=release", "exclude each other", "Leave one"),
     tested("test with shot 0", "shot=0", "shot=0", "from 1 up"),
     tested("test with too many shots", "shot=500", "shot + 1 = 501", "lower shot"),

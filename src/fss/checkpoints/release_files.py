@@ -16,6 +16,8 @@ from fss.checkpoints.release_guess import BACKBONES, advice
 from fss.checkpoints.release_models import CLASSES, Released, differences, released_config
 from fss.checkpoints.state_dicts import from_release, mismatches, to_release
 from fss.config.identity import determining, identity
+from fss.config.source import build_source
+from fss.data.sources.folds import name_classes
 from fss.errors import FssError, unreadable
 from fss.files import CHECKPOINT_FORMAT, atomic
 from fss.model.build import meta_model
@@ -61,6 +63,8 @@ def convert_file(path: Path, released: Released, out: Path) -> str:
     config["backbone"]["weights"] = f"{path.name}, SHA-256 {digits[:16]}"  # nothing else distinguishes two files
     card: dict[str, Any] = {"config": config, "determining": determining(config), "identity": identity(config)}
     card["format"] = CHECKPOINT_FORMAT
+    source = build_source(config["data"])
+    card["trained_on"] = list(name_classes(source.fold(released.fold).base, source.class_names).values())
     facts = {**asdict(released), "prefix": prefix, "epoch": _epoch(content), "order": list(state)}
     facts["unread"] = {k: v for k, v in state.items() if table.unused and k.startswith(table.unused)}
     _write(out, {"state_dict": {f"model.{k}": v for k, v in tensors.items()}, "fss": card, "fss_release": facts})

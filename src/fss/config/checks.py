@@ -10,6 +10,7 @@ from fss.data.sources.folds import FOLDS
 from fss.errors import FssError
 
 SELECTIONS = ("novel", "base", "last")
+LEAKS = ("refuse", "allow")
 
 
 def check(config: dict[str, Any]) -> None:
@@ -32,6 +33,8 @@ def check(config: dict[str, Any]) -> None:
     _shared(config["recipe"]["batch_size"], config["trainer"])
     if config["selection"] not in SELECTIONS:
         raise FssError(f"selection={config['selection']} is not known: choose one of {', '.join(SELECTIONS)}.")
+    if config.get("leaks", LEAKS[0]) not in LEAKS:
+        raise FssError(f"leaks={config['leaks']} is not known: choose one of {', '.join(LEAKS)}.")
     minutes = config.get("checkpoint_minutes", 0)  # checkpoints of before this option are tested too
     if isinstance(minutes, bool) or not isinstance(minutes, int | float) or not minutes >= 0:
         raise FssError(f"checkpoint_minutes={minutes} is not allowed: give minutes from 0 up; 0 means never.")

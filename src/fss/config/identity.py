@@ -11,6 +11,7 @@ _FREE = (
     "hydra",
     "group",
     "overwrite",
+    "leaks",  # what lists hold decides
     "resume",
     "checkpoint_minutes",
     "previews",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from fss.config.checks import LEAKS
 from fss.config.identity import identity
 from fss.config.value_ranges import number
 from fss.errors import FssError
 
 TASKS = ("episodes", "generalised")
 MERGES = ("final", "base")
+SEEN = ("refuse", "drop", "keep")
 
 
 def trusted_names(given: Any) -> list[str]:
@@ -55,8 +57,7 @@ def merged(asked: dict[str, Any], trained: dict[str, Any]) -> dict[str, Any]:
         The configuration of the test.
 
     Raises:
-        FssError: if the fold differs and ``cross_fold`` is not set, both a list and a rule to draw are given, or the
-            task or one of its options is not known.
+        FssError: if both a list and a rule to draw are given, or the task or one of its options is not known.
     """
     _check_task(asked)
     config = {
@@ -65,12 +66,7 @@ def merged(asked: dict[str, Any], trained: dict[str, Any]) -> dict[str, Any]:
         "previews": asked["previews"],
     }
     config.update({k: asked[k] for k in ("workers", "test_batch_size", "feature_cache_mb") if asked[k] is not None})
-    config["data"] = dict(asked.get("data") or trained["data"])
-    if asked["fold"] is not None and asked["fold"] != trained["fold"] and not asked["cross_fold"]:
-        raise FssError(
-            f"fold={asked['fold']} was asked, but the checkpoint was trained on fold {trained['fold']}: its training "
-            "saw classes that this test calls novel. Leave fold out, or add cross_fold=true if you mean it."
-        )
+    config["data"] = _with_trained_list(dict(asked.get("data") or trained["data"]), trained["data"])
     for name, target in (("fold", "fold"), ("shot", "shot"), ("seed", "test_seed")):
         if asked[name] is not None:
             config[target] = asked[name]
@@ -83,6 +79,14 @@ def merged(asked: dict[str, Any], trained: dict[str, Any]) -> dict[str, Any]:
         config["data"]["root"] = asked["root"]
         config["data"]["source"] = {**config["data"]["source"], "root": asked["root"]}
     return config
+
+
+def _with_trained_list(data: dict[str, Any], trained: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a test's data set with the list that was trained on: no image of it may be tested."""
+    given = trained.get("train_list")
+    if (data["name"], data["source"]["_target_"]) != (trained["name"], trained["source"]["_target_"]) or given is None:
+        return data
+    return {**data, "train_list": given, "source": {**data["source"], "train_list": given}}
 
 
 def _is_foreign(config: dict[str, Any], trained: dict[str, Any]) -> bool:
@@ -134,7 +138,7 @@ def _hardware(trainer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_task(asked: dict[str, Any]) -> None:
-    for name, allowed in (("task", TASKS), ("merge", MERGES)):
+    for name, allowed in (("task", TASKS), ("merge", MERGES), ("seen_classes", SEEN), ("leaks", LEAKS)):
         if asked[name] not in allowed:
             raise FssError(f"{name}={asked[name]} is not known: choose one of {', '.join(allowed)}.")
     number("tau", asked["tau"], 0.0, 1.0)

@@ -20,6 +20,7 @@ from fss.data.lazy_loader import EpisodeLoader
 from fss.data.options import LoaderOptions, TransformOptions
 from fss.data.sources.base import Facts, ListSplit, SegmentationSource
 from fss.data.sources.folds import name_classes
+from fss.data.sources.seen import facts_of
 from fss.data.train_transform import train_transform
 from fss.types import Split
 
@@ -78,7 +79,7 @@ class BaseDataModule(LightningDataModule):
     @property
     def data_facts(self) -> Facts:
         """Facts of the data set for the result file."""
-        return self.source.facts()
+        return facts_of(self.source)
 
     def prepare_data(self) -> None:
         """Derive and cache masks, in one process per machine.

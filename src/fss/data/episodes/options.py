@@ -64,6 +64,8 @@ class EpisodeOptions:
         base_labels: whether every query also has labels of all base classes.
         task: what is tested. ``episodes``: one novel class against the rest; ``generalised``: base classes and one
             novel class together, on all images of the list.
+        left_out: names of novel classes that are not tested, as the model was trained on them under another fold or
+            in another data set.
     """
 
     selection: Selection = "novel"
@@ -75,6 +77,7 @@ class EpisodeOptions:
     sampler: Sampler = "stateless"
     base_labels: bool = False
     task: Task = "episodes"
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the values.

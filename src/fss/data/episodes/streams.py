@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,9 +50,11 @@ class EpisodeStreams:
         check_least("shot", shot, 1)
         check_least("seed", seed, 0)
         self.source, self.shot, self.seed, self.progress = source, shot, seed, progress
-        self.classes = source.fold(fold)
         self.options = index or IndexOptions()
         self.episodes = episodes or EpisodeOptions()
+        classes, left_out = source.fold(fold), self.episodes.left_out
+        novel = tuple(i for i in classes.novel if source.class_names[i] not in left_out) if left_out else classes.novel
+        self.classes = replace(classes, novel=novel)
 
     @cached_property
     def train_index(self) -> ClassIndex:
