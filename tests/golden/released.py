@@ -15,9 +15,9 @@ from torch import Tensor
 import fss
 from fss.checkpoints.release_files import convert_file, released_shapes
 from fss.checkpoints.release_models import Released, released_config
-from fss.model.base_segmenter import ManyWaySegmenter
 from fss.model.build import empty_model
 from fss.model.checkpoint import read_checkpoint
+from fss.model.multiclass_segmenter import MulticlassSegmenter
 from fss.model.segmenter import FewShotSegmenter
 from fss.nn.resize import up
 
@@ -73,7 +73,7 @@ def write(folder: Path, released: Released, prefix: str = "") -> dict[str, Tenso
     return state
 
 
-def converted(folder: Path, released: Released, prefix: str = "") -> FewShotSegmenter | ManyWaySegmenter:
+def converted(folder: Path, released: Released, prefix: str = "") -> FewShotSegmenter | MulticlassSegmenter:
     """Write a release's file, convert it, load it in float64, and delete the files, which are large."""
     source, ours = folder / "release.pth", folder / "ours.ckpt"
     write(folder, released, prefix)
@@ -85,22 +85,22 @@ def converted(folder: Path, released: Released, prefix: str = "") -> FewShotSegm
         ours.unlink(missing_ok=True)
 
 
-def loaded(path: Path, released: Released) -> FewShotSegmenter | ManyWaySegmenter:
+def loaded(path: Path, released: Released) -> FewShotSegmenter | MulticlassSegmenter:
     """Load a converted file in float64: with fss.load, but for base learners, which segment no new classes."""
     if released.method != "base_learner":
         return fss.load(path, dtype=torch.float64)
     checkpoint = read_checkpoint(path)
     model, _ = empty_model(checkpoint.config, torch.float64, CLASSES)
     model.load_state_dict(checkpoint.state, strict=True)
-    assert isinstance(model, ManyWaySegmenter)
+    assert isinstance(model, MulticlassSegmenter)
     return model.eval()
 
 
 @torch.no_grad()
-def measure(model: FewShotSegmenter | ManyWaySegmenter, released: Released) -> tuple[dict[str, Digest], Digest]:
+def measure(model: FewShotSegmenter | MulticlassSegmenter, released: Released) -> tuple[dict[str, Digest], Digest]:
     """Return the digests of a model's outputs for the vectors' inputs, and its losses in the vectors' order."""
     given = inputs(released.shot)
-    if isinstance(model, ManyWaySegmenter):
+    if isinstance(model, MulticlassSegmenter):
         return {"final": digest(model(given.query))}, ()
     episode = (given.query, given.supports, given.support_labels)
     output = model.head_output(*episode)

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fss.lit.optim import Recipe, optimizer_of
-from fss.metrics.many_way import Confusion, ManyWay, many_way
-from fss.model.base_segmenter import ManyWaySegmenter
+from fss.metrics.multiclass import Confusion, MulticlassScores, multiclass_scores
+from fss.model.multiclass_segmenter import MulticlassSegmenter
 from fss.nn.distributed import mean_over_processes
 from fss.types import IGNORE
 
@@ -32,7 +32,7 @@ class BaseLearnerModule(pl.LightningModule):
 
     def __init__(
         self,
-        model: ManyWaySegmenter,
+        model: MulticlassSegmenter,
         recipe: Recipe,
         classes: list[str],
         index_split: int | None = None,
@@ -163,8 +163,8 @@ class BaseLearnerModule(pl.LightningModule):
     def _count(self, stage: str, batch: Any) -> None:
         self._confusion(stage).update(self(batch.images).argmax(dim=1), batch.labels.long())
 
-    def _finish(self, stage: str) -> ManyWay:
-        scores = many_way(self._confusion(stage).compute())
+    def _finish(self, stage: str) -> MulticlassScores:
+        scores = multiclass_scores(self._confusion(stage).compute())
         self._confusion(stage).reset()
         self.log(f"{stage}/miou", 100 * scores.miou, prog_bar=True)
         self.log(f"{stage}/fb_iou", 100 * scores.fb_iou)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from fss.metrics.geometry import at_label_size
 from fss.metrics.iou import EpisodeIoU
-from fss.metrics.many_way import Confusion, many_way
+from fss.metrics.multiclass import Confusion, multiclass_scores
 from fss.nn.resize import up
 from fss.types import Episode, HeadOutput
 
@@ -62,7 +62,7 @@ class BranchScores(nn.Module):
             scores = self.meta.compute()
             found |= {"miou_m": 100 * scores.miou, "fb_iou_m": 100 * scores.fb_iou}
         if self.counted["base"]:
-            found["miou_b"] = 100 * many_way(self.base.compute()).miou_of_present
+            found["miou_b"] = 100 * multiclass_scores(self.base.compute()).miou_of_present
         self.meta.reset()
         self.base.reset()
         self.counted = {"meta": False, "base": False}

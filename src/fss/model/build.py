@@ -14,8 +14,8 @@ from fss.finetune.base import Strategy
 from fss.instantiate import Node, make
 from fss.methods.base import FewShotHead
 from fss.methods.base_learner import BaseLearner
-from fss.model.base_segmenter import ManyWaySegmenter
 from fss.model.companion import BaseBranch
+from fss.model.multiclass_segmenter import MulticlassSegmenter
 from fss.model.segmenter import FewShotSegmenter
 
 
@@ -85,7 +85,7 @@ def build_companion(config: Node) -> BaseBranch:
     return BaseBranch(backbone, head, node.get("dropout", True))
 
 
-def build_base_learner(config: Node, classes: int) -> ManyWaySegmenter:
+def build_base_learner(config: Node, classes: int) -> MulticlassSegmenter:
     """Build the model of ``method=base_learner``.
 
     Args:
@@ -97,7 +97,7 @@ def build_base_learner(config: Node, classes: int) -> ManyWaySegmenter:
     """
     backbone = build_backbone(config["backbone"])
     head = make("method", config["method"], BaseLearner, channels=list(backbone.channels), classes=classes)
-    return ManyWaySegmenter(backbone, head)
+    return MulticlassSegmenter(backbone, head)
 
 
 def build_strategy(node: Node) -> Strategy:
@@ -117,11 +117,11 @@ def meta_model(config: Node, classes: int = 0) -> tuple[nn.Module, Strategy]:
     """
     strategy = build_strategy(config["finetune"])
     with torch.device("meta"):
-        model: ManyWaySegmenter | FewShotSegmenter
+        model: MulticlassSegmenter | FewShotSegmenter
         if config["method"]["name"] == BaseLearner.name:
             backbone = build_backbone(config["backbone"], pretrained=False)
             head = make("method", config["method"], BaseLearner, channels=list(backbone.channels), classes=classes)
-            model = ManyWaySegmenter(backbone, head)
+            model = MulticlassSegmenter(backbone, head)
         else:
             model = build_model(config, pretrained=False)
         strategy.apply(model.backbone)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from fss.methods.base_learner import LAST_STAGE, BaseLearner
-from fss.model.base_segmenter import ManyWaySegmenter
+from fss.model.multiclass_segmenter import MulticlassSegmenter
 from fss.nn.dropout import SharedDropout2d
 from fss.types import StagedBackbone
 
-_State = tuple[tuple[int, int, bool], ...]
+_State = tuple[tuple[int, ...], ...]
 
 
-class BaseBranch(ManyWaySegmenter):
+class BaseBranch(MulticlassSegmenter):
     """A frozen base learner: no gradient, and batch norm in evaluation mode regardless of ``train()``.
 
     Attributes:
@@ -91,40 +92,66 @@ class SharedPrefix:
         """
         if tuned.norm_mode != "eval" and tuned.training:
             return 0
-        state = tuple(_fingerprint(t) for b in (tuned, frozen) for t in _tensors(b))
-        if state != self._state:
+        state = tuple(_fingerprint(m) for b in (tuned, frozen) for m in _modules(b))
+        if state != self._state or not all(_equal_values(*pair) for pair in _pairs(tuned, frozen, self._stages)):
             self._state, self._stages = state, _count(tuned, frozen)
         return self._stages
 
 
-def _tensors(backbone: StagedBackbone) -> Iterator[Tensor]:
+def _pairs(tuned: StagedBackbone, frozen: StagedBackbone, stages: int) -> list[tuple[nn.Module, nn.Module]]:
+    return [(tuned.stage(i), frozen.stage(i)) for i in range(stages)]
+
+
+def _modules(backbone: StagedBackbone) -> Iterator[nn.Module]:
     for index in range(LAST_STAGE + 1):
-        stage = backbone.stage(index)
-        yield from stage.parameters()
-        yield from stage.buffers()
+        yield from backbone.stage(index).modules()
 
 
-def _fingerprint(tensor: Tensor) -> tuple[int, int, bool]:
-    """Identify the value of a tensor: changes in place increase its version, a replaced tensor has another id.
-
-    Parameters that train are never shared, so their version is ignored.
-    """
-    if tensor.requires_grad:
-        return id(tensor), 0, True
-    version = -1 if tensor.is_inference() else tensor._version
-    return id(tensor), version, tensor.requires_grad
+def _fingerprint(module: nn.Module) -> tuple[int, ...]:
+    """Identify a module by its mode, hooks and tensors, and how often each was written; of what trains never mind."""
+    found = [id(module), module.training, _hooked(module)]
+    for tensor in (*module._parameters.values(), *module._buffers.values()):
+        if tensor is not None:
+            fixed = not tensor.requires_grad and not tensor.is_inference()
+            found += [id(tensor), tensor.requires_grad, tensor._version if fixed else -1]
+    return tuple(found)
 
 
 def _count(tuned: StagedBackbone, frozen: StagedBackbone) -> int:
-    for index in range(LAST_STAGE + 1):
-        if not _equal(tuned.stage(index), frozen.stage(index)):
+    for index, (one, other) in enumerate(_pairs(tuned, frozen, LAST_STAGE + 1)):
+        if not _equal(one, other) or not _equal_values(one, other):
             return index
     return LAST_STAGE + 1
 
 
 def _equal(one: nn.Module, other: nn.Module) -> bool:
-    if any(p.requires_grad for p in one.parameters()) or repr(one) != repr(other):  # repr includes stride and dilation
+    """Compare layers: repr includes stride and dilation. Neither may listen, or drop anything at random."""
+    if any(p.requires_grad for p in one.parameters()) or repr(one) != repr(other):
         return False
-    a, b = one.state_dict(), other.state_dict()
-    counted = [k for k in a if not k.endswith("num_batches_tracked")]
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in counted)
+    if any(_hooked(m) for stage in (one, other) for m in stage.modules()):
+        return False
+    return not any(m.training and _drops(m) for stage in (one, other) for m in stage.modules())
+
+
+def _equal_values(one: nn.Module, other: nn.Module) -> bool:
+    """Compare values themselves: a write through ``.data`` changes neither version nor identity of a tensor."""
+    a, b = _values(one), _values(other)
+    if a.keys() != b.keys() or any(a[k].shape != b[k].shape or a[k].device != b[k].device for k in a):
+        return False
+    different = [(a[k] != b[k]).any() for k in a]
+    return not different or not bool(torch.stack(different).any())  # one wait for the device, not one per tensor
+
+
+def _values(stage: nn.Module) -> dict[str, Tensor]:
+    named = chain(stage.named_parameters(), stage.named_buffers())
+    return {name: value.detach() for name, value in named if not name.endswith("num_batches_tracked")}
+
+
+def _hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def _drops(module: nn.Module) -> bool:
+    """Tell whether a layer is random in training: torch's dropouts, and what other libraries call so."""
+    name = type(module).__name__.lower()
+    return "drop" in name or "stochastic" in name or isinstance(module, nn.RReLU | nn.FractionalMaxPool2d)

@@ -120,7 +120,8 @@ class LocalStage:
 
 def _hooked(stage: nn.Module) -> bool:
     """Tell whether anybody listens within a stage: hooks must neither receive the strips nor a part of a map."""
-    return _has_any_global_hook() or any(m._forward_hooks or m._forward_pre_hooks for m in stage.modules())
+    listened = any(m._forward_hooks or m._forward_pre_hooks for m in stage.modules())
+    return listened or bool(_has_any_global_hook())  # type: ignore[no-untyped-call]
 
 
 def _blocks(stage: nn.Module) -> Iterator[nn.Module]:

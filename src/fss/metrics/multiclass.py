@@ -24,7 +24,7 @@ class Confusion(MulticlassConfusionMatrix):
 
 
 @dataclass(frozen=True)
-class ManyWay:
+class MulticlassScores:
     """Multi-class scores in [0, 1]; class 0 is the background.
 
     Attributes:
@@ -48,7 +48,7 @@ class ManyWay:
         return sum(self.per_class[1:]) / max(1, sum(self.present[1:]))
 
 
-def many_way(confusion: Tensor) -> ManyWay:
+def multiclass_scores(confusion: Tensor) -> MulticlassScores:
     """Compute the scores from a confusion matrix.
 
     Args:
@@ -62,4 +62,6 @@ def many_way(confusion: Tensor) -> ManyWay:
     union = target + counts.sum(dim=0) - inter
     iou = inter / (union + EPS)
     pooled = inter[1:].sum() / (union[1:].sum() + EPS)
-    return ManyWay(tuple(float(v) for v in iou), tuple(bool(t > 0) for t in target), float((iou[0] + pooled) / 2))
+    return MulticlassScores(
+        tuple(float(v) for v in iou), tuple(bool(t > 0) for t in target), float((iou[0] + pooled) / 2)
+    )

@@ -9,7 +9,7 @@ from fss.nn.resize import up
 from fss.types import StagedBackbone
 
 
-class ManyWaySegmenter(nn.Module):
+class MulticlassSegmenter(nn.Module):
     """A backbone and a base learner: segments all base classes at once.
 
     Attributes:
