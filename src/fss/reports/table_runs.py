@@ -152,7 +152,7 @@ def fill_table(table: PaperTable, results: Iterable[Result], toy: bool, deviatio
             for fold in FOLDS:
                 overrides = cell_overrides(row, shot, fold)
                 fitting = [r for r in trained if overrides is not None and not _misfits(r, overrides, needed)]
-                if fitting:
+                if fitting and overrides is not None:
                     by_fold[fold], ambiguous = _by_seed(fitting, f"{row.id}, {shot}-shot, fold {fold}")
                     warnings += ambiguous
                     used |= {r.identity for r in fitting}
