@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -37,11 +38,13 @@ def counted(net: FewShotSegmenter) -> Counter[str]:
     images: Counter[str] = Counter()
     for name, backbone in (("own", net.backbone), ("base", net.companion.backbone)):
         for index in range(5):
+            stage = backbone.stage(index)
 
-            def note(_: object, given: tuple[Tensor, ...], key: str = f"{name}{index}") -> None:
-                images[key] += len(given[0])
+            def note(x: Tensor, key: str = f"{name}{index}", forward: Any = stage.forward) -> Any:
+                images[key] += len(x)
+                return forward(x)
 
-            backbone.stage(index).register_forward_pre_hook(note)
+            stage.forward = note  # a hook would end the sharing
     return images
 
 
@@ -90,6 +93,46 @@ def test_a_change_ends_the_sharing() -> None:
     assert net._shared(net.backbone, net.companion.backbone) == 1
     net.backbone.norm_mode = "train"
     assert net._shared(net.backbone.train(), net.companion.backbone) == 0
+
+
+def written_through_data(net: Any) -> None:
+    net.backbone.stage(3)[0].conv1.weight.data[0, 0, 0, 0] += 1
+
+
+def swapped_through_data(net: Any) -> None:
+    net.backbone.stage(3)[0].bn1.running_mean.data = net.backbone.stage(3)[0].bn1.running_mean + 1
+
+
+def written_by_numpy(net: Any) -> None:
+    net.companion.backbone.stage(3)[0].bn2.bias.detach().numpy()[0] += 1
+
+
+def listened(net: Any) -> None:
+    net.backbone.stage(3)[0].conv1.register_forward_hook(lambda _, inputs, output: 2 * output)
+
+
+def dropping(net: Any) -> None:
+    for backbone in (net.backbone, net.companion.backbone):
+        backbone.stage(3)[0].relu = torch.nn.Dropout(0.5)
+    net.train()
+
+
+def hidden_buffer(net: Any) -> None:
+    for value, backbone in enumerate((net.backbone, net.companion.backbone)):
+        backbone.stage(3)[0].register_buffer("scale", torch.tensor(float(value)), persistent=False)
+
+
+@pytest.mark.parametrize(
+    "change", [written_through_data, swapped_through_data, written_by_numpy, listened, dropping, hidden_buffer]
+)
+def test_no_change_is_missed(change: Callable[[Any], None]) -> None:
+    """Neither version nor identity of a tensor tells of the first three."""
+    net = model()
+    Freeze().apply(net.backbone)
+    assert net.companion is not None
+    assert net._shared(net.backbone, net.companion.backbone) == 5
+    change(net)
+    assert net._shared(net.backbone, net.companion.backbone) == 3
 
 
 @pytest.mark.parametrize("strategy", [Freeze, SVF, Full])

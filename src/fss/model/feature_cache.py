@@ -58,6 +58,7 @@ class FeatureCache:
         self.backbone = backbone
         self.cache = MapCache(limit)
         self._encoder: EncodingCache | None = None
+        self._shared: int | None = None
 
     def features(self, spec: FeatureSpec, episode: Episode, extras: Mapping[str, Tensor]) -> EpisodeFeatures:
         """Look up or compute the features of a batch of episodes.
@@ -111,6 +112,16 @@ class FeatureCache:
         if self._encoder is None:
             self._encoder = EncodingCache(self.cache, self.backbone, head)
         return self._encoder(episode, compute)
+
+    def once(self, compute: Callable[[], int]) -> int:
+        """Return how many stages two backbones share, which no pass changes.
+
+        Args:
+            compute: counts them, the first time.
+        """
+        if self._shared is None:
+            self._shared = compute()
+        return self._shared
 
     def of_queries(self, episode: Episode, compute: Callable[[Tensor, list[int]], Tensor]) -> Tensor:
         """Look up or compute another value of every query: a base learner's logits.

@@ -187,7 +187,7 @@ class FewShotSegmenter(nn.Module):
         features = cache.features(spec, episode, self._wanted(available))
         if companion is None or companion.provides not in spec.extras:
             return features
-        shared = self._shared(self.backbone, companion.backbone)
+        shared = cache.once(lambda: self._shared(self.backbone, companion.backbone))
         last_kept = max((i for i in features.query if i < shared), default=None)
 
         def logits(images: Tensor, rows: list[int]) -> Tensor:
@@ -206,7 +206,7 @@ class FewShotSegmenter(nn.Module):
         if companion is None or companion.provides not in head.spec.extras:
             queries, supports, _ = cache.encodings(head, episode, None)
             return head.forward_encoded(EncodedEpisode(queries, supports, extras))
-        shared = self._shared(self.backbone, companion.backbone)
+        shared = cache.once(lambda: self._shared(self.backbone, companion.backbone))
 
         def logits(stages: Mapping[int, Tensor], image: Tensor) -> Tensor:
             last_kept = max((i for i in stages if i < shared), default=None)

@@ -46,3 +46,30 @@ def test_nothing_is_copied_where_nothing_can_be_merged(strategy: Strategy) -> No
     net = tiny(8)
     strategy.apply(net)
     assert merged_copy(net) is None
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.heard = 0
+
+    def hear(self, *_: object) -> None:
+        self.heard += 1
+
+
+@pytest.mark.parametrize("path", ["layer1", "layer3.0", "layer3.0.conv1", "layer3.0.relu"])
+@torch.no_grad()
+def test_who_listens_to_the_backbone_hears_the_copy(path: str) -> None:
+    """A bound method would be copied with its object, and a merged layer has no hooks."""
+    net, listener = tiny(8), Listener()
+    SVF().apply(net)
+    net.get_submodule(path).register_forward_hook(listener.hear)
+    x = torch.randn(1, 3, 33, 33)
+    net(x)
+    times = listener.heard
+    made = merged_copy(net)
+    assert isinstance(made, nn.Module)
+    assert times > 0
+    made(x)
+    assert listener.heard == 2 * times
+    merged = [isinstance(m, TunedLayer) for m in made.modules()]
+    assert sum(merged) == (path.endswith("conv1"))

@@ -173,7 +173,7 @@ def _is_plain(module: nn.Module, kind: type[_M]) -> TypeGuard[_M]:
 
 def _hooked(block: nn.Module) -> bool:
     """Tell whether a hook, forward or backward, waits for a layer within a block: a chain would never call it."""
-    return _has_any_global_hook() or any(
+    return bool(_has_any_global_hook()) or any(  # type: ignore[no-untyped-call]
         m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
         for m in block.modules()
         if m is not block

@@ -27,10 +27,13 @@ def merged_copy(backbone: StagedBackbone) -> StagedBackbone | None:
     if not _tuned(backbone):
         return None
     plain = copy.deepcopy(backbone)
+    _share_hooks(backbone, plain)
     fuse(plain, "plain")
     merged = 0
     for site in _tuned(plain):
         assert isinstance(site.module, TunedLayer)
+        if site.module._forward_hooks or site.module._forward_pre_hooks:  # a plain layer would not call them
+            continue
         try:
             site.put(site.module.merge())
         except FssError:  # this layer cannot be merged and stays
@@ -41,6 +44,14 @@ def merged_copy(backbone: StagedBackbone) -> StagedBackbone | None:
     assert isinstance(plain, nn.Module)
     plain.eval().requires_grad_(False)
     return plain
+
+
+def _share_hooks(backbone: StagedBackbone, made: StagedBackbone) -> None:
+    """Let the copy call the very hooks of the backbone: copied with it, a bound method would act on a copy, too."""
+    assert isinstance(backbone, nn.Module)
+    assert isinstance(made, nn.Module)
+    for one, other in zip(backbone.modules(), made.modules(), strict=True):
+        other._forward_hooks, other._forward_pre_hooks = one._forward_hooks, one._forward_pre_hooks
 
 
 def _tuned(backbone: StagedBackbone) -> list[Site]:
