@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -19,7 +20,7 @@ from tests.docs.pages import ROOT, Command, files, name_of, sources
 
 from docs import build
 from fss.cli.main import app
-from fss.config.base_learner import with_base_learner
+from fss.config.base_learner import completed
 from fss.config.checks import check
 from fss.config.compose import CONF, composed, plain, prepare_hydra
 from fss.config.test_options import merged
@@ -88,19 +89,25 @@ def train(words: Sequence[str], partial: bool) -> None:
     if list(words) == ["--help"]:
         return
     options = [word for word in words if word != "-m"]
-    configs = [run.config for run in planned(options)] if "-m" in words else [_single(options)]
+    configs = _sweep(tuple(options)) if "-m" in words else [_single(options)]
     assert configs
     for config in configs:
         check_arguments(config)
 
 
+@cache
+def _sweep(options: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Several pages show the same sweep."""
+    return [run.config for run in planned(options)]
+
+
 def _single(options: list[str]) -> dict[str, Any]:
-    prepare_hydra(with_base_learner)
+    prepare_hydra(completed)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", overrides=options, return_hydra_config=True)
         HydraConfig.instance().set_config(config)
         assert str(config.hydra.run.dir).startswith("multirun/")  # an experiment that is a sweep says so here
-        own = with_base_learner(plain(config))
+        own = completed(plain(config))
     check(own)
     return own
 
@@ -160,8 +167,8 @@ def fss(words: Sequence[str], partial: bool) -> None:
 
 def _check_names(path: list[str], given: dict[str, Any]) -> None:
     if path[0] == "sweep":
-        for run in planned(given["options"]):
-            check_arguments(run.config)
+        for config in _sweep(tuple(given["options"])):
+            check_arguments(config)
     if path[0] == "report":
         known = re.fullmatch(r"multirun(/\S+)?|all", given["target"]) or given["target"] in tables()
         assert known, f"fss report {given['target']} names no table and no folder of runs"
