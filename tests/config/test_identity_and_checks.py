@@ -49,6 +49,7 @@ FREE = [
     "logger.wandb=offline",
     "group=other",
     "overwrite=true",
+    "leaks=allow",
     "resume=never",
     "previews=0",
     "workers=7",
@@ -155,6 +156,7 @@ def test_every_leaf_of_the_configuration_is_decided() -> None:
     assert recording
     assert free == recording | {
         "group",
+        "leaks",
         "overwrite",
         "resume",
         "checkpoint_minutes",

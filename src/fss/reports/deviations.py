@@ -24,8 +24,11 @@ def deviations_of(run: Result, command: Sequence[str], compare: Deviations) -> t
         Options first, then what the outcome tells: image lists, number of episodes, divergence.
     """
     found = list(compare(run.config, command))
-    if (run.data or {}).get("lists") == "other":
+    data = run.data or {}
+    if data.get("lists") == "other":
         found.append("image lists other than the released ones")
+    if "test_images_trained_on" in data:
+        found.append(f"{data['test_images_trained_on']:,} images of the test's list are in the training's, too")
     wanted = next((word.split("=")[1] for word in command if word.startswith("data.test_episodes=")), None)
     if wanted is not None and run.episodes.count != int(wanted):
         found.append(f"tested on {run.episodes.count:,} episodes instead of {int(wanted):,}")
