@@ -117,13 +117,7 @@ def meta_model(config: Node, classes: int = 0) -> tuple[nn.Module, Strategy]:
     """
     strategy = build_strategy(config["finetune"])
     with torch.device("meta"):
-        model: MulticlassSegmenter | FewShotSegmenter
-        if config["method"]["name"] == BaseLearner.name:
-            backbone = build_backbone(config["backbone"], pretrained=False)
-            head = make("method", config["method"], BaseLearner, channels=list(backbone.channels), classes=classes)
-            model = MulticlassSegmenter(backbone, head)
-        else:
-            model = build_model(config, pretrained=False)
+        model = _plain_model(config, classes)
         strategy.apply(model.backbone)
     return model, strategy
 
@@ -137,11 +131,46 @@ def empty_model(config: Node, dtype: torch.dtype, classes: int = 0) -> tuple[nn.
         classes: number of classes of a base learner, background included.
 
     Returns:
-        The model on the CPU, and its fine-tuning strategy, which is injected already.
+        The model on the CPU, and its fine-tuning strategy, which is injected already. Buffers that no checkpoint holds
+        have their values.
+
+    Raises:
+        FssError: if such a buffer is not determined by the configuration.
     """
     model, strategy = meta_model(config, classes)
     stored = model.state_dict().keys()
-    hidden = [name for name, _ in model.named_buffers() if name not in stored]
-    if hidden:  # no checkpoint holds them, so they must be computed
-        raise NotImplementedError(f"{type(model).__name__} has buffers outside of its state dict: {hidden}")
-    return model.to(dtype).to_empty(device="cpu"), strategy
+    model = model.to(dtype).to_empty(device="cpu")
+    hidden = {name: buffer for name, buffer in model.named_buffers() if name not in stored}
+    if hidden:
+        for name, value in _hidden_values(config, list(hidden), classes).items():
+            hidden[name].copy_(value)
+    return model, strategy
+
+
+def _plain_model(config: Node, classes: int) -> MulticlassSegmenter | FewShotSegmenter:
+    if config["method"]["name"] != BaseLearner.name:
+        return build_model(config, pretrained=False)
+    backbone = build_backbone(config["backbone"], pretrained=False)
+    head = make("method", config["method"], BaseLearner, channels=list(backbone.channels), classes=classes)
+    return MulticlassSegmenter(backbone, head)
+
+
+def _hidden_values(config: Node, names: list[str], classes: int) -> dict[str, Tensor]:
+    """Return the buffers that no checkpoint holds as the model's own construction gives them, before any strategy.
+
+    They are built twice, with other random numbers: what differs was drawn, or follows from weights that were.
+    """
+    built: list[dict[str, Tensor]] = []
+    for seed in (0, 1):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            built.append(dict(_plain_model(config, classes).named_buffers()))
+    one, other = built
+    lost = [n for n in names if n not in one or not torch.equal(one[n].nan_to_num(), other[n].nan_to_num())]
+    if lost:
+        raise FssError(
+            f"The model cannot be rebuilt from its checkpoint: it does not hold {', '.join(lost)}, which "
+            "register_buffer(..., persistent=False) leaves out, and the configuration does not determine. Register it "
+            "with persistent=True and train again."
+        )
+    return {name: one[name] for name in names}

@@ -53,7 +53,7 @@ def rebuild(checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> tuple[F
         The model, with its fine-tuning strategy injected, and the strategy.
 
     Raises:
-        FssError: if the weights do not fit the model, or it is not a few-shot model.
+        FssError: if the weights do not fit the model or are not finite, or if it is not a few-shot model.
     """
     model, strategy = empty_model(checkpoint.config, dtype or torch.float32)
     if not isinstance(model, FewShotSegmenter):
@@ -69,4 +69,10 @@ def rebuild(checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> tuple[F
             f"{checkpoint.path} does not fit the model it describes: {reason}\nIt was changed, or written by another "
             "version of fss: give another checkpoint, or test it with the commit that its result.json names."
         ) from error
+    broken = [name for name, value in model.named_parameters() if not bool(value.isfinite().all())]
+    if broken:
+        raise FssError(
+            f"{checkpoint.path} holds values that are not finite, in {broken[0]} and {len(broken) - 1} other weights: "
+            "its training diverged, or the file was damaged. Give another checkpoint."
+        )
     return model, strategy
