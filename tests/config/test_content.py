@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fss.config import content
@@ -16,6 +17,8 @@ from fss.config.base_learner import completed, differences
 from fss.config.compose import composed
 from fss.config.content import with_content, with_data_content
 from fss.config.identity import identity
+from fss.config.source import build_source
+from fss.model.build import meta_model
 
 Change = Callable[[Path], object]
 
@@ -104,6 +107,16 @@ def test_weights_count_by_content(root: Path, tmp_path: Path) -> None:
     assert identity(config(root, f"backbone.weights={file}")) != identity(before)
     assert identity(config(root, "backbone.weights=imagenet")) != identity(before)
     assert len(with_content(before)["backbone"]["weights_content"]) == 64
+
+
+def test_hashes_are_no_arguments_of_what_is_built(root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "w.pth"
+    torch.save({}, file)
+    made = config(root, f"backbone.weights={file}", "backbone.width=8")
+    assert made["backbone"]["weights_content"]
+    model, _ = meta_model(made)
+    assert len(list(model.parameters())) > 60
+    assert build_source(made["data"]).ids("train")
 
 
 def test_an_episode_list_counts_by_content(root: Path, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def obtain(job: Job) -> Checkpoint | None:
     """Return the base learner that a run uses; train it first if there is none and the run may.
 
     Args:
-        job: the run, its configuration settled by :func:`fss.config.base_learner.settled`.
+        job: the run, its configuration settled by :func:`fss.config.base_learner.completed`.
 
     Returns:
         The checkpoint, or None for runs without a base learner.
