@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.cli import bad_data, bad_options, bad_runs
+from tests.cli import bad_data, bad_images, bad_options, bad_runs
 
 CASES = (
     *bad_options.GROUPS,
@@ -12,6 +12,9 @@ CASES = (
     *bad_data.FOLDERS,
     *bad_data.LISTED,
     *bad_data.FILES,
+    *bad_images.LISTED,
+    *bad_images.READ,
+    *bad_images.SUPPORTED,
     *bad_data.ANNOTATIONS,
     *bad_data.ARCHIVES,
     *bad_runs.WEIGHTS,

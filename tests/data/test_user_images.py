@@ -64,7 +64,7 @@ def test_values_of_16_bits_do_not_merge(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "m.png"), np.where(values == 700, 65535, 0).astype(np.uint16))
     assert read_own_mask(tmp_path / "m.png").tolist() == [[0, 0, 1], [0, 0, 0]]
     cv2.imwrite(str(tmp_path / "m.png"), np.dstack([values] * 3))
-    with pytest.raises(DataError, match="would be rounded"):
+    with pytest.raises(DataError, match=r"^The mask \S* is stored as RGB"):
         read_own_mask(tmp_path / "m.png")
 
 
@@ -74,7 +74,7 @@ def test_alpha_is_refused_where_it_matters(tmp_path: Path, mode: str) -> None:
     image = Image.new("L", (30, 20), 255)
     image.putalpha(Image.fromarray(255 * mask(20, 30)))
     image.convert(mode).save(tmp_path / "m.png")
-    with pytest.raises(DataError, match=r"m\.png has transparent pixels.*-alpha extract"):
+    with pytest.raises(DataError, match=r"^The mask \S*m\.png has transparent pixels.*-alpha extract"):
         read_own_mask(tmp_path / "m.png")
     image = Image.fromarray(255 * mask(20, 30)).convert(mode)
     image.save(tmp_path / "m.png")
@@ -98,7 +98,7 @@ def test_soft_and_lossy_masks_are_refused(tmp_path: Path) -> None:
         read_own_mask(tmp_path / "soft.png")
     Image.fromarray(hard).save(tmp_path / "m.jpg")
     for value in (None, 255):
-        with pytest.raises(DataError, match=r"m\.jpg is a JPEG file.*-threshold 50% m\.png"):
+        with pytest.raises(DataError, match=r"^The mask \S*m\.jpg is a JPEG file.*-threshold 50% m\.png"):
             read_own_mask(tmp_path / "m.jpg", value)
 
 
@@ -119,7 +119,7 @@ def test_black_is_background_whatever_the_palette_says(tmp_path: Path) -> None:
     image.save(tmp_path / "m.png", transparency=3)
     assert (read_own_mask(tmp_path / "m.png") == mask(20, 30)).all(), "a transparent colour that no pixel has"
     image.save(tmp_path / "m.png", transparency=0)
-    with pytest.raises(DataError, match="transparent"):
+    with pytest.raises(DataError, match=r"^The mask \S* has transparent"):
         read_own_mask(tmp_path / "m.png")
 
 

@@ -120,6 +120,8 @@ def _values(path: Path, by_colour: bool) -> Any:
             return _one_channel(ImageOps.exif_transpose(image), stored, path, by_colour)
     except FileNotFoundError as error:
         raise DataError(f"There is no mask {path}. Check the name.") from error
+    except DataError:
+        raise
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise DataError(f"The mask {path} is damaged or no image ({error}). Give a PNG file.") from error
 

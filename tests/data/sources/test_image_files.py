@@ -57,14 +57,14 @@ def test_masks_beside_the_images_are_no_images(tmp_path):
     source.check("val")
     (root / "JPEGImages" / "val_0003.jpg").unlink()
     assert source.image_path("val_0003").name == "val_0003.jpg"
-    with pytest.raises(DataError, match=r"1 of 20 photographs are missing, first .*val_0003\.jpg"):
+    with pytest.raises(DataError, match=r"1 of 20 photographs \(.*\) are missing, first .*val_0003\.jpg"):
         source.check("val")
 
 
 def test_lists_of_hsnet_are_named(tmp_path):
     root = write_voc(tmp_path / "voc", per_split=20)
     (tmp_path / "l.txt").write_text("val_0003__15\nval_0004__2\n")
-    with pytest.raises(DataError, match=r"2 of 2 photographs are missing.*HSNet.*sed"):
+    with pytest.raises(DataError, match=r"2 of 2 photographs .* are missing.*HSNet.*sed"):
         ShapesSource(root, val_list=tmp_path / "l.txt").check("val")
 
 

@@ -88,4 +88,4 @@ def check_images(
     elsewhere = [path_of(i) for i in ids if not present[i]]
     missing = [path for path in elsewhere if not path.is_file()]
     if missing:
-        raise missing_files_error(missing, len(ids), "photographs")
+        raise missing_files_error(missing, len(ids), "photographs (.jpg, .jpeg, .png)")

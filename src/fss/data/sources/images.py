@@ -152,6 +152,8 @@ def _decoded(file: io.BytesIO, path: Path) -> tuple[UInt8, int]:
                 )
             _check_opaque(image, path)
             return _rgb(image, path), _orientation_of(image)
+    except DataError:
+        raise
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise _damaged(path, str(error)) from error
 
