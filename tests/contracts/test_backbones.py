@@ -45,7 +45,8 @@ def backbone(request: pytest.FixtureRequest) -> StagedModule:
 def test_every_backbone_has_a_yaml() -> None:
     classes = defined("backbones", lambda cls: issubclass(cls, StagedModule) and cls is not StagedModule)
     assert len(classes) >= 2
-    assert not classes.keys() - {group(n)["_target_"] for n in NAMES}, "these classes have no yaml in conf/backbone"
+    lacking = sorted(classes.keys() - {group(n)["_target_"] for n in NAMES})
+    assert lacking == [], "these classes have no yaml in conf/backbone"
 
 
 def run(backbone: StagedModule) -> list[Tensor]:

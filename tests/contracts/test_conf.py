@@ -142,8 +142,10 @@ def test_every_member_has_a_yaml_and_every_yaml_a_member(group: str) -> None:
                 found[cls.name] = f"{cls.__module__}.{cls.__name__}"
     assert len(found) >= COUNTS[group]
     in_conf = {o: yaml.safe_load((CONF / g / f"{o}.yaml").read_text()) for g, o in OPTIONS if g == group}
-    assert not found.keys() - in_conf.keys(), f"these classes have no yaml in conf/{group}"
-    assert not in_conf.keys() - found.keys(), f"these files of conf/{group} have no class in src/fss/{package}"
+    assert sorted(found.keys() - in_conf.keys()) == [], f"these classes have no yaml in conf/{group}"
+    assert sorted(in_conf.keys() - found.keys()) == [], (
+        f"these files of conf/{group} have no class in src/fss/{package}"
+    )
     used = {o: composed(f"{group}={o}")[group]["_target_"] for o in in_conf}
     assert used == found
 

@@ -40,9 +40,9 @@ def source(name: str, root: Path) -> SegmentationSource:
 def test_every_reader_has_a_yaml() -> None:
     readers = defined("data.sources", lambda cls: all(callable(getattr(cls, m, None)) for m in METHODS))
     readers = {path: cls for path, cls in readers.items() if not getattr(cls, "_is_protocol", False)}
-    named = {composed(name)["data"]["source"]["_target_"] for name in NAMES}
+    lacking = sorted(readers.keys() - {composed(name)["data"]["source"]["_target_"] for name in NAMES})
     assert len(readers) >= 3
-    assert not readers.keys() - named, "these readers have no yaml in conf/data"
+    assert lacking == [], "these readers have no yaml in conf/data"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -58,8 +58,8 @@ def test_yaml_and_reader_agree(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_yaml_holds_every_option_of_the_data_module(name: str) -> None:
-    lacking = composed("pascal")["data"].keys() - composed(name)["data"].keys() - OF_SOME
-    assert not lacking, "begin the yaml with `defaults: [pascal, _self_]` to take over what it does not say"
+    lacking = sorted(composed("pascal")["data"].keys() - composed(name)["data"].keys() - OF_SOME)
+    assert lacking == [], "begin the yaml with `defaults: [pascal, _self_]` to take over what it does not say"
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
