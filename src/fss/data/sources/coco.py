@@ -19,7 +19,7 @@ from fss.data.sources.coco_masks import MaskRule, check_rule, is_complete, raste
 from fss.data.sources.derived_files import cache_dir, fingerprint
 from fss.data.sources.folds import COCO_CLASSES, CocoScheme, FoldClasses, coco_fold
 from fss.data.sources.id_lists import read_id_list
-from fss.data.sources.image_files import MASK_ENDINGS, file_of
+from fss.data.sources.image_files import IMAGE_ENDINGS, MASK_ENDINGS, file_of
 from fss.data.sources.manifest import Manifest, check_complete, list_hash, manifest_facts
 from fss.errors import DataError
 
@@ -231,7 +231,11 @@ class CocoSource(ImageFiles):
         listed = self.lists[split]
         folder = self.root / self._name(split)
         ids = None if listed is None else read_id_list(listed)
-        images = sorted(folder.glob("*.jpg")) if ids is None else [self.image_path(i) for i in ids]
+        images = (
+            sorted(p for p in folder.glob("*") if p.suffix in IMAGE_ENDINGS)
+            if ids is None
+            else [self.image_path(i) for i in ids]
+        )
         return [self._instances(split), *([] if listed is None else [listed])], images
 
     def _is_listed(self, split: ListSplit) -> bool:

@@ -13,7 +13,7 @@ from PIL import Image
 from fss.data.sources.masks import UInt8
 from fss.errors import DataError
 
-_HEAD = 1 << 18  # first bytes of a JPEG, which hold its EXIF data if it has any
+_HEAD = 1 << 16  # first bytes of a JPEG, which hold its EXIF data if it has any
 _ORIENTATION = 0x0112  # EXIF tag
 _UNREADABLE_NOTE = (SyntaxError, ValueError, KeyError, TypeError, IndexError, OverflowError, OSError, struct.error)
 
