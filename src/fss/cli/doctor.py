@@ -36,7 +36,10 @@ def doctor(
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if python train.py could not start.")] = False,
 ) -> None:
     """Say what this machine and these folders can run, and which commands provide what is missing."""
-    sections = examine({"pascal": pascal, "coco": coco, "shapes": shapes}, multirun)
+    from fss.config.compose import choices
+
+    given = {"pascal": pascal, "coco": coco, "shapes": shapes}
+    sections = examine(given | {name: None for name in choices("data") if name not in given}, multirun)
     blockers = [f for found in sections.values() for f in found if f.blocks and f.state != "ok"]
     if as_json:
         typer.echo(_as_json(sections, not blockers))
@@ -50,13 +53,12 @@ def examine(roots: dict[str, Path | None], multirun: Path) -> Sections:
     """Look at everything; no failure of one part hides another.
 
     Args:
-        roots: data set -> its folder, or None for the default; the other data sets of conf/data have their default.
+        roots: data set -> its folder, or None for the default.
         multirun: folder of the runs.
 
     Returns:
         Title -> findings, in the order of the report.
     """
-    from fss.config.compose import choices
     from fss.doctor import files as check_files
     from fss.doctor import machine as check_machine
     from fss.doctor import runs as check_runs
@@ -64,8 +66,8 @@ def examine(roots: dict[str, Path | None], multirun: Path) -> Sections:
 
     runs = check_runs.scan(multirun)
     data: list[CheckResult] = []
-    for name in [*roots, *(other for other in choices("data") if other not in roots)]:
-        data += guarded(name, partial(_data_set, name, roots.get(name)))
+    for name, given in roots.items():
+        data += guarded(name, partial(_data_set, name, given))
     return {
         "Versions": guarded("versions", check_machine.versions),
         "Hardware": [
