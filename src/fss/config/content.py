@@ -10,8 +10,6 @@ from typing import Any
 from cachetools import TTLCache, cached
 
 from fss.backbones.weight_files import RECORDS, weights_dir
-from fss.config.source import build_source
-from fss.data.sources.content import content_id
 from fss.data.sources.derived_files import content_hash
 from fss.errors import FssError
 from fss.instantiate import Node
@@ -72,6 +70,9 @@ def data_content(node: Node) -> str | None:
 
 @cached(TTLCache(maxsize=16, ttl=_SECONDS), key=lambda text, node: text)
 def _content(text: str, node: Node) -> str:
+    from fss.config.source import build_source  # reads images, which a wrong option need not wait for
+    from fss.data.sources.content import content_id
+
     return content_id(build_source({"source": node}))
 
 

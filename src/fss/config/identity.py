@@ -21,8 +21,6 @@ _FREE = (
     "logger",
     "recording",
     "data.root",
-    "data.train_list",  # what lists hold stands in data.content
-    "data.val_list",
     "data.image_cache_mb",
     "data.source",
     "data.base",  # the chosen values stand in data, too
@@ -39,7 +37,8 @@ _FREE = (
     "trainer.enable_progress_bar",
     "trainer.log_every_n_steps",
 )
-_PATHS_OF_READERS = ("root", "train_list", "val_list", "progress")
+_LISTS = ("train_list", "val_list")
+"""Paths whose content stands in ``data.content``."""
 
 
 def determining(config: dict[str, Any]) -> dict[str, Any]:
@@ -62,7 +61,10 @@ def determining(config: dict[str, Any]) -> dict[str, Any]:
             node.pop(leaf, None)
     data, backbone = kept.setdefault("data", {}), kept.get("backbone", {})
     source = config.get("data", {}).get("source") or {}
-    data["reader"] = {k: v for k, v in source.items() if k not in _PATHS_OF_READERS}
+    if "content" in data:
+        data = kept["data"] = {k: v for k, v in data.items() if k not in _LISTS}
+    paths = ("root", "progress", *(_LISTS if "content" in data else ()))
+    data["reader"] = {k: v for k, v in source.items() if k not in paths}
     if "episodes_content" in data:
         data.pop("episodes", None)
     if "weights_content" in backbone:
