@@ -111,7 +111,7 @@ class Cost:
     """Time and memory; None if not measured, e.g. the training time of a test-only run.
 
     Attributes:
-        train_seconds: wall time of training.
+        train_seconds: wall time of the training steps, data loading included, validation and checkpoints excluded.
         test_seconds: wall time of the test.
         peak_memory_mb: MiB, see ``memory_kind``.
         memory_kind: ``cuda``: the allocator's peak; ``saved_for_backward``: what one training step saves for its

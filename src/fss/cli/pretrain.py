@@ -45,6 +45,7 @@ def pretrain(
     from fss.backbones.resnet import ResNet
     from fss.data.classification_dataset import classification_loader
     from fss.files import atomic, write_json
+    from fss.lit.callbacks.divergence import DivergenceGuard
     from fss.lit.classification import Classifier
     from fss.runs.library_notices import hide_library_notices
 
@@ -60,6 +61,7 @@ def pretrain(
         enable_model_summary=False,
         num_sanity_val_steps=0,
         check_val_every_n_epoch=epochs,
+        callbacks=[DivergenceGuard()],
     )
     trainer.fit(model, train, val)
     content = io.BytesIO()

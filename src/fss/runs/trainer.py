@@ -16,6 +16,7 @@ from fss.lit.callbacks.best_checkpoint import BestCheckpoint
 from fss.lit.callbacks.components import ComponentOptions, ComponentRecorder
 from fss.lit.callbacks.cost import CostMeter
 from fss.lit.callbacks.curves import CurveRecorder
+from fss.lit.callbacks.divergence import DivergenceGuard
 from fss.lit.callbacks.episodes import EpisodeRecorder
 from fss.lit.callbacks.feature_caching import FeatureCaching
 from fss.lit.callbacks.finetuning import BackboneFinetune
@@ -111,7 +112,7 @@ def assemble(job: Job, logger: Sequence[Logger] | bool, callbacks: Sequence[pl.C
         pl.Trainer,
         default_root_dir=str(job.folder),
         logger=logger,
-        callbacks=list(callbacks),
+        callbacks=[DivergenceGuard(job.folder / "checkpoints"), *callbacks],
         plugins=[AtomicCheckpointIO()],
         use_distributed_sampler=False,
         enable_model_summary=False,

@@ -11,6 +11,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from fss.lit.callbacks.snapshots import Snapshots
+
 
 class CostMeter(pl.Callback):
     """Records training and test time and memory.
@@ -19,7 +21,8 @@ class CostMeter(pl.Callback):
     first training step saves for its backward pass, which unlike the peak of the process depends on this run alone.
 
     Attributes:
-        seconds: stage (``train``, ``test``) -> wall seconds of this process.
+        seconds: stage -> wall seconds of this process: of ``train`` those of steps, data loading included, without
+            validation and writing of checkpoints; of ``test`` all.
         saved_bytes: bytes saved for backward by one training step.
         steps_per_epoch: optimiser steps of a full epoch, regardless of ``limit_train_batches``.
         tested: test episodes that this process has seen.
@@ -33,9 +36,10 @@ class CostMeter(pl.Callback):
         self._peaks = {"train": 0, "test": 0}  # bytes of the CUDA allocator; apart, because tests cache feature maps
         self._phase = "test"  # anything before training does not count as training
         self._laps: list[float] = []  # seconds between batch ends, including data loading
-        self._lap: float | None = None
+        self._lap: float | None = None  # when the present step began
+        self._first = True  # step of an epoch, which waits for loader processes to start
+        self._written = 0.0  # seconds spent on checkpoints when it began
         self._started = 0.0
-        self._training = False
         self._hooks: torch.autograd.graph.saved_tensors_hooks | None = None
         self._storages: dict[int, int] = {}
 
@@ -58,8 +62,7 @@ class CostMeter(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the measurements so far, so that a resumed training reports its total time."""
-        running = time.perf_counter() - self._started if self._training else 0.0
-        return {"train_seconds": self.seconds["train"] + running, "saved_bytes": self.saved_bytes}
+        return {"train_seconds": self.seconds["train"], "saved_bytes": self.saved_bytes}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the measurements from before an interruption.
@@ -71,41 +74,42 @@ class CostMeter(pl.Callback):
         self.saved_bytes = int(state_dict["saved_bytes"])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock and reset the allocator's peak."""
-        self._started, self._training = time.perf_counter(), True
+        """Reset the allocator's peak."""
         self._begin("train")
         loader = trainer.train_dataloader
         self.steps_per_epoch = len(loader) if isinstance(loader, Sized) else None
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Count memory as test memory during validation."""
+        """Stop the clock, and count memory as test memory during validation."""
+        self._pause(trainer)
         self._begin("test")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Count memory as training memory again."""
         self._begin("train")
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop the clock."""
-        self.seconds["train"] += time.perf_counter() - self._started
-        self._training = False
-
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Stop counting even if the forward pass failed: the hooks are global and would outlive the run."""
         self._stop_counting()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Reset the step timer, because validation runs between epochs."""
-        self._lap = None
+        """Start the clock."""
+        self._first = True
+        self._start(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop the clock."""
+        self._pause(trainer)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Record the time since the end of the previous batch of this epoch."""
-        now = time.perf_counter()
-        if self._lap is not None:
-            self._laps.append(now - self._lap)
-        self._lap = now
+        """Record the time since the end of the previous batch."""
+        seconds = self._book(trainer)
+        if not self._first:
+            self._laps.append(seconds)
+        self._first = False
+        self._start(trainer)
 
     def on_test_batch_end(
         self,
@@ -131,7 +135,9 @@ class CostMeter(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Count the bytes that the first step's forward pass saves."""
+        """Start the clock after a validation within an epoch; count the bytes that the first forward pass saves."""
+        if self._lap is None:
+            self._start(trainer)
         if self.saved_bytes or self._hooks is not None:
             return
         parameters = {p.untyped_storage().data_ptr() for p in pl_module.parameters()}
@@ -151,6 +157,24 @@ class CostMeter(pl.Callback):
             self.saved_bytes = sum(self._storages.values())
         self._stop_counting()
 
+    def _start(self, trainer: pl.Trainer) -> None:
+        self._lap, self._written = time.perf_counter(), _writing(trainer)
+
+    def _book(self, trainer: pl.Trainer) -> float:
+        """Add the time since the start, without checkpoints, to that of the training; return it."""
+        if self._lap is None:
+            return 0.0
+        seconds = time.perf_counter() - self._lap - (_writing(trainer) - self._written)
+        self.seconds["train"] += seconds
+        return seconds
+
+    def _pause(self, trainer: pl.Trainer) -> None:
+        """Stop the clock; a GPU may still be working on the last steps."""
+        if torch.cuda.is_available() and self._lap is not None:
+            torch.cuda.synchronize()
+            self._book(trainer)
+        self._lap = None
+
     def _stop_counting(self) -> None:
         if self._hooks is not None:
             self._hooks.__exit__(None, None, None)
@@ -166,3 +190,8 @@ class CostMeter(pl.Callback):
         if torch.cuda.is_available():
             self._peaks[self._phase] = max(self._peaks[self._phase], torch.cuda.max_memory_allocated())
             torch.cuda.reset_peak_memory_stats()
+
+
+def _writing(trainer: pl.Trainer) -> float:
+    """Return the seconds that went into snapshots so far."""
+    return sum(c.seconds for c in trainer.checkpoint_callbacks if isinstance(c, Snapshots))

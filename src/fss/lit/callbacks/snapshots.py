@@ -51,6 +51,7 @@ class Snapshots(Checkpoint):
         self.path = path
         self.minutes = minutes
         self.rows = rows or (lambda trainer: 0)
+        self.seconds = 0.0  # spent on writing
         self._batch = 0  # batches of the epoch that were trained on
         self._signal = 0
         self._written = time.monotonic()
@@ -144,7 +145,9 @@ class Snapshots(Checkpoint):
 
     def _fulfil(self, trainer: pl.Trainer, request: int) -> None:
         if request:
+            begun = time.monotonic()
             trainer.save_checkpoint(self.path, weights_only=False)
+            self.seconds += time.monotonic() - begun
             self._written, self._step = time.monotonic(), trainer.global_step
         if request > _DUE:
             raise Stopped(request)
