@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from tests.cli import bad_data, bad_images, bad_options, bad_runs
+from tests.cli import bad_data, bad_images, bad_options, bad_runs, bad_typed
 
 CASES = (
     *bad_options.GROUPS,
     *bad_options.OPTIONS,
     *bad_options.TESTS,
     *bad_options.COMMANDS,
+    *bad_typed.KEYS,
     *bad_data.FOLDERS,
     *bad_data.LISTED,
     *bad_data.FILES,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fss.cli.friendly import friendly
+from fss.config.places import CONF
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 Sections = dict[str, list["CheckResult"]]
 
-CONF = Path(__file__).resolve().parents[3] / "conf"
 _MARKS = {"ok": "✓", "note": "·", "missing": "✗", "problem": "✗"}
 _PLAIN_MARKS = {"ok": "+", "note": "-", "missing": "x", "problem": "x"}
 _COLOURS = {"ok": "green", "note": "dim", "missing": "yellow", "problem": "red"}

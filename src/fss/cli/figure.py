@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fss.cli.friendly import friendly
-from fss.config.compose import CONF
+from fss.config.places import CONF
 from fss.errors import FssError
 
 if TYPE_CHECKING:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from fss.config.checks import check
 from fss.config.identity import slug
+from fss.config.places import CONF, groups
+from fss.config.typed_keys import choosing, explain_unknown, refuse_unknown
 from fss.errors import FssError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-CONF = Path(__file__).resolve().parents[3] / "conf"
-"""Folder of the configuration groups."""
 
 
 def choices(group: str) -> list[str]:
@@ -50,6 +49,8 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 def prepare_hydra(complete: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> None:
     """Make ``${fss.slug:}`` known to OmegaConf, and let Hydra's errors through to :func:`friendly` (idempotent).
 
+    From then on, whatever is composed from ``conf/`` is checked for options that nothing reads.
+
     Args:
         complete: adds to a resolved configuration what its identity depends on besides the options.
     """
@@ -58,11 +59,40 @@ def prepare_hydra(complete: Callable[[dict[str, Any]], dict[str, Any]] | None = 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
 
     def resolve(*, _root_: DictConfig) -> str:
-        config = plain(_root_) if complete is None else complete(plain(_root_))
-        check(config)
-        return slug(config)
+        config = plain(_root_)
+        check(config)  # before files are looked at, which needs more libraries
+        return slug(config if complete is None else complete(config))
 
     OmegaConf.register_new_resolver("fss.slug", resolve, replace=True)
+    _check_what_is_composed()
+
+
+def _check_what_is_composed() -> None:
+    """Let Hydra check typed options wherever it composes: for a program, a run of a sweep, or a plan."""
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra.errors import ConfigCompositionException
+    from hydra.types import RunMode
+
+    unchecked = ConfigLoaderImpl.load_configuration
+    if hasattr(unchecked, "__wrapped__"):
+        return
+
+    @wraps(unchecked)
+    def load(
+        self: ConfigLoaderImpl, config_name: str | None, overrides: list[str], run_mode: RunMode, *more: Any, **kw: Any
+    ) -> DictConfig:
+        ours = str(CONF) in [str(source.path) for source in self.get_sources()]
+        try:
+            cfg = unchecked(self, config_name, overrides, run_mode, *more, **kw)
+        except ConfigCompositionException:
+            if ours and (without := choosing(overrides, groups())) != overrides:
+                explain_unknown(unchecked(self, config_name, without, run_mode, *more, **kw), overrides)
+            raise
+        if ours:
+            refuse_unknown(cfg, overrides, run_mode is RunMode.MULTIRUN)
+        return cfg
+
+    ConfigLoaderImpl.load_configuration = load  # type: ignore[method-assign]
 
 
 def composed(overrides: Sequence[str]) -> dict[str, Any]:
@@ -78,7 +108,7 @@ def composed(overrides: Sequence[str]) -> dict[str, Any]:
         FssError: if the folder conf/ is not beside the package, or a value is wrong.
     """
     if not (CONF / "config.yaml").is_file():
-        raise FssError(f"{CONF} holds no config.yaml: run fss from a clone of the repository (pip install -e .)")
+        raise FssError(f"{CONF} holds no config.yaml: fss was not installed whole. Install it again: pip install .")
     from hydra import compose, initialize_config_dir
 
     prepare_hydra()

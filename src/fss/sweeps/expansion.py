@@ -53,7 +53,7 @@ def _choices(overrides: Sequence[Override]) -> Choices:
     """Return option -> its words, several if it is swept; the last occurrence of an option counts."""
     found: Choices = {}
     for override in overrides:
-        key = override.get_key_element()
+        key = _as_selected(override)
         if not override.is_sweep_override():
             value = override.get_value_element_as_str()
             found[key] = [key if override.is_delete() and not value else f"{key}={value}"]
@@ -62,6 +62,13 @@ def _choices(overrides: Sequence[Override]) -> Choices:
         else:
             raise FssError(f"{override.input_line}: give a list of values, as {key}=1,2,3; intervals have no end.")
     return found
+
+
+def _as_selected(override: Override) -> str:
+    """Return the key as rows and grid write it: ``++`` before an option that a file sets changes nothing."""
+    key = str(override.get_key_element())
+    bare = key.lstrip("+")
+    return ROW if bare == ROW.lstrip("+") else key.replace("++", "", 1) if key.startswith("++") else key
 
 
 def _select_rows(named: Mapping[str, Choices], given: Choices) -> dict[str, Choices]:

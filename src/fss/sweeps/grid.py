@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from fss.config.checks import check
 from fss.config.compose import plain
 from fss.config.identity import slug
+from fss.config.places import CONF
 from fss.errors import FssError
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
     from omegaconf import DictConfig
 
-CONF = Path(__file__).resolve().parents[3] / "conf"
 _PLAIN = ("fold", "shot", "seed", "test_seed")
 """Options that choose no file of ``conf/``; runs that differ only in them are composed once."""
 
@@ -119,7 +119,9 @@ def _hydra() -> Iterator[Hydra]:
     from fss.config.compose import prepare_hydra
 
     if not (CONF / "config.yaml").is_file():
-        raise FssError(f"There is no {CONF / 'config.yaml'}: fss sweep works in a checkout of the repository.")
+        raise FssError(
+            f"There is no {CONF / 'config.yaml'}: fss was not installed whole. Install it again: pip install ."
+        )
     prepare_hydra(completed)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
