@@ -99,9 +99,8 @@ def test_bam_has_the_same_weights(home: Path) -> None:
 def test_both_stages_on_two_processes(home: Path, launched: bool) -> None:
     """One command trains the base learner, then BAM, with all processes in both.
 
-    A base learner sees the same global batches on any number of processes. Its weights are not those of one process
-    here: every process normalises by its own half of a batch, as SyncBatchNorm runs on GPUs only. In the second stage
-    batch norm is frozen, so the number does not matter.
+    That a base learner has the numbers of one process: test_parallel_norm.py. In the second stage batch norm is
+    frozen.
     """
     options = (
         *MODEL, "method=bam", "data.base.size=65", "data.base.epochs=1", "data.epochs=1", "recipe.batch_size=2",

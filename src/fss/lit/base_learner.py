@@ -86,7 +86,7 @@ class BaseLearnerModule(pl.LightningModule):
         labels = batch.labels
         total = F.cross_entropy(self(batch.images), labels.long(), ignore_index=IGNORE, reduction="sum")
         loss = total / mean_over_processes((labels != IGNORE).sum()).clamp(min=1)
-        self.log("train/loss_total", loss.detach(), prog_bar=True, batch_size=len(batch))
+        self.log("train/loss_total", mean_over_processes(loss.detach()), prog_bar=True, batch_size=len(batch))
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:

@@ -15,6 +15,7 @@ from fss.metrics.geometry import at_label_size
 from fss.metrics.iou import EpisodeIoU, Scores
 from fss.metrics.loss import EpisodeLoss
 from fss.model.segmenter import FewShotSegmenter
+from fss.nn.distributed import means_over_processes
 from fss.nn.resize import up
 from fss.types import Episode, HeadOutput
 
@@ -97,8 +98,8 @@ class EpisodicModule(pl.LightningModule):
         if "base_label" in episode.extras:
             labels["base"] = episode.extras["base_label"]
         terms = self.model.head.loss(output, labels)
-        for name, value in terms.items():
-            self.log(f"train/loss_{name}", value.detach(), prog_bar=name == "total", batch_size=len(episode))
+        for name, value in means_over_processes(terms).items():
+            self.log(f"train/loss_{name}", value, prog_bar=name == "total", batch_size=len(episode))
         with torch.no_grad():
             size = (episode.query.shape[-2], episode.query.shape[-1])
             predicted = up(output.logits.detach().float(), size, self.model.head.align_corners).argmax(dim=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, distributed
 
@@ -21,7 +23,7 @@ def mean_over_processes(value: Tensor) -> Tensor:
     result would depend on how the batch was split; divided by the mean number, it does not.
 
     Args:
-        value: a scalar; all processes must call this together.
+        value: any shape; all processes must call this together.
 
     Returns:
         The mean, float32; ``value`` itself if there is one process.
@@ -31,3 +33,19 @@ def mean_over_processes(value: Tensor) -> Tensor:
     total = value.detach().double().clone()
     distributed.all_reduce(total)
     return (total / distributed.get_world_size()).float()
+
+
+def means_over_processes(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Average values for a log, all in one exchange; they need no gradient.
+
+    Args:
+        values: scalars by name; all processes must call this together, with the same names.
+
+    Returns:
+        Their means, float32; the values themselves, without a graph, if there is one process.
+    """
+    detached = {name: value.detach() for name, value in values.items()}
+    if not detached or rank_and_world()[1] == 1:
+        return detached
+    means = mean_over_processes(torch.stack([value.double() for value in detached.values()]))
+    return dict(zip(detached, means, strict=True))

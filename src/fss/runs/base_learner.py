@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 
 from fss.config.base_learner import NAME, NOTES, RUNS, base_learner_config, checkpoint_of, command, differences, find
 from fss.config.identity import slug
@@ -65,7 +64,7 @@ def train_base_learner(job: Job, source: SegmentationSource) -> float:
     resumed = interrupted(job)
     loggers = build_loggers(config["logger"], job.folder, job.name, config, resumed)
     callbacks = [*_callbacks(job, module), *recorders(loggers, job.name), *checkpointing(job)]
-    trainer = assemble(job, loggers, callbacks, sync_batchnorm=_on_gpu(config))
+    trainer = assemble(job, loggers, callbacks)
     fit(trainer, module, data, resumed)
     return test(job, trainer, module, data)
 
@@ -159,8 +158,3 @@ def _callbacks(job: Job, module: BaseLearnerModule) -> list[pl.Callback]:
     everything.report = report_trainable(config["finetune"]["name"], module.model.backbone, [])
     known = facts(config, NOTES[config["selection"]], notes=job.notes)
     return [StepSeed(config["seed"]), cost, ResultWriter(job.folder, known, everything, cost)]
-
-
-def _on_gpu(config: dict[str, Any]) -> bool:
-    """Tell whether batch norm can use the statistics of all devices together, as the releases do."""
-    return torch.cuda.is_available() and config["trainer"]["accelerator"] != "cpu"

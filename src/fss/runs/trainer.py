@@ -30,6 +30,7 @@ from fss.lit.callbacks.snapshots import Snapshots
 from fss.lit.callbacks.spectra import SpectrumRecorder
 from fss.lit.checkpoint_io import AtomicCheckpointIO
 from fss.lit.history import logged_rows
+from fss.lit.layer_sync import SharedNorms
 from fss.runs.artifacts import RunArtifacts
 from fss.runs.build import feature_cache_mb
 from fss.runs.job import Job
@@ -113,7 +114,7 @@ def assemble(job: Job, logger: Sequence[Logger] | bool, callbacks: Sequence[pl.C
         default_root_dir=str(job.folder),
         logger=logger,
         callbacks=[DivergenceGuard(job.folder / "checkpoints"), *callbacks],
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), SharedNorms()],
         use_distributed_sampler=False,
         enable_model_summary=False,
         **options,
