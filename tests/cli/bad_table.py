@@ -10,6 +10,7 @@ CASES = (
     *bad_options.TESTS,
     *bad_options.COMMANDS,
     *bad_typed.KEYS,
+    *bad_typed.LATE,
     *bad_data.FOLDERS,
     *bad_data.LISTED,
     *bad_data.FILES,

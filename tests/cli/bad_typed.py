@@ -8,6 +8,8 @@ SWEEP = "finetune=freeze,svf"
 PLAN = "sweep plan data=shapes"
 NOTHING = "which nothing reads"
 
+FIRST = "method=bam data.base.size=65"
+
 KEYS = (
     trained("mistyped group with a plus", "+sise=smoke", "+sise=smoke", NOTHING, "Do you mean +size?"),
     trained("mistyped group without a plus", "sise=smoke", "sise=smoke", "Do you mean +size?"),
@@ -42,4 +44,20 @@ KEYS = (
     asked("mistyped key in a plan", f"{PLAN} ++data.epoch=3", "data.epoch,", "Do you mean data.epochs?"),
     asked("mistyped group in a plan", f"{PLAN} +sise=smoke", "sise", "Do you mean +size?"),
     asked("mistyped row in a state", "sweep status experiment=table05 +rows=t05r06", "rows", "Do you mean +row?"),
+)  # fmt: skip
+LATE = (
+    trained("optimiser that refuses its arguments", "recipe.optimizer.momentum=0 +recipe.optimizer.nesterov=true",
+            "recipe.optimizer", "nesterov=True", "python train.py --help"),
+    trained("trainer refused before the first stage", f"{FIRST} trainer.precision=12-bit", "12-bit", "32-true"),
+    trained("limit refused before the first stage", f"{FIRST} trainer.gradient_clip_val=much", "gradient_clip_val",
+            "trainer"),
+    trained("steps refused before the first stage", f"{FIRST} trainer.check_val_every_n_epoch=often",
+            "check_val_every_n_epoch", "trainer"),
+    trained("argument of the trainer refused before the first stage", f"{FIRST} +trainer.accumulate_grad_batches=no",
+            "trainer", "accumulate_grad_batches"),
+    trained("optimiser refused before the first stage",
+            f"{FIRST} recipe.optimizer.momentum=0 +recipe.optimizer.nesterov=true", "recipe.optimizer", "nesterov"),
+    trained("untrained part refused before the first stage", f"{FIRST} recipe.untrained=[nose]", "nose", "has"),
+    trained("head refused before the first stage", f"{FIRST} method.kshot_hidden=-1", "kshot_hidden=-1", "from 0 up"),
+    trained("strategy refused before the first stage", f"{FIRST} finetune.memory=most", "memory", "balanced"),
 )  # fmt: skip

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
+import torch
+from torch import nn
 from torch.optim import Optimizer
 
+from fss.commands import program
 from fss.data.base_datamodule import BaseDataModule
 from fss.data.datamodule import FewShotDataModule
 from fss.data.episodes.options import EpisodeOptions, IndexOptions, Selection
 from fss.data.options import LoaderOptions, TransformOptions
 from fss.data.sources.base import SegmentationSource
+from fss.errors import FssError
 from fss.instantiate import Node, partial
 from fss.lit.optim import Recipe
 
@@ -20,10 +25,24 @@ FEATURE_CACHE_MB = 4096
 
 
 def build_recipe(node: Node) -> Recipe:
-    """Build a recipe from its group."""
+    """Build a recipe from its group.
+
+    Args:
+        node: the group.
+
+    Raises:
+        FssError: if optimiser or schedule are of another kind, or refuse their arguments.
+    """
+    optimizer = partial("recipe.optimizer", node["optimizer"], _is_optimizer)
+    schedule = partial("recipe.schedule", node["schedule"], _is_schedule)
+    for name, attempt in (
+        ("optimizer", lambda: optimizer([nn.Parameter(torch.zeros(1))])),
+        ("schedule", lambda: schedule(0.5)),
+    ):
+        _tried(f"recipe.{name}", node[name], attempt)
     return Recipe(
-        optimizer=partial("recipe.optimizer", node["optimizer"], _is_optimizer),
-        schedule=partial("recipe.schedule", node["schedule"], _is_schedule),
+        optimizer=optimizer,
+        schedule=schedule,
         backbone_lr_factor=node["backbone_lr_factor"],
         untrained=tuple(node["untrained"]),
     )
@@ -100,6 +119,18 @@ def _loading(config: Node) -> LoaderOptions:
 
 def _options(kind: type[Any], data: Node) -> Any:
     return kind(**{k: data[k] for k in kind.__dataclass_fields__ if k in data})
+
+
+def _tried(group: str, node: Node, attempt: Callable[[], Any]) -> None:
+    """Refuse arguments now that would fail at the first step."""
+    try:
+        attempt()
+    except (TypeError, ValueError) as error:
+        given = ", ".join(f"{group}.{key}={value}" for key, value in node.items())
+        text = " ".join(str(error).split())
+        raise FssError(
+            f"The options of {group} cannot be used: {text}. Given: {given}. All options: {program()} --help"
+        ) from error
 
 
 def _is_optimizer(found: Any) -> bool:

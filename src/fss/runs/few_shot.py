@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 
 import pytorch_lightning as pl
+import torch
 
-from fss.config.base_learner import NAME
+from fss.config.base_learner import NAME, find
 from fss.data.sources.base import SegmentationSource
 from fss.files import remove_leftovers
+from fss.instantiate import make
 from fss.lit.callbacks.finetuning import BackboneFinetune
 from fss.lit.episodic import EpisodicModule
-from fss.model.build import build_model, build_strategy
+from fss.lit.optim import freeze_untrained
+from fss.methods.base import FewShotHead
+from fss.model.build import build_backbone, build_model, build_strategy
 from fss.runs.base_learner import built_from, obtain
 from fss.runs.build import build_data, build_recipe
 from fss.runs.fit_and_test import fit, test
@@ -20,7 +24,7 @@ from fss.runs.library_notices import hide_library_notices
 from fss.runs.provenance import facts
 from fss.runs.resume import interrupted
 from fss.runs.shared_memory import check_shared_memory
-from fss.runs.trainer import build_trainer, checkpointing
+from fss.runs.trainer import assemble, build_trainer, checkpointing
 from fss.tracking.loggers import build_loggers, recorders
 
 
@@ -40,6 +44,7 @@ def train_few_shot(job: Job, source: SegmentationSource) -> float:
     check_shared_memory(config["recipe"]["batch_size"], config["shot"], config["data"]["size"], config["workers"])
     data = build_data(config, source)
     data.setup()  # a data set that is too small for training or test fails before anything is trained
+    _refuse_what_fails_later(job)
     learner = obtain(job)  # before the seed is set: training it first must not change what follows
     if learner is not None and NAME in config["method"]:
         config["method"][NAME]["built"] = built_from(learner, classes)
@@ -62,3 +67,17 @@ def train_few_shot(job: Job, source: SegmentationSource) -> float:
     trainer = build_trainer(job, finetune, facts(config, notes=job.notes), logger=loggers, more=more)
     fit(trainer, module, data, resumed)
     return test(job, trainer, module, data)
+
+
+def _refuse_what_fails_later(job: Job) -> None:
+    """Build what the options describe, without values, if hours of another training come before it is needed."""
+    config, node = job.config, job.config["method"].get(NAME)
+    if node is None or node["checkpoint"] is not None or find(config, node["identity"]) is not None:
+        return
+    recipe = build_recipe(config["recipe"])
+    with torch.device("meta"):
+        backbone = build_backbone(config["backbone"], pretrained=False)
+        head = make("method", config["method"], FewShotHead, channels=list(backbone.channels))  # type: ignore[type-abstract]
+        freeze_untrained(head, recipe.untrained)
+        build_strategy(config["finetune"]).apply(backbone)
+    assemble(job, False, [], enable_checkpointing=False)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
 
 from fss.backbones.weights import IMAGENET_MEAN, IMAGENET_STD
+from fss.commands import program
 from fss.config.recording import FOLDER, records
-from fss.instantiate import make
+from fss.errors import FssError
+from fss.instantiate import Node, make
 from fss.lit.callbacks.best_checkpoint import BestCheckpoint
 from fss.lit.callbacks.components import ComponentOptions, ComponentRecorder
 from fss.lit.callbacks.cost import CostMeter
@@ -103,6 +107,7 @@ def assemble(job: Job, logger: Sequence[Logger] | bool, callbacks: Sequence[pl.C
         The trainer.
     """
     chosen = dict(job.config["trainer"])
+    check_arguments(chosen)
     if job.config["selection"] == "last" and not records(job.config):
         chosen["limit_val_batches"] = 0
     if not sys.stdout.isatty():  # a bar is unreadable in a file, where ProgressLog writes its lines
@@ -119,6 +124,55 @@ def assemble(job: Job, logger: Sequence[Logger] | bool, callbacks: Sequence[pl.C
         enable_model_summary=False,
         **options,
     )
+
+
+def check_arguments(node: Node) -> None:
+    """Check the types of the trainer's arguments: Lightning stores some as they are, and fails in the first step.
+
+    Args:
+        node: the group ``trainer``.
+
+    Raises:
+        FssError: on the first argument of a wrong type.
+    """
+    hints = get_type_hints(inspect.unwrap(pl.Trainer.__init__))
+    for name, value in node.items():
+        if name in hints and not _fits(value, hints[name]):
+            allowed = " or ".join(dict.fromkeys(_words(hints[name])))
+            raise FssError(
+                f"trainer.{name}={value} is not allowed: Lightning's Trainer takes {allowed}. Devices that are there: "
+                f"fss doctor. All options: {program()} --help"
+            )
+
+
+def _words(hint: Any) -> Iterator[str]:
+    """Yield what an annotation allows, in words."""
+    if get_origin(hint) in (Union, UnionType):
+        for one in get_args(hint):
+            yield from _words(one)
+    elif get_origin(hint) is Literal:
+        yield from map(str, get_args(hint))
+    else:
+        kind = get_origin(hint) or hint
+        known = {int: "a whole number", float: "a number", bool: "true", str: "text", list: "a list", dict: "a mapping"}
+        yield from (
+            ("true", "false") if kind is bool else [known.get(kind, "null")] if kind in (*known, NoneType) else []
+        )
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Tell whether a plain value is of an annotated type."""
+    origin = get_origin(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, one) for one in get_args(hint))
+    if origin is Literal:
+        return value in get_args(hint)
+    if isinstance(value, bool) or hint is bool:
+        return isinstance(value, bool) and hint is bool
+    if hint is float:
+        return isinstance(value, int | float)
+    kind = origin or hint
+    return isinstance(kind, type) and isinstance(value, kind)
 
 
 def recording_callbacks(job: Job) -> list[pl.Callback]:
