@@ -27,6 +27,18 @@ def program(name: str = "train") -> str:
     return f"python {name}.py" if _in_checkout() else f"fss {name}"
 
 
+def noun(name: str = "train") -> str:
+    """Name the program in the middle of a sentence.
+
+    Args:
+        name: ``train`` or ``eval``.
+
+    Returns:
+        ``train.py`` in a checkout, ``fss train`` elsewhere.
+    """
+    return program(name).removeprefix("python ")
+
+
 def _in_checkout() -> bool:
     return (_CHECKOUT / "src" / "fss").is_dir() and (_CHECKOUT / "train.py").is_file()
 

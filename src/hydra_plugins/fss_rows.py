@@ -13,6 +13,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from fss.commands import program
 from fss.errors import FssError
 from fss.sweeps.expansion import expand
 
@@ -31,8 +32,8 @@ ConfigStore.instance().store(group="hydra/sweeper", name="rows", node=RowsConf, 
 
 def _only_sweeps(name: str) -> str:
     raise FssError(
-        f"experiment={name} is a sweep of many runs: add -m, as python train.py -m experiment={name}. "
-        f"One row, one fold: python train.py -m experiment={name} +row=ROW fold=0"
+        f"experiment={name} is a sweep of many runs: add -m, as {program()} -m experiment={name}. "
+        f"One row, one fold: {program()} -m experiment={name} +row=ROW fold=0"
     )
 
 

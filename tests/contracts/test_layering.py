@@ -62,7 +62,8 @@ FAMILIES = {"methods", "finetune", "backbones", "data/sources"}  # one file per 
 MOST_FILES = 20
 
 NO_TORCH = {
-    "errors", "commands", "files", "instantiate", "results", "bootstrap", "reports", "reports.figures", "config", "sweeps",
+    "errors", "commands", "files", "instantiate", "results", "bootstrap", "reports", "reports.figures", "config",
+    "sweeps",
 }  # fmt: skip
 EVERYWHERE = {*MAY_IMPORT}
 # library -> the packages that may import it.

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from fss.cli.friendly import friendly
+from fss.commands import option, typed
 
 
 class Source(str, Enum):  # noqa: UP042  # typer shows the values
@@ -88,4 +89,4 @@ def convert(
         )
     released = Released(source.value, method.value, backbone.value, data.value, shot, finetune.value, fold)
     written = conversion.convert_file(file, released, out)
-    typer.echo(f"{out}: {written}. Test it: python eval.py ckpt={out}")
+    typer.echo(f"{out}: {written}. Test it: {typed(option('ckpt', out), name='eval')}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fss.cli.friendly import friendly
+from fss.commands import program
 from fss.config.places import CONF
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def doctor(
     shapes: Root = None,
     multirun: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("multirun"),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if python train.py could not start.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help=f"Exit with 1 if {program()} could not start.")] = False,
 ) -> None:
     """Say what this machine and these folders can run, and which commands provide what is missing."""
     from fss.config.compose import choices
@@ -116,6 +117,6 @@ def _print(sections: Sections, blockers: list[CheckResult]) -> None:
             console.print(Text(f"    $ {command}"), soft_wrap=True)  # one line each, to be copied
     if blockers:
         names = ", ".join(f.name for f in blockers)
-        console.print(Text(f"python train.py cannot start: {names}", style="bold"), soft_wrap=True)
+        console.print(Text(f"{program()} cannot start: {names}", style="bold"), soft_wrap=True)
     else:
-        console.print(Text("python train.py can start.", style="bold"))
+        console.print(Text(f"{program()} can start.", style="bold"))

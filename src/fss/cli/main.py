@@ -1,4 +1,4 @@
-"""The ``fss`` command, with all its sub-commands; training and testing are ``train.py`` and ``eval.py``."""
+"""The ``fss`` command, with all its sub-commands."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from fss.cli.figure import figure
 from fss.cli.predict import PairsCommand, predict
 from fss.cli.prepare import prepare
 from fss.cli.pretrain import pretrain
+from fss.cli.programs import PASSED_ON, evaluate, train
 from fss.cli.report import report
 from fss.cli.strategies import strategies
 from fss.cli.sweep import app as sweep_app
 from fss.cli.wandb_dashboard import app as wandb_app
+from fss.commands import program
 
 app = typer.Typer(
     name="fss",
-    help="Few-shot segmentation with Singular Value Fine-tuning. Train with: python train.py --help",
+    help=f"Few-shot segmentation with Singular Value Fine-tuning. Train with: {program()} --help",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich help takes twice as long
@@ -28,6 +30,8 @@ data_app.command()(prepare)
 app.add_typer(data_app, name="data")
 app.add_typer(sweep_app, name="sweep")
 app.add_typer(wandb_app, name="wandb")
+app.command(context_settings=PASSED_ON, add_help_option=False)(train)
+app.command("eval", context_settings=PASSED_ON, add_help_option=False)(evaluate)
 app.command()(pretrain)
 app.command()(report)
 app.command()(figure)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fss.cli.friendly import friendly
+from fss.commands import option, typed
 from fss.data.sources.manifest import Manifest, finished
 from fss.errors import FssError
 
@@ -66,7 +67,8 @@ def prepare(
 
     logging.basicConfig(format="%(levelname)s: %(message)s")
     done = _run(Request(data.value, root, archives, options, download, unverified, Pace(workers)))
-    typer.echo(f"{_summary(done, root)}. Train with: python train.py data={data.value} data.root={root}{_more(done)}")
+    command = typed(f"data={data.value}", option("data.root", root))
+    typer.echo(f"{_summary(done, root)}. Train with: {command}{_more(done)}")
 
 
 def _run(request: Request) -> Manifest:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fss.cli.friendly import friendly
+from fss.commands import option, typed
 from fss.errors import FssError
 
 if TYPE_CHECKING:
@@ -75,8 +76,8 @@ def _tables(target: str, runs: Path, out: Path, size: str) -> None:
             file.write(content.encode())
     console.print(f"Written: {', '.join(str(out / f'{target}.{ending}') for ending in contents)}", soft_wrap=True)
     if not any(line.runs for one in filled for line in one.lines):
-        name = wanted[0].name
-        console.print(f"There is no run of it below {runs} yet: python train.py -m experiment={name}", soft_wrap=True)
+        words = ["-m", f"experiment={wanted[0].name}", *(["+size=smoke"] if size == "smoke" else [])]
+        console.print(f"There is no run of it below {runs} yet: {typed(*words)}", soft_wrap=True)
 
 
 def _filled(table: PaperTable, results: Sequence[Result], size: str) -> FilledTable:
@@ -105,7 +106,7 @@ def _folder(folder: Path, episodes: int) -> None:
         begun = ", ".join(str(path) for path in sorted(folder.rglob("result.json"))[:3])
         raise ReportError(
             f"There is no finished run below {folder}{f' (unfinished: {begun})' if begun else ''}. Runs appear there "
-            f"after python train.py group={folder.name}; the same command continues an interrupted one."
+            f"after {typed(option('group', folder.name))}; the same command continues an interrupted one."
         )
     results = sorted(results, key=lambda r: (r.parameters.backbone_trainable, r.key.seed))
     console = Console()

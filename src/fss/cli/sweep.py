@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fss.cli.friendly import friendly
+from fss.commands import program, typed
 
 if TYPE_CHECKING:
     from fss.sweeps.estimates import Measured
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Show what is done of a sweep, what is left, and how long it takes.", no_args_is_help=True)
 
 Options = Annotated[
-    list[str], typer.Argument(help="Options of the sweep, as after python train.py -m.", metavar="OPTION...")
+    list[str], typer.Argument(help=f"Options of the sweep, as after {program()} -m.", metavar="OPTION...")
 ]
 ROOT = Path("multirun")
 _COLOURS = {"done": "green", "running": "cyan", "failed": "red", "interrupted": "yellow", "missing": "dim"}
@@ -120,7 +121,7 @@ def _total(left: Sequence[Planned], known: Sequence[Measured], options: Sequence
         words = [o for o in options if not o.startswith(("fold=", "group="))]
         text += (
             f"; {unknown} of {len(left)} runs are of kinds that were never measured. Short runs measure them: "
-            f"python train.py -m {' '.join([*words, *short])}"
+            f"{typed('-m', *words, *short)}"
         )
     return text
 

@@ -13,6 +13,8 @@ from typing import Any
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 
+from fss.commands import program
+from fss.config.base_learner_command import command
 from fss.config.checks import check
 from fss.config.compose import plain
 from fss.config.content import DATA, WEIGHTS, with_content
@@ -182,20 +184,6 @@ def base_learner_config(config: Config) -> Config:
     return with_content(base)
 
 
-def command(config: Config) -> str:
-    """Return the command that trains the base learner of a run.
-
-    Args:
-        config: of that run.
-    """
-    data, backbone = config["data"], config["backbone"]
-    words = [f"method={NAME}", f"data={data['name']}", f"data.root={data['root']}", f"backbone={backbone['name']}"]
-    words += [f"backbone.{k}={backbone[k]}" for k in ("stem", "width") if k in backbone]
-    words += [f"backbone.weights={backbone['weights']}"] if backbone["weights"] not in (NAME, "imagenet") else []
-    words += [f"fold={config['fold']}", *config["method"].get(NAME, {}).get("overrides", [])]
-    return f"python train.py {' '.join(words)}"
-
-
 def _fitting(config: Config) -> Iterator[Found]:
     """Yield the finished base learners that fit a run, newest first."""
     dated = sorted(((p.stat().st_mtime, p) for p in RUNS.rglob("result.json")), reverse=True)
@@ -267,7 +255,7 @@ def _check_own(config: Config) -> None:
     if finetune["name"] != "full" or finetune["stages"] != [0, 1, 2, 3, 4] or not finetune["train_norm"]:
         raise FssError(
             f"finetune={finetune['name']} with these options does not go with method={NAME}, which trains the whole "
-            f"network, batch norm included. Leave the options of finetune out: python train.py method={NAME}"
+            f"network, batch norm included. Leave the options of finetune out: {program()} method={NAME}"
         )
 
 

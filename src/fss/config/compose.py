@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from fss.config.checks import check
 from fss.config.identity import slug
 from fss.config.places import CONF, groups
-from fss.config.typed_keys import choosing, explain_unknown, refuse_unknown
 from fss.errors import FssError
 
 if TYPE_CHECKING:
@@ -72,6 +71,8 @@ def _check_what_is_composed() -> None:
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra.errors import ConfigCompositionException
     from hydra.types import RunMode
+
+    from fss.config.typed_keys import choosing, explain_unknown, refuse_unknown
 
     unchecked = ConfigLoaderImpl.load_configuration
     if hasattr(unchecked, "__wrapped__"):

@@ -9,6 +9,7 @@ import re
 import sys
 from pathlib import Path
 
+from fss.commands import program
 from fss.errors import FssError
 
 _HYDRA_ERRORS = ("hydra.errors.HydraException", "omegaconf.errors.OmegaConfBaseException")
@@ -36,7 +37,7 @@ def hydra_text(error: BaseException) -> str:
     Returns:
         Its text, the nearest keys where a key is unknown, and the command that lists all.
     """
-    program = Path(sys.argv[0]).name
+    name = Path(sys.argv[0]).stem
     lines = str(error).strip().split("\nConfig search path")[0].splitlines()
     text = _choices_in_one_line("\n".join(line for line in lines if not line.startswith("See https://hydra.cc")))
     if type(error).__name__ == "OverrideParseException":
@@ -47,7 +48,7 @@ def hydra_text(error: BaseException) -> str:
         text += "brackets in quotes, as 'finetune.stages=[3,4]'."
     else:
         text += _known_keys(error)
-    return f"{text}\nAll options: python {program} --help"
+    return f"{text}\nAll options: {program(name if name in ('train', 'eval') else 'train')} --help"
 
 
 def _choices_in_one_line(text: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fss.backbones.weight_files import RECORDS, WeightRecord, weights_dir
+from fss.commands import noun
 from fss.doctor.check_result import CheckResult
 
 PUBLISHED: dict[str, dict[str, int]] = {
@@ -173,7 +174,7 @@ def _weight(title: str, record: WeightRecord, blocks: bool) -> CheckResult:
         if fetch is None:
             text = f"{path} is not there and has no public address: ask for {record.file} of the semseg repository"
             return CheckResult(title, "missing", text, f"cp /path/to/{record.file} {place}", facts=facts)
-        return CheckResult(title, "missing", f"{path}; train.py downloads it when it needs it", fetch, facts=facts)
+        return CheckResult(title, "missing", f"{path}; {noun()} downloads it when it needs it", fetch, facts=facts)
     try:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
+from fss.commands import typed
 from fss.data.sources.derived_files import cache_dir
 from fss.doctor.check_result import CheckResult, size
 from fss.runs.shared_memory import SHM, batch_bytes, free_bytes
@@ -118,7 +119,7 @@ def gpus() -> Iterator[CheckResult]:
     driver = _driver()
     if driver is None:
         text = "no NVIDIA driver here; training on the CPU suits the drawn data set only"
-        yield CheckResult("GPU", "note", text, "python train.py data=shapes trainer=cpu", facts={"count": 0})
+        yield CheckResult("GPU", "note", text, typed("data=shapes", "trainer=cpu"), facts={"count": 0})
         return
     import torch
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fss.commands import noun, program, typed
 from fss.doctor.check_result import CheckResult
 
 _SKIPPED = {"checkpoints", "tensorboard", "csv", ".hydra"}
@@ -91,9 +92,9 @@ def runs_of(folder: Path, runs: Runs) -> Iterator[CheckResult]:
     """
     facts = {"finished": len(runs.finished), "tests": runs.tests}
     if not (runs.finished or runs.tests or runs.unfinished or runs.damaged):
-        yield CheckResult("finished", "note", f"none below {folder}", "python train.py", facts=facts)
+        yield CheckResult("finished", "note", f"none below {folder}", program(), facts=facts)
         return
-    text = f"{len(runs.finished)} trainings and {runs.tests} tests by eval.py below {folder}"
+    text = f"{len(runs.finished)} trainings and {runs.tests} tests by {noun('eval')} below {folder}"
     yield CheckResult("finished", "ok", text, facts=facts)
     count = len(runs.unfinished)
     first = f"; the first {_NAMED}:" if count > _NAMED else ""
@@ -119,7 +120,7 @@ def base_learners(runs: Runs, conf: Path) -> Iterator[CheckResult]:
         yield CheckResult("base learner", "ok", "{data}, {backbone}, fold {fold}".format(**where), facts=where)
     if not found:
         known = (conf / "method" / "base_learner.yaml").is_file()
-        command = "python train.py -m method=base_learner fold=0,1,2,3" if known else None
+        command = typed("-m", "method=base_learner", "fold=0,1,2,3") if known else None
         yield CheckResult("base learner", "note", "none; only heads that build on one need it", command)
 
 
@@ -132,5 +133,5 @@ def _command(folder: Path) -> str | None:
     except (OSError, ValueError, yaml.YAMLError):
         return None
     if words is None:
-        return "python train.py"
-    return shlex.join(["python", "train.py", *map(str, words)]) if isinstance(words, list) else None
+        return program()
+    return typed(*map(str, words)) if isinstance(words, list) else None

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from fss.commands import program
 from fss.errors import FssError
 from fss.methods.baseline import Baseline
 from fss.methods.separable import EncodedEpisode, Encoding
@@ -133,7 +134,7 @@ class BAM(Baseline):
         if given != self.shot:
             raise FssError(
                 f"This BAM weighs {self.shot} support(s) and was given {given}: its weights belong to one number of "
-                f"supports. Train another one: python train.py method=bam shot={given}"
+                f"supports. Train another one: {program()} method=bam shot={given}"
             )
         return torch.ones_like(psi) if self.kshot_rw is None else self.kshot_rw(psi)
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from fss.config.base_learner import NAME, NOTES, RUNS, base_learner_config, checkpoint_of, command, differences, find
+from fss.config.base_learner import NAME, NOTES, RUNS, base_learner_config, checkpoint_of, differences, find
+from fss.config.base_learner_command import command
 from fss.config.identity import slug
 from fss.config.source import build_source
 from fss.data.sources.base import SegmentationSource

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fss.commands import noun
 from fss.config.identity import identity
 from fss.errors import FssError, unreadable
 from fss.files import CHECKPOINT_FORMAT
@@ -57,7 +58,7 @@ def interrupted(job: Job) -> Interrupted | None:
     card = content.get("fss") if isinstance(content, Mapping) else None
     position = content.get("fss_position") if isinstance(content, Mapping) else None
     if not isinstance(card, Mapping) or not isinstance(position, Mapping):
-        raise FssError(f"The run cannot be continued, {path} is no checkpoint of train.py. {begin}")
+        raise FssError(f"The run cannot be continued, {path} is no checkpoint of {noun()}. {begin}")
     if card.get("format") != CHECKPOINT_FORMAT:
         raise FssError(
             f"The run cannot be continued, {path} has format {card.get('format')}, this version of fss reads format "

@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from fss.commands import typed
 from fss.reports.correlation import Numbers, mean_energy
 from fss.reports.figures.base import Column, Drawn, FigureKind, ReportError, Run
 from fss.reports.figures.image_tiles import bare, outline, resized, shape
@@ -21,7 +22,7 @@ from fss.reports.figures.style import canvas, style
 
 FILE = "components.npz"
 EXPERIMENT = "figure06"
-COMMAND = f"python train.py experiment={EXPERIMENT}"
+COMMAND = typed(f"experiment={EXPERIMENT}")
 NEEDS = f"a recorded run of a strategy that trains singular values: {COMMAND}"
 _ROWS = 4
 _TILE = 1.03

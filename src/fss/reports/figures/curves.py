@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from fss.commands import typed
 from fss.reports.figures.base import Column, Drawn, FigureKind, Run
 from fss.reports.figures.recordings import (
     Curves,
@@ -98,7 +99,7 @@ def draw(name: str, runs: Sequence[Run]) -> Drawn:
     Raises:
         ReportError: no chart has a run.
     """
-    command = f"python train.py -m experiment=figure{int(name):02d}"
+    command = typed("-m", f"experiment=figure{int(name):02d}")
     found = [run for run in recorded(runs, "curves.csv", command) if run.key.get("method") == _METHODS[name]]
     panels = PANELS[name]
     chosen: list[Run | None] = [None] * len(panels)
@@ -204,7 +205,7 @@ def _best(curve: Curves) -> str:
 
 def _kind(name: str, title: str) -> FigureKind:
     experiment = f"figure{int(name):02d}"
-    needs = f"{len(PANELS[name])} runs: python train.py -m experiment={experiment}"
+    needs = f"{len(PANELS[name])} runs: {typed('-m', f'experiment={experiment}')}"
     return FigureKind(name, title, needs, experiment, partial(draw, name))
 
 

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
+from fss.commands import typed
 from fss.reports.figures.base import Column, Drawn, FigureKind, Run
 from fss.reports.figures.components import preference
 from fss.reports.figures.image_tiles import bare, outline, shape
@@ -26,7 +27,7 @@ Pixels = NDArray[np.uint8]
 
 FILE = "gallery.npz"
 EXPERIMENT = "figure06"
-COMMAND = f"python train.py experiment={EXPERIMENT}"
+COMMAND = typed(f"experiment={EXPERIMENT}")
 _ROWS = 4
 _TILE = 0.74
 _LEVEL = 6

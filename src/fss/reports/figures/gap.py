@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from fss.commands import typed
 from fss.reports.figures.base import Column, Drawn, FigureKind, Run
 from fss.reports.figures.recordings import read_curves, recorded
 from fss.reports.figures.style import BLACK, LINES, canvas, plain, style
 from fss.results import ReportError, Result
 
 EXPERIMENT = "figure07"
-COMMAND = f"python train.py -m experiment={EXPERIMENT}"
+COMMAND = typed("-m", f"experiment={EXPERIMENT}")
 _LINEAR = 100
 """The axis is linear below this number of values, so that it can show 0."""
 _IGNORED_OPTIONS = ("name", "memory")

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fss.commands import typed
 from fss.reports.figures.base import Column, Drawn, FigureKind, Run
 from fss.reports.figures.recordings import Array, Layer, Spectra, read_spectra, recorded, strategy_words
 from fss.reports.figures.style import BLACK, BLUE, ORANGE, RED, canvas, plain, style
@@ -18,7 +19,7 @@ from fss.results import ReportError
 
 TOP = 30
 """Number of values that the paper shows: the largest before tuning."""
-COMMAND = "python train.py experiment=figure06"
+COMMAND = typed("experiment=figure06")
 _NARROW, _WIDE = 4, 6
 _MOST_MARKED = 40
 """Up to this many values, each has its own marker and bar."""
