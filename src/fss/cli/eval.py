@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from fss.cli.friendly import friendly
-from fss.config.compose import prepare_hydra
+from fss.config.compose import plain, prepare_hydra
+from fss.config.no_effect import warn_once, without_effect_on_a_test
 from fss.config.places import CONF
 
 prepare_hydra()
@@ -27,6 +29,7 @@ def main(cfg: DictConfig) -> float:
     """
     from fss.runs.test import run
 
+    warn_once(without_effect_on_a_test(plain(cfg), list(HydraConfig.get().overrides.task)))
     return run(cfg)
 
 

@@ -218,6 +218,16 @@ def _folders(cfg: DictConfig) -> list[Path]:
     return [folder for folder in found if folder.is_dir()]
 
 
+def files_of(folder: Path, group: str) -> list[ConfigFile]:
+    """Return the files of a group with all that they build on.
+
+    Args:
+        folder: holds the groups.
+        group: its name.
+    """
+    return _groups_of(folder).get(group, [])
+
+
 def _is_main(folder: Path, cfg: DictConfig) -> bool:
     return (folder / f"{cfg.hydra.job.config_name}.yaml").is_file()
 

@@ -14,6 +14,7 @@ from fss.config.base_learner import NAME, completed
 from fss.config.checks import check
 from fss.config.compose import plain
 from fss.config.identity import slug
+from fss.config.no_effect import warn_once, without_effect
 from fss.errors import FssError
 from fss.runs.attempts import Sweep, attempt
 from fss.runs.cleanup import remove_if_unused
@@ -36,6 +37,7 @@ def run(cfg: DictConfig) -> float:
     config = completed(plain(cfg))
     check(config)
     hydra = HydraConfig.get()
+    warn_once(without_effect(config, list(hydra.overrides.task), hydra.runtime.choices))
     job = Job(config, Path(hydra.runtime.output_dir), slug(config))
     if hydra.mode is not RunMode.MULTIRUN:
         return attempt(job, _run)
