@@ -13,6 +13,8 @@ from omegaconf import OmegaConf
 import fss.commands
 from fss.commands import option, program, shell, typed
 from fss.config.places import CONF
+from fss.data.sources.shapes import ShapesSource
+from fss.errors import FssError
 
 VALUES = [
     "data/shapes", "runs/lr=0.1", "a#b", "Bilder für mich", "it's", 'say "x"', "back\\slash", "end\\", 'c:\\"q',
@@ -41,3 +43,8 @@ def test_simple_options_stand_as_they_are() -> None:
 def test_an_installed_package_has_other_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fss.commands, "_CHECKOUT", tmp_path)
     assert (program(), program("eval")) == ("fss train", "fss eval")
+
+
+def test_a_hint_quotes_the_folder_of_a_data_set() -> None:
+    with pytest.raises(FssError, match="fss data shapes --root 'my data/#1'"):
+        ShapesSource("my data/#1").check("train")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fss.cli.friendly import friendly
-from fss.commands import option, typed
+from fss.commands import option, shell, typed
 
 
 class Source(str, Enum):  # noqa: UP042  # typer shows the values
@@ -84,7 +84,8 @@ def convert(
     if source is None or method is None:
         lacking = " and ".join(n for n, v in (("--source", source), ("--method", method)) if v is None)
         raise FssError(
-            f"{lacking} must be given, e.g. fss convert {file} --source svf --method baseline --out {out}\n"
+            f"{lacking} must be given, e.g. fss convert {shell(file)} --source svf --method baseline "
+            f"--out {shell(out)}\n"
             "--source: svf, pfenet or bam; --method: baseline, pfenet, bam or base_learner"
         )
     released = Released(source.value, method.value, backbone.value, data.value, shot, finetune.value, fold)

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
+from fss.commands import shell
 from fss.data.sources.images import read_image
 from fss.data.sources.masks import UInt8
 from fss.errors import DataError
@@ -51,7 +52,7 @@ def classification_loader(
     except (FileNotFoundError, OSError) as error:
         raise DataError(
             f"There are no classes of images in {root / split}. The drawn data set brings them: "
-            f"fss data shapes --root {root.parent}"
+            f"fss data shapes --root {shell(root.parent)}"
         ) from error
     if split == "train" and len(images) < batch_size:
         raise DataError(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from fss.commands import option, typed
 from fss.errors import FssError
 from fss.finetune.base import Strategy
 from fss.model.build import empty_model
@@ -58,8 +59,8 @@ def rebuild(checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> tuple[F
     model, strategy = empty_model(checkpoint.config, dtype or torch.float32)
     if not isinstance(model, FewShotSegmenter):
         raise FssError(
-            f"{checkpoint.path} holds a base learner, which segments no new classes. Train BAM on it: python train.py "
-            f"method=bam method.base_learner.checkpoint={checkpoint.path}"
+            f"{checkpoint.path} holds a base learner, which segments no new classes. Train BAM on it: "
+            + typed("method=bam", option("method.base_learner.checkpoint", checkpoint.path))
         )
     try:
         model.load_state_dict(checkpoint.state, strict=True)

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import get_args
 
+from fss.commands import shell
 from fss.data.sources.base import (
     ContentFiles,
     Facts,
@@ -291,7 +292,7 @@ class CocoSource(ImageFiles):
         return self._derived[split]
 
     def _help(self) -> str:
-        return _HELP.format(root=self.root, year=self.year)
+        return _HELP.format(root=shell(self.root), year=self.year)
 
 
 def _number(stem: str) -> tuple[int, str]:

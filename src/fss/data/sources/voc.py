@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
+from fss.commands import shell
 from fss.data.sources.base import Facts, ImageFiles, ListSplit, check_photographs, existing_folder
 from fss.data.sources.folds import FoldClasses, block_fold
 from fss.data.sources.id_lists import read_id_list
@@ -162,4 +163,4 @@ class VocSource(ImageFiles):
         return self.masks == self.root / "SegmentationClassAug"
 
     def _help(self) -> str:
-        return self.how_to_get.format(root=self.root)
+        return self.how_to_get.format(root=shell(self.root))
