@@ -47,7 +47,7 @@ def test_validation_does_not_count_as_time_of_steps(caplog: pytest.LogCaptureFix
     callback.on_train_start(trainer, None)  # type: ignore[arg-type]
     now[0], trainer.global_step = 10.0, 20
     callback.on_validation_start(trainer, None)  # type: ignore[arg-type]
-    now[0], trainer.callback_metrics = 1000.0, {"val/miou": torch.tensor(0.412)}
+    now[0], trainer.callback_metrics = 1000.0, {"val/miou": torch.tensor(41.2)}
     callback.on_validation_end(trainer, None)  # type: ignore[arg-type]
     assert caplog.records[-1].message == "epoch 1/5, step 20/1000, validation mIoU 41.2, 2 steps/s, 8 min of steps left"
 

@@ -46,6 +46,9 @@ def deviations(config: Config, command: Sequence[str]) -> list[str]:
     ]
 
 
+_LISTS = ("train_list", "val_list")
+
+
 @cache
 def _protocol(command: tuple[str, ...]) -> dict[str, Any]:
     return _flat(composed(command))
@@ -59,9 +62,9 @@ def _flat(config: Config) -> dict[str, Any]:
         kept[group] = {name: value for name, value in node.items() if name not in _OF_CONTENT}
     given, flat = kept["data"], {}
     for name, value in _leaves(determining(kept)):
-        if not name.startswith(f"method.{_BASE_LEARNER}."):
+        if not name.startswith(f"method.{_BASE_LEARNER}.") and not name.endswith(_LISTS):
             flat[name] = value
-    flat |= {f"data.{name}": given[name] for name in ("train_list", "val_list") if given.get(name) is not None}
+    flat |= {f"data.{name}": given[name] for name in _LISTS if given.get(name) is not None}
     return flat | {f"data.base.{name}": value for name, value in given.get("base", {}).items()}
 
 

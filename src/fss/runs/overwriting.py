@@ -17,6 +17,12 @@ _CLEARED = ("result.json", "failed.json", "checkpoints/last.ckpt", "checkpoints/
 _START = time.time()
 
 
+def begin_request() -> None:
+    """Note that a command begins now; a sweep notes its own begin for all of its runs."""
+    global _START
+    _START = time.time()
+
+
 def must_clear(folder: Path) -> bool:
     """Tell whether ``overwrite=true`` still has something to clear in a run's folder.
 

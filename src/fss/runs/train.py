@@ -19,6 +19,7 @@ from fss.errors import FssError
 from fss.runs.attempts import Sweep, attempt
 from fss.runs.cleanup import remove_if_unused
 from fss.runs.job import Job
+from fss.runs.overwriting import begin_request
 from fss.runs.signals import ending_on_signals
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def run(cfg: DictConfig) -> float:
     warn_once(without_effect(config, list(hydra.overrides.task), hydra.runtime.choices))
     job = Job(config, Path(hydra.runtime.output_dir), slug(config))
     if hydra.mode is not RunMode.MULTIRUN:
+        begin_request()
         return attempt(job, _run)
     listing = str(hydra.sweeper.get("_target_", "")).endswith(("BasicSweeper", "RowSweeper"))
     return attempt(job, _run, Sweep(str(hydra.runtime.choices["hydra/launcher"]), optimising=not listing))

@@ -61,10 +61,10 @@ class ProgressLog(pl.Callback):
         epochs = f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
         words = [f"epoch {trainer.current_epoch + 1}{epochs}", f"step {steps}/{total:g}"]
         scores = trainer.callback_metrics
-        for key, name, factor in (("train/loss_total", "loss", 1.0), ("val/miou", "validation mIoU", 100.0)):
+        for key, name in (("train/loss_total", "loss"), ("val/miou", "validation mIoU")):
             value = scores.get(key, scores.get(f"{key}_step"))
             if value is not None:
-                words.append(f"{name} {factor * float(value):.4g}")
+                words.append(f"{name} {float(value):.4g}")
         took = self._clock() - self._begun - max(self._paused, 0.0)
         done = steps - self._first_step
         if done > 0 and took > 0:
