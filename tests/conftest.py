@@ -6,16 +6,25 @@ The suite runs one process per core, and small decompositions lose on shared one
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from hydra.core.hydra_config import HydraConfig
 
 from fss.data.shapes.write import write_shapes
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("WANDB_MODE", "disabled")
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _no_choices_left() -> Iterator[None]:
+    """Hydra keeps the last configuration of a process, which the next test must not see."""
+    yield
+    HydraConfig.instance().cfg = None
 
 
 @pytest.fixture(scope="session")

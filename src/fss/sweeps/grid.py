@@ -114,6 +114,7 @@ def _number(text: str) -> int | str:
 def _hydra() -> Iterator[Hydra]:
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
 
     from fss.config.base_learner import completed
     from fss.config.compose import prepare_hydra
@@ -126,4 +127,8 @@ def _hydra() -> Iterator[Hydra]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
-        yield hydra
+        before = HydraConfig.instance().cfg
+        try:
+            yield hydra
+        finally:
+            HydraConfig.instance().cfg = before  # the choices of a planned run are nobody else's
