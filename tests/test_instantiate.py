@@ -107,7 +107,7 @@ def test_a_crafted_base_learner_runs_nothing(part: str, tmp_path: Path) -> None:
         ("data", {"source": {"_target_": "fss.files.write_json", "path": "victim", "content": "x"}}),
         (
             "data",
-            {"source": {"_target_": "fss.data.sources.derived_files.write_atomic", "path": "victim", "content": ""}},
+            {"source": {"_target_": "fss.data.reading.derived_files.write_atomic", "path": "victim", "content": ""}},
         ),
         ("recipe", {"optimizer": {"_target_": "fss.files.write_json", "path": "victim"}}),
         ("trainer", {"_target_": "pytorch_lightning.Trainer", "logger": {"_target_": "fss.files.write_json"}}),
@@ -127,7 +127,7 @@ def test_what_eval_builds_besides_is_checked_too(
 
 
 def test_a_reader_must_be_a_reader(tmp_path: Path) -> None:
-    node = {"source": {"_target_": "fss.data.sources.derived_files.write_atomic", "path": str(tmp_path / "v")}}
+    node = {"source": {"_target_": "fss.data.reading.derived_files.write_atomic", "path": str(tmp_path / "v")}}
     with pytest.raises(FssError, match="no reader of a data set"):
         build_source(node)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, TypeVar
 
+from fss.commands import program
 from fss.errors import FssError
 
 T = TypeVar("T")
@@ -130,12 +131,12 @@ def _rejection(group: str, node: Node, text: str) -> str:
         name = f"{group}={node['name']}" if "name" in node else group
         return (
             f"The options of {name} cannot be used: {text} Given: {_format(node)}. "
-            f"All options: python train.py {name if '=' in name else ''} --help".replace("  ", " ")
+            f"All options: {program()} {f'{name} ' if '=' in name else ''}--help"
         )
     hardware = {k: node[k] for k in ("accelerator", "devices", "num_nodes", "strategy", "precision") if k in node}
     return (
         f"The options of the trainer cannot be used: {text} Given: {_format(hardware, 'trainer.')}. Devices that are "
-        "there: fss doctor. All options: python train.py --help"
+        f"there: fss doctor. All options: {program()} --help"
     )
 
 

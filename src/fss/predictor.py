@@ -13,8 +13,8 @@ from torch import Tensor
 
 from fss.data.eval_transform import eval_transform, resized_shape
 from fss.data.options import TransformOptions
-from fss.data.sources.arrays import as_image, as_label
-from fss.data.sources.masks import UInt8
+from fss.data.reading.arrays import as_image, as_label
+from fss.data.reading.masks import UInt8
 from fss.errors import FssError
 from fss.model.checkpoint import read_checkpoint
 from fss.model.load import rebuild

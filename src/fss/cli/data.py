@@ -207,7 +207,7 @@ def _check_sampler(sampler: SamplerName, split: StreamName) -> None:
 
 
 def _write_json(path: Path, content: object) -> None:
-    from fss.data.sources.derived_files import write_atomic
+    from fss.data.reading.derived_files import write_atomic
 
     write_atomic(path, json.dumps(content) + "\n")
 

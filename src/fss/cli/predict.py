@@ -65,7 +65,7 @@ def predict(
     ] = None,
 ) -> None:
     """Segment the object of the support images in a query image."""
-    from fss.data.sources.images import read_image
+    from fss.data.reading.images import read_image
     from fss.data.user_images import png, read_support
 
     _check_device(device)

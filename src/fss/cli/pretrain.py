@@ -47,9 +47,9 @@ def pretrain(
     from fss.files import atomic, write_json
     from fss.lit.callbacks.divergence import DivergenceGuard
     from fss.lit.classification import Classifier
-    from fss.runs.library_notices import hide_library_notices
+    from fss.runs.known_warnings import hide_known_warnings
 
-    hide_library_notices()
+    hide_known_warnings()
     pl.seed_everything(seed, verbose=False)
     train, classes = classification_loader(data, "train", batch_size, workers=1, seed=seed)
     val, _ = classification_loader(data, "val", 256, workers=0, seed=seed)

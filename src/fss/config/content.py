@@ -10,7 +10,7 @@ from typing import Any
 from cachetools import TTLCache, cached
 
 from fss.backbones.weight_files import RECORDS, weights_dir
-from fss.data.sources.derived_files import content_hash
+from fss.data.reading.derived_files import content_hash
 from fss.errors import FssError
 from fss.instantiate import Node
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fss.data.sources.masks import UInt8
+from fss.data.reading.masks import UInt8
 
 IGNORE = 255  # a copy of fss.types.IGNORE, whose import would load torch
 

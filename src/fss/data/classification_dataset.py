@@ -12,8 +12,8 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from fss.commands import shell
-from fss.data.sources.images import read_image
-from fss.data.sources.masks import UInt8
+from fss.data.reading.images import read_image
+from fss.data.reading.masks import UInt8
 from fss.errors import DataError
 
 # The same normalisation as in segmentation.

@@ -14,9 +14,9 @@ from torch.utils.data import Dataset
 from fss.data.base_labels import BaseLabels
 from fss.data.episodes.stateless import Draw, DrawSource, augment_seed
 from fss.data.eval_transform import Transform
-from fss.data.sources.arrays import is_pair
+from fss.data.reading.arrays import is_pair
+from fss.data.reading.masks import UInt8
 from fss.data.sources.base import SegmentationSource
-from fss.data.sources.masks import UInt8
 from fss.errors import DataError
 from fss.types import IGNORE, Episode, Split
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fss.data.normalisation import normalised
 from fss.data.options import TransformOptions
-from fss.data.sources.masks import UInt8
+from fss.data.reading.masks import UInt8
 from fss.types import IGNORE
 
 Array = npt.NDArray[Any]
@@ -63,30 +63,11 @@ class EvalTransform:
         self.size = size
 
     def __call__(self, image: UInt8, label: UInt8, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """Transform an image and its label.
-
-        Args:
-            image: RGB, (H, W, 3), uint8.
-            label: 0, 1, 255, (H, W), uint8.
-            seed: unused, nothing is random.
-
-        Returns:
-            Normalised image, (3, S, S), float32, and label, (S, S), uint8.
-        """
+        """Transform an image and its label, see :class:`Transform`; nothing is random."""
         return self._image(image), self._label(label)
 
     def with_more(self, image: UInt8, label: UInt8, more: UInt8, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-        """Transform an image and two labels.
-
-        Args:
-            image: RGB, (H, W, 3), uint8.
-            label: 0, 1, 255, (H, W), uint8.
-            more: another label of the same image, (H, W), uint8.
-            seed: unused, nothing is random.
-
-        Returns:
-            Normalised image, (3, S, S), float32, and both labels, (S, S), uint8.
-        """
+        """Transform an image and two labels."""
         return self._image(image), self._label(label), self._label(more)
 
     def _image(self, image: UInt8) -> Tensor:

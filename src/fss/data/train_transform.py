@@ -32,7 +32,7 @@ from torch import Tensor
 from fss.data.eval_transform import Transform, eval_transform
 from fss.data.normalisation import MEAN, normalised
 from fss.data.options import TransformOptions
-from fss.data.sources.masks import UInt8
+from fss.data.reading.masks import UInt8
 from fss.types import IGNORE
 
 MEAN_COLOUR = tuple(round(255 * m) for m in MEAN)
@@ -177,31 +177,12 @@ class JointTransform:
         self._compose = A.Compose(steps, additional_targets={"more": "mask"})
 
     def __call__(self, image: UInt8, label: UInt8, seed: int) -> tuple[Tensor, Tensor]:
-        """Transform an image and its label.
-
-        Args:
-            image: RGB, (H, W, 3), uint8.
-            label: 0, 1, 255, (H, W), uint8.
-            seed: seed of all random steps.
-
-        Returns:
-            Normalised image, (3, S, S), float32, and label, (S, S), uint8.
-        """
+        """Transform an image and its label, see :class:`fss.data.eval_transform.Transform`."""
         out = self._run(seed, image=image, mask=label)
         return out["image"], out["mask"]
 
     def with_more(self, image: UInt8, label: UInt8, more: UInt8, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Transform an image and two labels with the same random parameters; the crop depends on the first label.
-
-        Args:
-            image: RGB, (H, W, 3), uint8.
-            label: 0, 1, 255, (H, W), uint8.
-            more: another label of the same image, (H, W), uint8.
-            seed: seed of all random steps.
-
-        Returns:
-            Normalised image, (3, S, S), float32, and both labels, (S, S), uint8.
-        """
+        """Transform an image and two labels with the same random parameters."""
         out = self._run(seed, image=image, mask=label, more=more)
         return out["image"], out["mask"], out["more"]
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from fss.data.sources.images import read_image
-from fss.data.sources.masks import UInt8, check_file
-from fss.data.sources.pairs import as_shown
+from fss.data.reading.images import read_image
+from fss.data.reading.masks import UInt8, check_file
+from fss.data.reading.pairs import as_shown
 from fss.errors import DataError
 
 _VOID = 255
@@ -23,7 +23,7 @@ def read_support(image: Path, mask: Path, value: int | None = None) -> tuple[UIn
     """Read a support image and the mask of its object.
 
     Args:
-        image: as in :func:`fss.data.sources.images.read_image`.
+        image: as in :func:`fss.data.reading.images.read_image`.
         mask: as in :func:`read_own_mask`; drawn on the image either rotated by its EXIF orientation or as stored.
         value: value of the object in the mask.
 

@@ -98,8 +98,8 @@ def read_by_its_source(name: str) -> Iterator[CheckResult]:
 
 
 def _voc(name: str, root: Path, split: str) -> CheckResult:
+    from fss.data.reading.image_files import MASK_ENDINGS, stems
     from fss.data.sources.id_lists import read_id_list
-    from fss.data.sources.image_files import MASK_ENDINGS, stems
     from fss.errors import DataError
 
     title, command, blocks = f"{name} {split}", _provide(name, root), name == DEFAULT_DATA
@@ -121,7 +121,7 @@ def _voc(name: str, root: Path, split: str) -> CheckResult:
 
 
 def _coco(root: Path, split: str, year: object) -> CheckResult:
-    from fss.data.sources.image_files import MASK_ENDINGS, stems
+    from fss.data.reading.image_files import MASK_ENDINGS, stems
 
     title, command = f"coco {split}", _provide("coco", root)
     folder, instances = f"{split}{year}", root / "annotations" / f"instances_{split}{year}.json"

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
 from fss.commands import typed
-from fss.data.sources.derived_files import cache_dir
+from fss.data.reading.derived_files import cache_dir
 from fss.doctor.check_result import CheckResult, size
 from fss.runs.shared_memory import SHM, batch_bytes, free_bytes
 from fss.runs.signals import inside_slurm

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from fss.commands import noun, program
 from fss.errors import FssError, unreadable
 from fss.files import CHECKPOINT_FORMAT
 from fss.instantiate import targets
@@ -60,7 +61,7 @@ def read_checkpoint(path: str | Path, trusted: Sequence[str] = ()) -> Checkpoint
     except Exception as error:  # damaged and unsafe files raise many types
         raise FssError(
             f"{file} is no readable checkpoint: {unreadable(error)}. Give another one; those of a run are written "
-            "again by python train.py with the options of the run and overwrite=true."
+            f"again by {program()} with the options of the run and overwrite=true."
         ) from error
     card = content.get("fss") if isinstance(content, Mapping) else None
     config = card.get("config") if isinstance(card, Mapping) else None
@@ -111,8 +112,9 @@ def refuse_strangers(file: Path, nodes: Any, trusted: Sequence[str] = ()) -> Non
             package = target.split(".")[0]
             raise FssError(
                 f"{file} wants to build {target}, which is not part of fss. If you trust it: "
-                f'fss.load(path, trusted=["{package}"]), eval.py trusted=[{package}], fss predict --trust {package}. '
-                "eval.py takes a reader of your own as data=NAME."
+                f'fss.load(path, trusted=["{package}"]), {noun("eval")} trusted=[{package}], fss predict --trust '
+                f"{package}. "
+                f"{noun('eval')} takes a reader of your own as data=NAME."
             )
 
 

@@ -28,7 +28,7 @@ from fss.runs.attempts import once
 from fss.runs.build import build_base_data, build_recipe
 from fss.runs.fit_and_test import fit, test
 from fss.runs.job import Job, card, finished
-from fss.runs.library_notices import hide_library_notices
+from fss.runs.known_warnings import hide_known_warnings
 from fss.runs.provenance import facts
 from fss.runs.resume import interrupted
 from fss.runs.trainer import assemble, checkpointing
@@ -49,7 +49,7 @@ def train_base_learner(job: Job, source: SegmentationSource) -> float:
         mIoU over the base classes of the validation images, in percent.
     """
     config = job.config
-    hide_library_notices()
+    hide_known_warnings()
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
         remove_leftovers(job.folder)
     pl.seed_everything(config["seed"], workers=True, verbose=False)

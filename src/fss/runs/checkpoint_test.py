@@ -6,6 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from fss.commands import noun
 from fss.config.source import build_source
 from fss.data.datamodule import FewShotDataModule
 from fss.data.sources.folds import name_classes
@@ -25,7 +26,7 @@ from fss.model.segmenter import FewShotSegmenter
 from fss.runs.build import build_data, build_recipe, feature_cache_mb
 from fss.runs.fit_and_test import show
 from fss.runs.job import Job
-from fss.runs.library_notices import hide_library_notices
+from fss.runs.known_warnings import hide_known_warnings
 from fss.runs.provenance import facts
 from fss.runs.signals import ending_on_signals
 from fss.runs.trainer import assemble, build_trainer
@@ -90,7 +91,7 @@ def test_checkpoint(job: Job, checkpoint: Checkpoint) -> float:
     Returns:
         mIoU in percent.
     """
-    hide_library_notices()
+    hide_known_warnings()
     config = job.config
     remove_leftovers(job.folder)
     source = build_source(config["data"])
@@ -100,7 +101,7 @@ def test_checkpoint(job: Job, checkpoint: Checkpoint) -> float:
     pl.seed_everything(config["test_seed"], workers=True, verbose=False)
     model, strategy = rebuild(checkpoint)
     known = facts(
-        config, f"tested by eval.py from {checkpoint.path.name} of run {checkpoint.identity[:12]}",
+        config, f"tested by {noun('eval')} from {checkpoint.path.name} of run {checkpoint.identity[:12]}",
         checkpoint.config["shot"], job.notes,
     )  # fmt: skip
     make = _generalised if "task" in config else _episodic

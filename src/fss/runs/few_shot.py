@@ -20,7 +20,7 @@ from fss.runs.base_learner import built_from, obtain
 from fss.runs.build import build_data, build_recipe
 from fss.runs.fit_and_test import fit, test
 from fss.runs.job import Job, card
-from fss.runs.library_notices import hide_library_notices
+from fss.runs.known_warnings import hide_known_warnings
 from fss.runs.provenance import facts
 from fss.runs.resume import interrupted
 from fss.runs.shared_memory import check_shared_memory
@@ -38,7 +38,7 @@ def train_few_shot(job: Job, source: SegmentationSource) -> float:
     Returns:
         mIoU over the novel classes, in percent.
     """
-    hide_library_notices()
+    hide_known_warnings()
     config = job.config
     classes = len(source.fold(config["fold"]).base) + 1
     check_shared_memory(config["recipe"]["batch_size"], config["shot"], config["data"]["size"], config["workers"])

@@ -11,12 +11,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from fss.commands import program, typed
 from fss.config.checks import check
 from fss.config.compose import plain
 from fss.config.content import with_data_content
 from fss.config.identity import identity
 from fss.config.test_options import merged, test_name, trusted_names
-from fss.data.sources.derived_files import content_hash
+from fss.data.reading.derived_files import content_hash
 from fss.errors import FssError
 from fss.results import load_result
 from fss.runs.cleanup import remove_if_unused
@@ -50,8 +51,8 @@ def run(cfg: DictConfig) -> float:
 def _run(asked: dict[str, Any]) -> float:
     if asked["ckpt"] == "???":
         raise FssError(
-            "Say which checkpoint to test: python eval.py ckpt=multirun/<group>/<run>/checkpoints/best.ckpt "
-            "(python eval.py --help shows the other options)."
+            f"Say which checkpoint to test: {program('eval')} ckpt=multirun/<group>/<run>/checkpoints/best.ckpt "
+            f"({program('eval')} --help shows the other options)."
         )
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     from fss.model.checkpoint import read_checkpoint, refuse_strangers
@@ -80,7 +81,7 @@ def _check_generalised(config: dict[str, Any], checkpoint: Checkpoint) -> None:
     if not any(name.startswith("companion.") for name in checkpoint.state):
         raise FssError(
             f"task=generalised needs a base learner beside the head; {checkpoint.path} of "
-            f"method={config['method']['name']} has none. Give a checkpoint of method=bam: python train.py method=bam"
+            f"method={config['method']['name']} has none. Give a checkpoint of method=bam: {typed('method=bam')}"
         )
 
 

@@ -10,7 +10,7 @@ from fss.data.episodes.areas import AreaTable, area_table
 from fss.data.episodes.index import class_index, without_small_classes
 from fss.data.episodes.options import IndexOptions
 from fss.data.episodes.streams import EpisodeStreams
-from fss.data.sources.derived_files import cache_dir
+from fss.data.reading.derived_files import cache_dir
 from fss.data.sources.pascal import PascalSource
 from fss.data.sources.shapes import ShapesSource
 from fss.errors import DataError

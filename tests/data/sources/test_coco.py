@@ -7,8 +7,8 @@ import pytest
 from pycocotools.coco import COCO
 from tests.data.fabricate import SIZE, write_coco
 
+from fss.data.reading import process_pool as pools
 from fss.data.sources import coco, coco_masks
-from fss.data.sources import process_pool as pools
 from fss.data.sources.coco import CocoSource
 from fss.errors import DataError
 

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import track
 
+from fss.data.reading.derived_files import THREADS, cache_dir, fingerprint, write_atomic
+from fss.data.reading.masks import mask_histogram
 from fss.data.sources.base import ListSplit, SegmentationSource, mask_paths
-from fss.data.sources.derived_files import THREADS, cache_dir, fingerprint, write_atomic
-from fss.data.sources.masks import mask_histogram
 from fss.errors import DataError
 
 IGNORE = 255  # a copy of fss.types.IGNORE, whose import would load torch

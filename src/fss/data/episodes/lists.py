@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fss.data.episodes.stateless import Draw, DrawSource
+from fss.data.reading.derived_files import write_atomic
 from fss.data.sources.base import SegmentationSource
-from fss.data.sources.derived_files import write_atomic
 from fss.data.sources.folds import FoldClasses
 from fss.errors import DataError
 

@@ -10,9 +10,9 @@ from fss.data.prepare.archive_members import read_all
 from fss.data.prepare.archives import COCO, Place
 from fss.data.prepare.extraction import store_images
 from fss.data.prepare.request import Request, begin, find_places, finish, locked, sweep
+from fss.data.reading.derived_files import write_atomic
 from fss.data.sources.base import ListSplit
 from fss.data.sources.coco_masks import MaskRule, MaskTask, draw_masks, read_tasks
-from fss.data.sources.derived_files import write_atomic
 from fss.data.sources.manifest import Manifest, finished, list_hash
 from fss.errors import DataError
 

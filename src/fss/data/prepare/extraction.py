@@ -16,8 +16,8 @@ from rich.progress import track
 from fss.data.prepare.archive_members import Content, content_bytes, read_members
 from fss.data.prepare.archives import Place
 from fss.data.prepare.sbd_masks import BadMemberError, check_image, check_size, sbd_mask, voc_mask
-from fss.data.sources.derived_files import write_atomic
-from fss.data.sources.process_pool import processes, spread
+from fss.data.reading.derived_files import write_atomic
+from fss.data.reading.process_pool import processes, spread
 
 _IMAGE_BYTES = 1 << 25
 _MASK_BYTES = 1 << 24

@@ -12,7 +12,7 @@ from fss.data.prepare.archive_members import read_all
 from fss.data.prepare.archives import SBD, VOC, Place
 from fss.data.prepare.extraction import store_images, store_masks
 from fss.data.prepare.request import Request, begin, find_places, finish, locked, sweep
-from fss.data.sources.derived_files import write_atomic
+from fss.data.reading.derived_files import write_atomic
 from fss.data.sources.manifest import Manifest, finished
 from fss.data.sources.pascal_lists import PascalLists, derive_lists, differences
 from fss.errors import DataError

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import loadmat
 
-from fss.data.sources.masks import UInt8
+from fss.data.reading.masks import UInt8
 
 CLASSES = 20
 MOST_PIXELS = 50_000_000

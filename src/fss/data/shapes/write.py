@@ -28,11 +28,11 @@ import cv2
 import numpy as np
 from rich.progress import track
 
+from fss.data.reading.process_pool import spread
 from fss.data.shapes import brushes as drawing
 from fss.data.shapes import outlines, scenes
 from fss.data.shapes import textures as surfaces
 from fss.data.shapes.scenes import CLASSES, OTHER_CLASSES, SceneSplit, class_name, draw_scene, draw_single
-from fss.data.sources.process_pool import spread
 from fss.errors import DataError
 
 log = logging.getLogger(__name__)

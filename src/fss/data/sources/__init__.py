@@ -1,1 +1,1 @@
-"""Data sets on disk: one reader per data set, folds, masks, manifests."""
+"""Data sets on disk: one reader per data set, folds, image lists, manifests."""

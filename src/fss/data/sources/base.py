@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from fss.data.reading.image_cache import ImageCache
+from fss.data.reading.image_files import check_images, image_endings
+from fss.data.reading.images import read_image
+from fss.data.reading.masks import UInt8
+from fss.data.reading.pairs import read_mask_of
 from fss.data.sources.folds import FoldClasses
-from fss.data.sources.image_cache import ImageCache
-from fss.data.sources.image_files import check_images, image_endings
-from fss.data.sources.images import read_image
-from fss.data.sources.masks import UInt8
-from fss.data.sources.pairs import read_mask_of
 from fss.errors import DataError
 
 ListSplit = Literal["train", "val"]

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import get_args
 
 from fss.commands import shell
+from fss.data.reading.derived_files import cache_dir, fingerprint
+from fss.data.reading.image_files import IMAGE_ENDINGS, MASK_ENDINGS, file_of
 from fss.data.sources.base import (
     ContentFiles,
     Facts,
@@ -17,10 +19,8 @@ from fss.data.sources.base import (
     existing_folder,
 )
 from fss.data.sources.coco_masks import MaskRule, check_rule, is_complete, rasterise, rule_version
-from fss.data.sources.derived_files import cache_dir, fingerprint
 from fss.data.sources.folds import COCO_CLASSES, CocoScheme, FoldClasses, coco_fold
 from fss.data.sources.id_lists import read_id_list
-from fss.data.sources.image_files import IMAGE_ENDINGS, MASK_ENDINGS, file_of
 from fss.data.sources.manifest import Manifest, check_complete, list_hash, manifest_facts
 from fss.errors import DataError
 

@@ -16,10 +16,10 @@ from pycocotools import mask as coco_rle
 from rich.console import Console
 from rich.progress import track
 
-from fss.data.sources.derived_files import write_atomic
+from fss.data.reading.derived_files import write_atomic
+from fss.data.reading.masks import UInt8
+from fss.data.reading.process_pool import processes, spread
 from fss.data.sources.folds import COCO_CATEGORY_IDS
-from fss.data.sources.masks import UInt8
-from fss.data.sources.process_pool import processes, spread
 from fss.errors import DataError
 
 MaskRule = Literal["full", "first_polygon"]

@@ -8,8 +8,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from fss.data.reading.derived_files import fingerprint, missing_files_error
 from fss.data.sources.base import ImageFiles, ListSplit, SegmentationSource, content_files
-from fss.data.sources.derived_files import fingerprint, missing_files_error
 from fss.errors import DataError
 
 _SPLITS: tuple[ListSplit, ...] = ("train", "val")
@@ -19,7 +19,7 @@ def content_id(source: SegmentationSource) -> str:
     """Hash class names, image lists, masks and images of a data set.
 
     Masks are hashed by content, images only by name and size, as hashing COCO's 20 GB of images would take minutes. The
-    hashes of the masks are cached by path, size and times, see :func:`fss.data.sources.derived_files.fingerprint`.
+    hashes of the masks are cached by path, size and times, see :func:`fss.data.reading.derived_files.fingerprint`.
 
     Args:
         source: the reader.

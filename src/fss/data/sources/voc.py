@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from fss.commands import shell
+from fss.data.reading.image_files import MASK_ENDINGS, file_of, image_endings
 from fss.data.sources.base import Facts, ImageFiles, ListSplit, check_photographs, existing_folder
 from fss.data.sources.folds import FoldClasses, block_fold
 from fss.data.sources.id_lists import read_id_list
-from fss.data.sources.image_files import MASK_ENDINGS, file_of, image_endings
 from fss.data.sources.manifest import Manifest, check_complete, list_hash, manifest_facts
 from fss.errors import DataError
 

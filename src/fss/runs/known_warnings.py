@@ -19,7 +19,7 @@ _NOTICES = (
 )
 
 
-def hide_library_notices() -> None:
+def hide_known_warnings() -> None:
     """Hide known notices; everything else stays visible."""
     for pattern in _NOTICES:
         warnings.filterwarnings("ignore", message=pattern)

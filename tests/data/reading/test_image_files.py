@@ -4,8 +4,8 @@ import pytest
 from PIL import Image
 from tests.data.fabricate import write_coco, write_voc
 
+from fss.data.reading.image_files import MASK_ENDINGS, file_of, stems
 from fss.data.sources.coco import CocoSource
-from fss.data.sources.image_files import MASK_ENDINGS, file_of, stems
 from fss.data.sources.shapes import ShapesSource
 from fss.errors import DataError
 

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 from tests.data.fabricate import save_mask, two_class_mask
 
-from fss.data.sources.masks import mask_histogram, read_mask
+from fss.data.reading.masks import mask_histogram, read_mask
 from fss.errors import DataError
 
 

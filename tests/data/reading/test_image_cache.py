@@ -15,7 +15,7 @@ from fss.config.source import build_source
 from fss.data.episode_dataset import EpisodeDataset
 from fss.data.episodes.stateless import Draw
 from fss.data.options import TransformOptions
-from fss.data.sources.image_cache import ImageCache
+from fss.data.reading.image_cache import ImageCache
 from fss.data.sources.voc import VocSource
 from fss.data.train_transform import train_transform
 from fss.errors import DataError

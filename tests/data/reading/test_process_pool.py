@@ -3,8 +3,8 @@ import time
 
 import pytest
 
-from fss.data.sources import process_pool as pools
-from fss.data.sources.process_pool import processes, spread
+from fss.data.reading import process_pool as pools
+from fss.data.reading.process_pool import processes, spread
 from fss.errors import DataError
 
 

@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 
-from fss.data.sources import derived_files as cache
+from fss.data.reading import derived_files as cache
 from fss.errors import DataError
 
 

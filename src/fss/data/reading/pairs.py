@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fss.data.sources.images import orientation, turned
-from fss.data.sources.masks import UInt8, read_mask
+from fss.data.reading.images import orientation, turned
+from fss.data.reading.masks import UInt8, read_mask
 from fss.errors import DataError
 
 
@@ -14,10 +14,10 @@ def read_mask_of(image: Path, mask: Path) -> UInt8:
 
     Args:
         image: image file; if it is missing, the mask is read as stored.
-        mask: as in :func:`fss.data.sources.masks.read_mask`.
+        mask: as in :func:`fss.data.reading.masks.read_mask`.
 
     Returns:
-        Class indices, (H, W), uint8, aligned with :func:`fss.data.sources.images.read_image`.
+        Class indices, (H, W), uint8, aligned with :func:`fss.data.reading.images.read_image`.
 
     Raises:
         DataError: if the mask is missing, damaged or of another kind, or its orientation is ambiguous.

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fss.data.sources.derived_files import missing_files_error
+from fss.data.reading.derived_files import missing_files_error
 from fss.errors import DataError
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")

@@ -6,7 +6,7 @@ from PIL import Image, ImageOps
 from tests.data.fabricate import make_image, save_mask, write_voc
 
 from fss.data.episode_dataset import read_pair
-from fss.data.sources.pairs import read_mask_of
+from fss.data.reading.pairs import read_mask_of
 from fss.data.sources.shapes import ShapesSource
 from fss.data.user_images import read_support
 from fss.errors import DataError

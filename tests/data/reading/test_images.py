@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageOps
 from tests.data.fabricate import make_image
 
-from fss.data.sources.images import orientation, read_image, turned
+from fss.data.reading.images import orientation, read_image, turned
 from fss.errors import DataError
 
 PHOTO = make_image(3, (20, 30))

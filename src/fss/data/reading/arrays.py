@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fss.data.sources.masks import UInt8
+from fss.data.reading.masks import UInt8
 from fss.errors import DataError
 
 _LABELS = (0, 1, 255)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from fss.data.sources.derived_files import missing_files_error
+from fss.data.reading.derived_files import missing_files_error
 from fss.errors import DataError
 
 UInt8 = npt.NDArray[np.uint8]

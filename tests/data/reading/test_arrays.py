@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fss.data.sources.arrays import as_image, as_label
+from fss.data.reading.arrays import as_image, as_label
 from fss.errors import DataError
 
 RGB = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)

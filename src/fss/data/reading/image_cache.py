@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from cachetools import LRUCache
 
-from fss.data.sources.masks import UInt8
+from fss.data.reading.masks import UInt8
 
 
 class ImageCache:

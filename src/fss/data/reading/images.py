@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from fss.data.sources.masks import UInt8
+from fss.data.reading.masks import UInt8
 from fss.errors import DataError
 
 _HEAD = 1 << 16  # first bytes of a JPEG, which hold its EXIF data if it has any

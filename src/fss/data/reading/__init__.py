@@ -1,0 +1,1 @@
+"""Read images and masks of any file: decoding, orientation, pairs, caches, derived files, process pools."""
