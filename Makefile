@@ -68,7 +68,7 @@ bench: setup ## Measure speed and memory against the plain forms (BENCH="trainin
 	$(BIN)/python -m benchmarks $(BENCH)
 
 lock: ## Pin all dependencies anew (needs uv)
-	uv pip compile pyproject.toml --extra dev --extra docs --universal --no-annotate --no-header -q -o requirements.lock
+	uv pip compile pyproject.toml --extra dev --extra docs --extra timm --extra lite --universal --no-annotate --no-header -q -o requirements.lock
 
 clean: ## Remove caches; data, weights and runs stay
 	rm -rf .mypy_cache .ruff_cache .pytest_cache build dist site

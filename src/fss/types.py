@@ -178,17 +178,46 @@ class ParamGroup:
     weight_decay: float | None = None
 
 
+@dataclass(frozen=True)
+class InputSpec:
+    """The images that a backbone was made for.
+
+    Attributes:
+        mean: mean of each channel that normalisation subtracts, of values in [0, 1].
+        std: standard deviation that it divides by.
+        step: sides of the square input are ``step * n + offset``; 1 allows every side.
+        offset: see ``step``.
+    """
+
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    step: int = 8
+    offset: int = 1
+
+    def allows(self, size: int) -> bool:
+        """Tell whether a side is allowed, in pixels."""
+        return size >= self.step + self.offset and (size - self.offset) % self.step == 0
+
+    def around(self, size: int) -> tuple[int, int]:
+        """Return the nearest allowed sides that are not above and not below a side; equal if it is allowed itself."""
+        low = max((size - self.offset) // self.step, 1) * self.step + self.offset
+        return low, low if low >= size else low + self.step
+
+
 @runtime_checkable
 class StagedBackbone(Protocol):
-    """A backbone whose stages are called one by one.
+    """A backbone of five stages.
 
     Attributes:
         channels: output channels of stages 0 to 4.
+        stepwise: whether each stage can be called by itself on the map of the one before. Otherwise (plain
+            transformers, whose tokens carry more than the map) the stages only hold the modules of their part.
         norm_mode: mode that batch norm keeps whatever is passed to ``train()``.
         training: whether the module is in training mode.
     """
 
     channels: tuple[int, ...]
+    stepwise: bool
     norm_mode: NormMode
     training: bool
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar, Self
 
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fss.backbones.stage_keys import to_stage_keys
 from fss.errors import FssError
-from fss.types import NormMode
+from fss.types import InputSpec, NormMode
 
 
 class StagedModule(nn.Module):
@@ -18,6 +18,8 @@ class StagedModule(nn.Module):
 
     Attributes:
         channels: output channels of stages 0 to 4.
+        input: normalisation and sides of the images; ImageNet's statistics and sides of 8m + 1 pixels by default.
+        stepwise: whether each stage can be called on the map of the one before; see :meth:`maps`.
         norm_mode: ``eval`` keeps batch norm in evaluation mode even after ``train()``; fine-tuning freezes the
             statistics this way by default (released option ``fix_bn``). ``train`` is PFENet's original behaviour.
     """
@@ -25,6 +27,8 @@ class StagedModule(nn.Module):
     STAGES: ClassVar[int] = 5
 
     channels: tuple[int, ...]
+    input: InputSpec = InputSpec()
+    stepwise: bool = True
 
     def __init__(self, channels: tuple[int, ...]) -> None:
         super().__init__()
@@ -60,6 +64,32 @@ class StagedModule(nn.Module):
         """
         return to_stage_keys(state)
 
+    def blocks(self, index: int) -> Sequence[nn.Module]:
+        """Return the modules of a stage that run in sequence and whose outputs are its taps, e.g. residual blocks.
+
+        Args:
+            index: 0 (the stem) to 4.
+        """
+        return list(self.stage(index).children())
+
+    def maps(
+        self, image: Tensor, stages: Collection[int], taps: Collection[int] = ()
+    ) -> tuple[dict[int, Tensor], dict[int, list[Tensor]]]:
+        """Run a backbone that is not ``stepwise`` once, for all wanted stages.
+
+        Args:
+            image: normalised RGB, (N, 3, H, W).
+            stages: stages whose output is wanted.
+            taps: stages of which the output of every block is wanted.
+
+        Returns:
+            Stage -> (N, C, h, w), and stage -> one (N, C, h, w) per block.
+
+        Raises:
+            NotImplementedError: in a stepwise backbone, whose stages are called one by one.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is stepwise: its stages are called one by one")
+
     def forward(self, image: Tensor) -> list[Tensor]:
         """Run all stages.
 
@@ -69,6 +99,9 @@ class StagedModule(nn.Module):
         Returns:
             Outputs of stages 0 to 4, each (N, C, h, w).
         """
+        if not self.stepwise:
+            found, _ = self.maps(image, range(self.STAGES))
+            return [found[index] for index in range(self.STAGES)]
         outputs: list[Tensor] = []
         for index in range(self.STAGES):
             image = self.stage(index)(image)

@@ -47,6 +47,7 @@ class ModuleStages:
     Attributes:
         model: the module.
         channels: empty, because the module's widths are unknown.
+        stepwise: False, as nobody knows how the submodules follow each other.
     """
 
     def __init__(self, model: nn.Module, stages: Mapping[int, Sequence[str]] | None = None) -> None:
@@ -76,6 +77,7 @@ class ModuleStages:
                 raise FssError(f"{type(model).__name__} has no submodule {name!r}. Its children: {children}.")
         self.model = model
         self.channels: tuple[int, ...] = ()
+        self.stepwise = False
         self._stages = given
 
     @property
