@@ -39,6 +39,14 @@ def test_options_of_train_reach_every_row() -> None:
     assert "5,632 (0.024 %)" in text
 
 
+def test_a_strategy_that_finds_nothing_is_shown_as_refused() -> None:
+    code, text = fss("svf_ln", "ln", "bn", "--backbone", "resnet18")
+    assert code == 0
+    rows = [line for line in text.splitlines() if "resnet18" not in line and ("refused" in line or "%)" in line)][:3]
+    assert [("refused" in row, "%)" in row) for row in rows] == [(True, False), (True, False), (False, True)]
+    assert "refused: the backbone has nothing that the strategy trains." in " ".join(text.split())
+
+
 def test_the_note_is_true() -> None:
     """4,917,250 values of the baseline's head train, so S is a quarter of a per cent of all that trains."""
     config = composed(["backbone=resnet50_v2", "backbone.weights=none", "method=baseline"])

@@ -5,6 +5,8 @@ its default options. It may hold
 
     VARIANTS             id -> options of a further form that meets the contract too
     BAD_OPTIONS          option -> what the error must say, as a regular expression
+    BACKBONES            kinds of tests/contracts/strategies.py that it serves; ("resnet18", "vgg16") by default. On
+                         others of these two it must say that there is nothing to train, and ``trained`` returns {}
     CHANGES_THE_NETWORK  True if its formula is not W at the start
 """
 
@@ -54,6 +56,9 @@ VARIANTS = {name: (name, ()) for name in NAMES} | _further_forms()
 """Every strategy with its default options, and its further forms: id -> (yaml, options)."""
 BAD_OPTIONS = [(name, *bad) for name in NAMES for bad in getattr(declaring(name), "BAD_OPTIONS", {}).items()]
 """(yaml, option, what the error says)."""
+CONVOLUTIONAL = ("resnet18", "vgg16")
+KINDS: dict[str, tuple[str, ...]] = {name: getattr(declaring(name), "BACKBONES", CONVOLUTIONAL) for name in NAMES}
+"""Strategy -> backbones that have what it trains."""
 CHANGES_THE_NETWORK = {name for name in NAMES if getattr(declaring(name), "CHANGES_THE_NETWORK", False)}
 
 

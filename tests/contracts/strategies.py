@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
+from tests.contracts.layer_norms import LayerNorms
 from torch import nn
 
 from fss.backbones.resnet import ResNet
@@ -32,6 +33,7 @@ def node(name: str, *overrides: str) -> dict[str, Any]:
 BACKBONES: dict[str, Callable[[], StagedModule]] = {
     "resnet18": lambda: ResNet(18, width=8),
     "vgg16": lambda: VGG(width=4),  # its convolutions have a bias
+    "layer_norms": LayerNorms,  # for strategies that name it, as BACKBONES of their test file
 }
 
 
@@ -45,4 +47,7 @@ def tiny(seed: int = 0, kind: str = "resnet18") -> StagedModule:
             nn.init.normal_(module.bias, std=0.1)
             nn.init.normal_(module.running_mean, std=0.1)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
+        if isinstance(module, nn.LayerNorm | nn.GroupNorm):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.1)
     return backbone

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.contracts.declared import CHANGES_THE_NETWORK, VARIANTS, make
-from tests.contracts.strategies import BACKBONES, NAMES
+from tests.contracts.declared import CHANGES_THE_NETWORK, CONVOLUTIONAL, KINDS, VARIANTS, make
+from tests.contracts.strategies import NAMES
 from tests.contracts.strategies import tiny as tiny_of
 from torch import Tensor, nn
 
@@ -17,12 +17,13 @@ from fss.backbones.staged import StagedModule
 from fss.checkpoints.tuned import apply_tuned, save_tuned
 from fss.errors import FssError
 from fss.finetune.base import Strategy, load_trained_state, trained_state
+from fss.finetune.layers.nothing_to_train import NothingToTrainError
 from fss.finetune.layers.tuned import TunedLayer
 
 TOLERANCE = 1e-5
 _KIND: list[str] = ["resnet18"]
-# Every strategy meets every kind of backbone; its further forms meet the first one.
-PAIRS = [(k, v) for k in BACKBONES for v in sorted(VARIANTS) if k == _KIND[0] or v in NAMES]
+# Every strategy meets every kind of backbone that it serves; its further forms meet the first one.
+PAIRS = [(k, v) for v, (name, _) in sorted(VARIANTS.items()) for k in KINDS[name] if k == KINDS[name][0] or v in NAMES]
 
 
 @pytest.fixture(params=PAIRS, ids="-".join)
@@ -85,6 +86,15 @@ def step(backbone: StagedModule, strategy: Strategy) -> None:
 def test_the_folder_is_not_empty() -> None:
     assert {"freeze", "full", "svf"} <= set(NAMES)
     assert len(NAMES) >= 15
+
+
+@pytest.mark.parametrize(("name", "kind"), [(n, k) for n in NAMES for k in CONVOLUTIONAL if k not in KINDS[n]])
+def test_nothing_to_train_is_refused_and_changes_nothing(name: str, kind: str) -> None:
+    backbone = tiny_of(kind=kind)
+    with pytest.raises(NothingToTrainError, match=rf"finetune={name} finds no .* which has \d+ BatchNorm2d"):
+        make(name).apply(backbone)
+    assert all(p.requires_grad for p in backbone.parameters())
+    assert not [m for m in backbone.modules() if isinstance(m, TunedLayer)]
 
 
 def test_output_is_unchanged_on_injection(variant: str) -> None:
@@ -209,7 +219,7 @@ def test_batch_norm_stays_in_evaluation(variant: str, kind: str) -> None:
     backbone = tiny()
     injected(variant, backbone)
     norms = {n: m for n, m in backbone.named_modules() if isinstance(m, nn.BatchNorm2d)}
-    assert len(norms) == {"resnet18": 20, "vgg16": 13}[kind]
+    assert len(norms) == {"resnet18": 20, "vgg16": 13, "layer_norms": 0}[kind]
     before = {n: (m.running_mean.clone(), m.running_var.clone()) for n, m in norms.items()}
     backbone.eval().train()
     assert backbone.training

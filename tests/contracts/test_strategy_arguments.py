@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.contracts.declared import BAD_OPTIONS
+from tests.contracts.declared import BAD_OPTIONS, KINDS
 from tests.contracts.strategies import node, tiny
 
 from fss.errors import FssError
@@ -14,7 +14,7 @@ from fss.model.build import build_strategy
 def test_bad_options_are_named(name: str, option: str, text: str) -> None:
     given = node(name, option)
     with pytest.raises(FssError, match=text):
-        build_strategy(given).apply(tiny())
+        build_strategy(given).apply(tiny(kind=KINDS[name][0]))
 
 
 def test_there_are_bad_options() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.contracts import closed_forms
 from tests.contracts.closed_forms import NETWORKS
-from tests.contracts.declared import closed_form, make
+from tests.contracts.declared import CONVOLUTIONAL, KINDS, closed_form, make
 from tests.contracts.strategies import NAMES, tiny
 
 from fss.backbones.resnet import ResNet
@@ -17,6 +17,7 @@ from fss.backbones.staged import StagedModule
 from fss.backbones.vgg import VGG
 from fss.checkpoints.tuned import save_tuned
 from fss.finetune.layers.factored import SVFConv2d
+from fss.finetune.layers.nothing_to_train import NothingToTrainError
 from fss.finetune.svf import SVF
 
 
@@ -47,6 +48,11 @@ def test_trainable_counts_layer_by_layer(name: str, network: str) -> None:
     expected = closed_form(name)(NETWORKS[network]())
     with torch.device("meta"):
         backbone = BUILT[network]()
+    if not set(KINDS[name]) & set(CONVOLUTIONAL):
+        assert expected == {}
+        with pytest.raises(NothingToTrainError):
+            make(name).apply(backbone)
+        return
     assert make(name).apply(backbone).trainable == expected
 
 

@@ -13,7 +13,9 @@ from fss.errors import FssError
 DEFAULT = ["resnet50", "vgg16"]
 CLAIMS = {"svf": 0.25}
 """Shares of the backbone, in per cent, that the SVF paper prints."""
+REFUSED = "refused"
 NOTE = (
+    "refused: the backbone has nothing that the strategy trains. "
     "Share: trainable values over the plain backbone's, without the head. The SVF paper says that svf trains 0.25 % of "
     "the backbone; no count gives that: the release's own 12,544 and 3,840 values are 0.053 % of ResNet-50 and 0.026 % "
     "of VGG-16. But 12,544 is 0.25 % of the 4,929,794 values that train altogether, the baseline's head (4,917,250) "
@@ -38,7 +40,7 @@ class Count:
         return f"{self.trainable:,} ({100 * self.trainable / self.plain:.3f} %)"
 
 
-def count(strategy: str, backbone: str, overrides: list[str]) -> Count:
+def count(strategy: str, backbone: str, overrides: list[str]) -> Count | None:
     """Inject a strategy into a backbone of shapes alone.
 
     Args:
@@ -47,7 +49,7 @@ def count(strategy: str, backbone: str, overrides: list[str]) -> Count:
         overrides: other options of ``train.py``.
 
     Returns:
-        The counts.
+        The counts, or None if the backbone has nothing that the strategy trains.
 
     Raises:
         FssError: if an option is wrong.
@@ -55,12 +57,16 @@ def count(strategy: str, backbone: str, overrides: list[str]) -> Count:
     import torch
 
     from fss.config.compose import composed
+    from fss.finetune.layers.nothing_to_train import NothingToTrainError
     from fss.model.build import build_backbone, build_strategy
 
     config = composed([f"finetune={strategy}", f"backbone={backbone}", *overrides])
     with torch.device("meta"):
         built = build_backbone(config["backbone"], pretrained=False)
-        report = build_strategy(config["finetune"]).apply(built)
+        try:
+            report = build_strategy(config["finetune"]).apply(built)
+        except NothingToTrainError:
+            return None
     return Count(report.trainable_total, report.plain_total)
 
 
@@ -104,9 +110,14 @@ def strategies(
     rows, columns = names(chosen or [], "finetune"), names(backbone or DEFAULT, "backbone")
     counts = {(r, c): count(r, c, option or []) for r in rows for c in columns}
     table = Table("strategy", *columns, "SVF paper")
-    for row in sorted(rows, key=lambda r: counts[r, columns[0]].trainable):
+
+    def trainable(row: str) -> int:
+        found = counts[row, columns[0]]
+        return -1 if found is None else found.trainable
+
+    for row in sorted(rows, key=trainable):
         claim = f"{CLAIMS[row]} %" if row in CLAIMS else ""
-        table.add_row(row, *(str(counts[row, c]) for c in columns), claim)
+        table.add_row(row, *(str(counts[row, c] or REFUSED) for c in columns), claim)
     console = Console()
     console.print(table)
     console.print(NOTE)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fss.errors import FssError
 from fss.finetune.chains.fuse import Memory, fuse
+from fss.finetune.layers.nothing_to_train import nothing_to_train
 from fss.finetune.layers.surgery import LAST_STAGE, Site, find
 from fss.finetune.layers.tuned import TunedLayer
 from fss.types import NormMode, StagedBackbone, TuneReport
@@ -27,12 +28,18 @@ class Strategy(ABC):
         norm_mode: mode that the backbone's batch norm keeps regardless of ``train()``.
         mergeable: whether :meth:`merge` can produce a plain backbone with equal output.
         memory: what factored convolutions keep for the backward pass; does not affect results.
+        wanted: what it trains, in words, for the message where there is none of it.
+        trains_nothing: whether it freezes everything on purpose; other strategies refuse to train nothing.
+        stages: stages that it searches, 0 (stem) to 4.
     """
 
     name: ClassVar[str]
     mergeable: ClassVar[bool] = True
     norm_mode: NormMode = "eval"
     memory: Memory = "plain"
+    wanted: str = "layer"
+    trains_nothing: bool = False
+    stages: tuple[int, ...] = tuple(range(LAST_STAGE + 1))
 
     def apply(self, backbone: StagedBackbone) -> TuneReport:
         """Inject the strategy.
@@ -42,11 +49,15 @@ class Strategy(ABC):
 
         Returns:
             A report of the trainable parameters and the parameter counts.
+
+        Raises:
+            FssError: if there is nothing that the strategy trains.
         """
         notes = self.swap(backbone)
+        found = self.found(backbone)
         for _, parameter in backbone.named_parameters():
             parameter.requires_grad_(False)
-        for parameter in self.trainable(backbone):
+        for parameter in found:
             parameter.requires_grad_(True)
         backbone.norm_mode = self.norm_mode
         fuse(backbone, self.memory)
@@ -66,6 +77,21 @@ class Strategy(ABC):
     @abstractmethod
     def trainable(self, backbone: StagedBackbone) -> Iterator[nn.Parameter]:
         """Yield the parameters that train, after :meth:`swap`."""
+
+    def found(self, backbone: StagedBackbone, name: str | None = None) -> list[nn.Parameter]:
+        """List the parameters that train, after :meth:`swap`.
+
+        Args:
+            backbone: the backbone.
+            name: strategy that the user chose, if this one is a part of it.
+
+        Raises:
+            FssError: if there are none: the run would pass a frozen backbone off as a tuned one.
+        """
+        found = list(self.trainable(backbone))
+        if not found and not self.trains_nothing:
+            raise nothing_to_train(name or self.name, self.wanted, backbone, self.stages)
+        return found
 
     def merge(self, backbone: StagedBackbone) -> None:
         """Replace swapped layers by plain ones with equal output, in place.

@@ -13,13 +13,17 @@ from fss.types import StagedBackbone
 
 
 class Bias(Strategy):
-    """Train every bias: y = W x + bias, of batch norm, convolutions and linear layers (SVF paper, Tables 10 and 13).
+    """Train every bias: y = W x + bias, of norms, convolutions and linear layers (SVF paper, Tables 10 and 13).
 
-    This is BitFit (arXiv 2106.10199). ResNets have biases only in batch norm, so there it equals ``bn`` with
+    This is BitFit (arXiv 2106.10199), which trains all biases of a transformer's encoder: those of query, key, value
+    and output of attention, of both linear layers of the MLP, and of LayerNorm. Here they are the parameters named
+    ``bias`` and those whose names end so, as attention's ``in_proj_bias`` and ``q_bias``; tables of relative positions
+    (``relative_position_bias_table``) are none. ResNets have biases only in batch norm, so there it equals ``bn`` with
     ``affine=[bias]``, and the paper prints equal numbers for both. VGG's convolutions have biases too.
     """
 
     name: ClassVar[str] = "bias"
+    wanted = "bias"
 
     def __init__(self, stages: Sequence[int] = (0, 1, 2, 3, 4)) -> None:
         """Choose what trains.
@@ -36,5 +40,5 @@ class Bias(Strategy):
         """Yield the biases of the chosen stages."""
         for module in stage_modules(backbone, self.stages):
             for name, parameter in module.named_parameters(recurse=False):
-                if name == "bias" or name.endswith("_bias"):  # attention has in_proj_bias
+                if name == "bias" or name.endswith("_bias"):  # in_proj_bias, q_bias, v_bias of attention
                     yield parameter

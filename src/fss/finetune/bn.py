@@ -42,6 +42,7 @@ class BN(Strategy):
                 "'finetune.affine=[bias]'."
             )
         self.affine = tuple(affine)
+        self.wanted = f"{' or '.join(affine)} of batch norm"
 
     def trainable(self, backbone: StagedBackbone) -> Iterator[nn.Parameter]:
         """Yield the chosen affine parameters of batch norm in the chosen stages."""

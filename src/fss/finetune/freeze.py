@@ -20,6 +20,7 @@ class Freeze(Strategy):
     """
 
     name: ClassVar[str] = "freeze"
+    trains_nothing = True
 
     def __init__(self, norm_mode: NormMode = "eval") -> None:
         """Choose the mode of batch norm in training.

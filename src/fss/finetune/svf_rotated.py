@@ -37,6 +37,7 @@ class SVFRotated(Strategy):
         """
         self.stages = check_stages(stages)
         self.train_s = train_s
+        self.trains_nothing = not train_s
         self.rotation_seed = rotation_seed
 
     def swap(self, backbone: StagedBackbone) -> list[str]:
