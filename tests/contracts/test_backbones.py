@@ -64,6 +64,12 @@ def test_five_stages_give_what_channels_says(backbone: StagedModule) -> None:
     assert sides[-1] > 1, "nothing is left of a small image"
 
 
+def test_the_yaml_says_which_sides_the_class_allows() -> None:
+    for name in NAMES:
+        spec = built(name).input
+        assert group(name)["sizes"] in (None, [spec.step, spec.offset]), name
+
+
 def test_every_value_belongs_to_a_stage_and_to_the_state_dict(backbone: StagedModule) -> None:
     """Strategies reach stages, and checkpoints hold the state dict: nothing may lie beside them."""
     stages = tuple(f"layer{i}." for i in range(StagedModule.STAGES))

