@@ -11,7 +11,7 @@ from tests.golden.tables import Shapes, state
 from torch import Tensor
 
 from fss.checkpoints.release_files import convert_file, export
-from fss.checkpoints.release_models import Released
+from fss.methods.releases import Released
 
 CASES = [
     ("svf", "baseline", "freeze"),

@@ -16,9 +16,9 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 import fss
-from fss.checkpoints.release_models import Released
 from fss.cli.main import app
 from fss.errors import FssError
+from fss.methods.releases import Released
 
 VGG = ("--backbone", "vgg16")
 BASELINE = ("--source", "svf", "--method", "baseline", *VGG)
@@ -170,8 +170,15 @@ def test_files_without_tensors(content: object, said: str, tmp_path: Path) -> No
 def test_wrong_options(tmp_path: Path) -> None:
     for options, said in (
         ((), "--source and --method must be given"),
-        (("--source", "bam", "--method", "baseline"), "--source bam has no method baseline. Known: --source svf"),
+        (
+            ("--source", "bam", "--method", "baseline"),
+            "--source bam has no method baseline. Known: --source bam --method bam",
+        ),
         (("--source", "pfenet", "--method", "pfenet", "--finetune", "svf"), "has no decomposed layers"),
+        (("--source", "pspnet"), "--method must be given"),
+        (("--source", "pspnet", "--method", "baseline"), "--source pspnet is not known. Known: --source bam --method"),
+        ((*BASELINE, "--backbone", "resnet18"), "--backbone resnet18 is not in the release svf of baseline"),
+        ((*BASELINE, "--data", "shapes"), "--data shapes is not known: choose one of pascal, coco"),
         ((*BASELINE, "--merge"), "--merge goes with --to-release"),
         ((*BASELINE, "--out", str(tmp_path / "release.pth")), "would be lost"),
         ((*BASELINE, "--fold", "4"), "Invalid value for '--fold'"),
@@ -220,7 +227,7 @@ def test_what_no_release_can_hold_is_refused(tmp_path: Path) -> None:
     code, text = back(tmp_path, "--source", "pfenet")
     assert code == 2
     assert "backbone.dilation=torchvision, the release has uniform" in text
-    assert "Known: --source svf" in back(tmp_path, "--source", "bam")[1]
+    assert "Known: --source bam" in back(tmp_path, "--source", "bam")[1]
     content = torch.load(tmp_path / "x.ckpt", weights_only=True)
     del content["fss_release"]  # as if trained here
     torch.save(content, tmp_path / "x.ckpt")
@@ -229,4 +236,7 @@ def test_what_no_release_can_hold_is_refused(tmp_path: Path) -> None:
     torch.save(content, tmp_path / "x.ckpt")
     code, text = back(tmp_path, "--source", "svf")
     assert code == 2
-    assert "No release has the backbone resnet18: only models on resnet50, resnet101, resnet152, vgg16" in text
+    assert (
+        "The release svf does not have the backbone resnet18: only models on resnet50, resnet101, resnet152, vgg16"
+        in text
+    )

@@ -14,7 +14,8 @@ from torch import Tensor
 
 import fss
 from fss.checkpoints.release_files import convert_file, released_shapes
-from fss.checkpoints.release_models import Released, released_config
+from fss.checkpoints.release_models import released_config
+from fss.methods.releases import Released
 from fss.model.build import empty_model
 from fss.model.checkpoint import read_checkpoint
 from fss.model.multiclass_segmenter import MulticlassSegmenter

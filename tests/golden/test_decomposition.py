@@ -10,9 +10,9 @@ from tests.golden.released import converted, deviation, digest, inputs
 from tests.golden.vectors import PRINTED, decomposed
 from torch import Tensor
 
-from fss.checkpoints.release_models import Released
 from fss.finetune.layers.factored import SVFConv2d
 from fss.finetune.svf import SVF
+from fss.methods.releases import Released
 from fss.model.segmenter import FewShotSegmenter
 
 CHANGE = {"resnet50": (6.0e-3, 5e-5), "vgg16": (2.1e-1, 5e-3)}

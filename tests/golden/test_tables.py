@@ -6,7 +6,8 @@ import pytest
 from tests.golden.tables import parameters, resnet, state, vgg
 
 from fss.checkpoints.release_files import released_shapes
-from fss.checkpoints.release_models import Released, released_config
+from fss.checkpoints.release_models import released_config
+from fss.methods.releases import Released
 
 # 8.5: (source, method, SVF) -> entries with ResNet-50 for one and five supports, with VGG; parameters of both
 SIZES = {

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fss.checkpoints.release_models import Released
+from fss.methods.releases import Released
 
 FILE = Path(__file__).with_name("vectors.md")
 BACKBONES = {"r50": "resnet50", "VGG": "vgg16"}

@@ -11,15 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fss.checkpoints.key_tables import keymap, unread_shapes
-from fss.checkpoints.release_guess import BACKBONES, advice
-from fss.checkpoints.release_models import CLASSES, Released, differences, released_config
+from fss.checkpoints.known_releases import release_of
+from fss.checkpoints.release_guess import advice
+from fss.checkpoints.release_models import CLASSES, differences, released_config
 from fss.checkpoints.state_dicts import from_release, mismatches, to_release
 from fss.config.identity import determining, identity
 from fss.config.source import build_source
 from fss.data.sources.folds import name_classes
 from fss.errors import FssError, unreadable
 from fss.files import CHECKPOINT_FORMAT, atomic
+from fss.methods.releases import KeyMap, Release, Released
 from fss.model.build import meta_model
 from fss.model.checkpoint import Checkpoint, read_checkpoint
 from fss.model.load import rebuild
@@ -46,8 +47,8 @@ def convert_file(path: Path, released: Released, out: Path) -> str:
         FssError: if the file cannot be read, or any key is unknown, missing or has another shape.
     """
     path, out = path.expanduser(), out.expanduser()
-    table = keymap(released.source, released.method)
     config = released_config(released)
+    table = _table(released)
     _apart(path, out)
     content = _read(path)
     state, prefix = _state(path, content)
@@ -94,15 +95,15 @@ def export(path: Path, out: Path, source: str | None, merge: bool) -> str:
     if source is None:
         raise FssError(f"{path} was trained here: say for which release it is written, e.g. --source svf")
     released = _released(checkpoint.config, source, merge)
-    table, expected = keymap(source, released.method), released_config(released)
-    differing = differences(checkpoint.config, expected)
+    expected = released_config(released)
+    table, differing = _table(released), differences(checkpoint.config, expected, released)
     if differing:
         raise FssError(f"{path} would compute something else there: {'; '.join(differing)}. Try another --source.")
     try:
         tensors = to_release(_merged(checkpoint) if merge else checkpoint.state, table)
     except FssError as error:
         raise FssError(f"{path} does not fit {_words(released)}: {error}. Try another --source.") from error
-    tensors |= facts.get("unread", {}) or _unread(source, released)
+    tensors |= facts.get("unread", {}) or _unread(released)
     wrong = mismatches(tensors, released_shapes(expected, released))
     if wrong:
         hint = (
@@ -128,9 +129,16 @@ def released_shapes(config: dict[str, Any], released: Released) -> dict[str, tup
         Release name -> shape, including tensors that it stores and never reads.
     """
     model, _ = meta_model(config, CLASSES[released.data])
-    tensors = to_release(model.state_dict(), keymap(released.source, released.method))
-    unread = unread_shapes(released.source, released.method, released.shot)
-    return {**{k: tuple(v.shape) for k, v in tensors.items()}, **unread}
+    tensors = to_release(model.state_dict(), _table(released))
+    return {**{k: tuple(v.shape) for k, v in tensors.items()}, **_release(released).unread(released)}
+
+
+def _release(released: Released) -> Release:
+    return release_of(released.source, released.method)
+
+
+def _table(released: Released) -> KeyMap:
+    return _release(released).keys(released.backbone)
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -177,10 +185,11 @@ def _words(released: Released) -> str:
 
 def _released(config: dict[str, Any], source: str, merge: bool) -> Released:
     node = {group: str(config[group]["name"]) for group in ("method", "backbone", "data", "finetune")}
-    if node["backbone"] not in BACKBONES:
+    backbones = release_of(source, node["method"]).backbones
+    if node["backbone"] not in backbones:
         raise FssError(
-            f"No release has the backbone {node['backbone']}: only models on {', '.join(BACKBONES)} can be "
-            "written with --to-release."
+            f"The release {source} does not have the backbone {node['backbone']}: only models on "
+            f"{', '.join(backbones)} can be written with --to-release."
         )
     data = node["data"] if node["data"] in CLASSES else "pascal"
     finetune = "svf" if node["finetune"] == "svf" and not merge else "freeze"
@@ -193,10 +202,9 @@ def _merged(checkpoint: Checkpoint) -> dict[str, Tensor]:
     return dict(model.state_dict())
 
 
-def _unread(source: str, released: Released) -> dict[str, Tensor]:
+def _unread(released: Released) -> dict[str, Tensor]:
     """Return zeros for tensors that the release's strict loading expects and never reads."""
-    shapes = unread_shapes(source, released.method, released.shot)
-    return {name: torch.zeros(shape) for name, shape in shapes.items()}
+    return {name: torch.zeros(shape) for name, shape in _release(released).unread(released).items()}
 
 
 def _write(out: Path, content: dict[str, Any]) -> None:

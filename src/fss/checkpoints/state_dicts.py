@@ -7,8 +7,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fss.checkpoints.key_tables import FACTORS, KeyMap, Pairs
 from fss.errors import FssError
+from fss.methods.releases import KeyMap, Pairs
+
+FACTORS = ((".vector_S", ".S"), (".conv_U.weight", ".U"), (".conv_U.bias", ".bias"), (".conv_V.weight", ".V"))
+"""Suffixes of a decomposed convolution; the release keeps S as [1, R, 1, 1] and U as [Co, R, 1, 1]."""
+
+_STATISTIC, _COUNT = ".running_var", ".num_batches_tracked"
 
 _SHOWN = 40
 """Maximum number of names listed per kind of mismatch; a wrong backbone gives hundreds."""
@@ -45,6 +50,9 @@ def from_release(state: Mapping[str, Tensor], keymap: KeyMap) -> dict[str, Tenso
         renamed[name] = value
     if unmatched:
         raise FssError(f"{len(unmatched)} keys belong to no known layer: {unmatched[:_SHOWN]}")
+    if not keymap.counted:
+        layers = [k.removesuffix(_STATISTIC) for k in renamed if k.endswith(_STATISTIC)]
+        renamed |= {layer + _COUNT: torch.tensor(0) for layer in layers}
     return _with_copies(renamed, keymap.shared)
 
 
@@ -62,6 +70,8 @@ def to_release(state: Mapping[str, Tensor], keymap: KeyMap) -> dict[str, Tensor]
         FssError: if a key matches no entry of the table, or the release has one name for two different values.
     """
     state = _without_copies(state, keymap.shared)
+    if not keymap.counted:
+        state = {k: v for k, v in state.items() if not k.endswith(_COUNT)}
     decomposed = {k.removesuffix(".S") for k in state if k.endswith(".S")}
     pairs = tuple((ours, theirs) for theirs, ours in keymap.pairs)
     renamed: dict[str, Tensor] = {}

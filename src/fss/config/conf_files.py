@@ -79,6 +79,22 @@ def read_config(path: Path, group: str) -> ConfigFile:
     return file
 
 
+def target(path: Path) -> str:
+    """Return the class that a config file names in ``_target_``; empty if it names none.
+
+    Args:
+        path: YAML file.
+
+    Raises:
+        ReportError: the file is no valid YAML.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ReportError(f"{path} is no readable YAML: {error}") from error
+    return str(content.get("_target_", "")) if isinstance(content, dict) else ""
+
+
 def inherit(files: Sequence[ConfigFile]) -> list[ConfigFile]:
     """Add to every file of a group what it takes over from its bases.
 

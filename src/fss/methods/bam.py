@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from fss.commands import program
 from fss.errors import FssError
-from fss.methods.baseline import Baseline
+from fss.methods.baseline import META_HEAD, Baseline
+from fss.methods.releases import PSPNET, STAGED, STAGES, KeyMap, Pairs, Release, deep_stem
 from fss.methods.separable import EncodedEpisode, Encoding
 from fss.nn.gram import gram, gram_distance, style_distance
 from fss.nn.guidance import guidance
@@ -21,6 +22,29 @@ from fss.types import AuxLogits, EpisodeFeatures, FeatureSpec, HeadOutput
 
 LOW = 2
 """Stage whose Gram matrices are compared."""
+
+_HEAD: Pairs = (
+    *META_HEAD,
+    ("gram_merge.", "head.gram_merge."),
+    ("cls_merge.", "head.cls_merge."),
+    ("kshot_rw.", "head.kshot_rw."),
+    ("learner_base.0.", "companion.head.ppm."),
+    ("learner_base.1.", "companion.head.cls."),
+)
+_SECOND: Pairs = tuple((f"layer{i}p.", f"companion.backbone.layer{i}.") for i in STAGES)
+"""The SVF release stores the base branch's backbone separately."""
+
+
+def _release(source: str, keys: KeyMap, telling: tuple[str, ...]) -> Release:
+    return Release(
+        source,
+        lambda backbone: keys,
+        PSPNET,
+        lambda released: deep_stem(released.backbone, "uniform"),
+        decomposed=source == "svf",
+        telling=telling,
+        classes="learner_base.1.4.bias",
+    )
 
 
 class BAM(Baseline):
@@ -35,6 +59,12 @@ class BAM(Baseline):
     """
 
     name: ClassVar[str] = "bam"
+    releases: ClassVar[tuple[Release, ...]] = (
+        _release("svf", KeyMap(STAGED + _HEAD + _SECOND), ("layer0p.", "gram_merge.", "ASPP_meta.")),
+        _release(
+            "bam", KeyMap(STAGED + _HEAD, shared=(("companion.backbone.", "backbone."),)), ("gram_merge.", "ASPP_meta.")
+        ),
+    )
     scores: ClassVar[Literal["logits", "shares"]] = "shares"
 
     def __init__(

@@ -7,11 +7,27 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from fss.methods.releases import PSPNET, STAGED, STAGES, KeyMap, Release, deep_stem
 from fss.nn.dropout import SharedDropout2d
 from fss.nn.ppm import BINS, PPM
 from fss.types import ParamGroup
 
 LAST_STAGE = 4
+_KEYS = KeyMap(
+    (*STAGED, ("ppm.", "head.ppm."), ("cls.", "head.cls.")),
+    repeated=tuple((f"encoder.{i}.", f"layer{i}.") for i in STAGES),
+)
+
+
+def _release(source: str) -> Release:
+    return Release(
+        source,
+        lambda backbone: _KEYS,
+        PSPNET,
+        lambda released: deep_stem(released.backbone, "uniform"),
+        telling=("encoder.",),
+        classes="cls.4.bias",
+    )
 
 
 class BaseLearner(nn.Module):
@@ -21,6 +37,7 @@ class BaseLearner(nn.Module):
     """
 
     name: ClassVar[str] = "base_learner"
+    releases: ClassVar[tuple[Release, ...]] = (_release("svf"), _release("bam"))
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fss.errors import FssError
+from fss.methods.releases import PSPNET, STAGED, KeyMap, Pairs, Release, Released, Shapes, deep_stem
 from fss.methods.separable import EncodedEpisode, Encoding, SeparableHead
 from fss.nn.aspp import ASPP
 from fss.nn.dropout import SharedDropout2d
@@ -16,6 +17,35 @@ from fss.nn.guidance import guidance, guidance_of, support_parts
 from fss.nn.middle_features import middle_features
 from fss.nn.shot_mean import ShotAggregation, aggregate
 from fss.types import EpisodeFeatures, FeatureSpec, HeadOutput
+
+META_HEAD: Pairs = (
+    ("down_query.", "head.down_query."),
+    ("down_supp.", "head.down_supp."),
+    ("init_merge.", "head.init_merge."),
+    ("ASPP_meta.layer6_", "head.aspp.branches."),
+    ("res1_meta.", "head.res1."),
+    ("res2_meta.", "head.res2."),
+    ("cls_meta.", "head.cls."),
+)
+"""Names of the meta learner in the releases of BAM and SVF."""
+
+
+def _options(released: Released) -> list[str]:
+    return [*deep_stem(released.backbone, "torchvision"), "method.shot_aggregation=sum"]
+
+
+def _deciding(released: Released) -> tuple[str, ...]:
+    return ("method.shot_aggregation",) if released.shot > 1 else ()
+
+
+def _weighing(released: Released) -> Shapes:
+    """Return BAM's network for weighing several supports, which the SVF release's baseline also contains."""
+    shot = released.shot
+    layers = {"kshot_rw.0": (2, shot), "kshot_rw.2": (shot, 2)} if shot > 1 else {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, (c_out, c_in) in layers.items():
+        shapes |= {f"{name}.weight": (c_out, c_in, 1, 1), f"{name}.bias": (c_out,)}
+    return shapes
 
 
 class Baseline(SeparableHead):
@@ -27,6 +57,18 @@ class Baseline(SeparableHead):
     """
 
     name: ClassVar[str] = "baseline"
+    releases: ClassVar[tuple[Release, ...]] = (
+        Release(
+            "svf",
+            lambda backbone: KeyMap(STAGED + META_HEAD, unused=("kshot_rw.",)),
+            PSPNET,
+            _options,
+            _deciding,
+            decomposed=True,
+            unread=_weighing,
+            telling=("ASPP_meta.",),
+        ),
+    )
 
     def __init__(
         self,

@@ -9,12 +9,48 @@ import torch
 from torch import Tensor
 
 from fss.errors import FssError
+from fss.methods.releases import PSPNET, STAGED, KeyMap, Release, Released, deep_stem
 from fss.methods.separable import EncodedEpisode, Encoding, SeparableHead
 from fss.nn.conv_stacks import classifier, reduction, refinement
 from fss.nn.enrichment import FeatureEnrichment
 from fss.nn.guidance import guidance, guidance_of, support_parts
 from fss.nn.middle_features import middle_features
 from fss.types import AuxLogits, EpisodeFeatures, FeatureSpec, HeadOutput
+
+_KEYS = KeyMap(
+    (
+        *STAGED,
+        ("down_query.", "head.down_query."),
+        ("down_supp.", "head.down_supp."),
+        ("init_merge.", "head.enrich.init_merge."),
+        ("alpha_conv.", "head.enrich.alpha_conv."),
+        ("beta_conv.", "head.enrich.beta_conv."),
+        ("inner_cls.", "head.enrich.inner_cls."),
+        ("res1.", "head.res1."),
+        ("res2.", "head.res2."),
+        ("cls.", "head.cls."),
+    )
+)
+_PASCAL, _COCO = "method.bins=[60,30,15,8]", "method.bins=[1.0,0.5,0.25,0.125]"
+
+
+def _options(released: Released) -> list[str]:
+    """Return dilation and grids, in which the releases of PFENet and of SVF differ."""
+    own = released.source == "pfenet"
+    dilation = deep_stem(released.backbone, "uniform" if own else "torchvision")
+    return [*dilation, _COCO if own and released.data == "coco" else _PASCAL]
+
+
+def _release(source: str) -> Release:
+    return Release(
+        source,
+        lambda backbone: _KEYS,
+        PSPNET,
+        _options,
+        lambda released: ("method.bins",),
+        decomposed=source == "svf",
+        telling=("alpha_conv.",),
+    )
 
 
 class PFENet(SeparableHead):
@@ -27,6 +63,7 @@ class PFENet(SeparableHead):
     """
 
     name: ClassVar[str] = "pfenet"
+    releases: ClassVar[tuple[Release, ...]] = (_release("svf"), _release("pfenet"))
 
     def __init__(
         self,
