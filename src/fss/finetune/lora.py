@@ -6,23 +6,22 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from fss.errors import FssError
 from fss.finetune.base import Strategy
-from fss.finetune.layers.geometry import geometry_of
-from fss.finetune.layers.surgery import check_stages, find, plain_layers
+from fss.finetune.layers.beside import BesideWeight
+from fss.finetune.layers.surgery import check_stages, find
 from fss.finetune.layers.svd import rebuild
-from fss.finetune.layers.tuned import TunedLayer
+from fss.finetune.layers.swap import swap_layers
 from fss.types import StagedBackbone
 
 
-class LoRALayer(TunedLayer):
+class LoRALayer(BesideWeight):
     """A frozen weight plus a trained low-rank weight: y = W x + (alpha / r) B A x + bias.
 
     Attributes:
-        weight: weight of the plain layer, (Co, ...); for a convolution (Co, Ci / groups, k, k).
+        plain_weight: weight of the plain layer, (Co, ...); for a convolution (Co, Ci / groups, k, k).
         bias: (Co), or None.
         A: randomly initialised, (groups * r, ...); applied with the layer's kernel, stride, padding and dilation.
         B: initialised to zero, (Co, r).
@@ -35,16 +34,10 @@ class LoRALayer(TunedLayer):
             layer: the plain layer.
             rank: rank r of each group.
             alpha: numerator of the factor alpha / r.
-
-        Raises:
-            FssError: if a convolution's padding mode is not ``zeros``.
         """
-        super().__init__()
-        self.geometry = geometry_of(layer)
-        self.weight = layer.weight
-        self.bias = layer.bias
+        super().__init__(layer)
         self.factor = alpha / rank
-        weight = layer.weight.detach()
+        weight = self.plain_weight.detach()
         self.A = nn.Parameter(weight.new_empty(self.geometry.groups * rank, *weight.shape[1:]))
         self.B = nn.Parameter(weight.new_zeros(weight.shape[0], rank))
         nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))  # torch's default initialisation
@@ -59,19 +52,15 @@ class LoRALayer(TunedLayer):
             Output with the plain layer's shape.
         """
         inner = self.geometry.run(x, self.A, None)
-        return self.geometry.run(x, self.weight, self.bias) + self.geometry.lift(inner, self.B * self.factor, None)
+        plain = self.geometry.run(x, self.plain_weight, self.bias)
+        return plain + self.geometry.lift(inner, self.B * self.factor, None)
 
     @property
-    def plain_size(self) -> int:
-        """Number of values of the plain layer's weight and bias."""
-        return self.weight.numel() + (0 if self.bias is None else self.bias.numel())
-
-    @torch.no_grad()
-    def merge(self) -> nn.Module:
-        """Return a plain layer with equal output."""
+    def weight(self) -> Tensor:
+        """The sum of both weights, (Co, ...)."""
         ones = self.A.new_full((self.A.shape[0],), self.factor)
         low = rebuild(self.B, ones, self.A, self.geometry.groups)
-        return self.geometry.build(self.weight + low.reshape(self.weight.shape), self.bias)
+        return self.plain_weight + low.reshape(self.plain_weight.shape)
 
 
 class LoRA(Strategy):
@@ -105,11 +94,7 @@ class LoRA(Strategy):
 
     def swap(self, backbone: StagedBackbone) -> list[str]:
         """Add a low-rank weight to each convolution and linear layer; attention keeps its plain weights."""
-        kinds = nn.Conv2d | nn.Linear | nn.MultiheadAttention
-        for site in plain_layers(backbone, self.stages, lambda m: isinstance(m, kinds)):
-            if isinstance(site.module, nn.Conv2d | nn.Linear):
-                site.put(LoRALayer(site.module, self.rank, self.alpha))
-        return []
+        return swap_layers(backbone, self.stages, lambda _, layer: LoRALayer(layer, self.rank, self.alpha)).notes
 
     def trainable(self, backbone: StagedBackbone) -> Iterator[nn.Parameter]:
         """Yield A and B of every layer."""

@@ -40,8 +40,7 @@ class RotationScale(Strategy):
 
     def swap(self, backbone: StagedBackbone) -> list[str]:
         """Replace layers by R, S' and R^T W."""
-        factorise(backbone, self.stages, self._factors)
-        return []
+        return factorise(backbone, self.stages, self._factors).notes
 
     def _factors(self, weight: Tensor, groups: int, name: str) -> tuple[Tensor, Tensor, Tensor]:
         rows = weight.shape[0] // groups

@@ -43,8 +43,7 @@ class ScaleIn(Strategy):
 
     def swap(self, backbone: StagedBackbone) -> list[str]:
         """Replace layers by scaled ones."""
-        swap_scaled(backbone, self.stages, self._layer)
-        return []
+        return swap_scaled(backbone, self.stages, self._layer)
 
     def _layer(self, layer: nn.Conv2d | nn.Linear) -> ScaledLayer:
         positions = layer.weight[0, 0].numel() if self.per == "column" else 1

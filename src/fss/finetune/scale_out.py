@@ -34,8 +34,7 @@ class ScaleOut(Strategy):
 
     def swap(self, backbone: StagedBackbone) -> list[str]:
         """Replace layers by scaled ones."""
-        swap_scaled(backbone, self.stages, _per_output)
-        return []
+        return swap_scaled(backbone, self.stages, _per_output)
 
     def trainable(self, backbone: StagedBackbone) -> Iterator[nn.Parameter]:
         """Yield the diagonals."""

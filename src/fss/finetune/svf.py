@@ -62,15 +62,15 @@ class SVF(Strategy):
     def swap(self, backbone: StagedBackbone) -> list[str]:
         """Replace layers by their factors."""
         everywhere = self.rank_rounding > 1
-        swapped = factorise(backbone, range(LAST_STAGE + 1) if everywhere else self.stages, self._factors)
+        done = factorise(backbone, range(LAST_STAGE + 1) if everywhere else self.stages, self._factors)
         notes = [
-            f"{one.name}: rank {one.full_rank} truncated to {one.layer.S.numel()}"
-            for one in swapped
-            if one.layer.S.numel() < one.full_rank
+            f"{one.name}: rank {one.layer.full_rank} truncated to {one.layer.S.numel()}"
+            for one in done.layers
+            if one.layer.S.numel() < one.layer.full_rank
         ]
         for note in notes:
             log.info("SVF: %s", note)
-        return notes
+        return notes + done.notes
 
     def _factors(self, weight: Tensor, groups: int, name: str) -> tuple[Tensor, Tensor, Tensor]:
         rank = rounded_rank(full_rank(weight, groups), self.rank_rounding)

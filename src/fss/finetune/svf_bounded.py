@@ -64,11 +64,12 @@ class SVFBounded(Strategy):
 
     def swap(self, backbone: StagedBackbone) -> list[str]:
         """Replace layers by their factors, and register the bounds as buffers."""
-        for one in factorise(backbone, self.stages):
+        done = factorise(backbone, self.stages)
+        for one in done.layers:
             low, high = self._bounds(one.layer)
             one.layer.register_buffer("low", low)
             one.layer.register_buffer("high", high)
-        return []
+        return done.notes
 
     def _bounds(self, layer: FactoredLayer) -> tuple[Tensor, Tensor]:
         factor, initial = 1 + self.epsilon, layer.S.detach()

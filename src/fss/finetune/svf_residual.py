@@ -37,9 +37,10 @@ class SVFResidual(Strategy):
 
     def swap(self, backbone: StagedBackbone) -> list[str]:
         """Replace layers by U, S, S' and V."""
-        for one in factorise(backbone, self.stages):
+        done = factorise(backbone, self.stages)
+        for one in done.layers:
             one.layer.make_residual()
-        return []
+        return done.notes
 
     def trainable(self, backbone: StagedBackbone) -> Iterator[nn.Parameter]:
         """Yield p, and S if it trains."""

@@ -42,8 +42,7 @@ class SVFRotated(Strategy):
 
     def swap(self, backbone: StagedBackbone) -> list[str]:
         """Replace layers by U R, S and R^T V^T."""
-        factorise(backbone, self.stages, self._factors)
-        return []
+        return factorise(backbone, self.stages, self._factors, exact=False).notes
 
     def _factors(self, weight: Tensor, groups: int, name: str) -> tuple[Tensor, Tensor, Tensor]:
         U, S, V = singular(weight.double(), groups, name)

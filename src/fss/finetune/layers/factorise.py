@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from fss.finetune.layers.attention import SVFAttention, is_supported
+from fss.finetune.layers.attention import SVFAttention
 from fss.finetune.layers.factored import FactoredLayer, SVFConv2d, SVFLinear
-from fss.finetune.layers.geometry import ConvGeometry, LinearGeometry
-from fss.finetune.layers.surgery import Site, find, plain_layers
-from fss.finetune.layers.svd import decompose, full_rank, side_by_side
+from fss.finetune.layers.factored_weight import FactoredWeight
+from fss.finetune.layers.geometry import ConvGeometry, LinearGeometry, OwnGeometry, geometry_of
+from fss.finetune.layers.surgery import find
+from fss.finetune.layers.svd import decompose, full_rank
+from fss.finetune.layers.swap import swap_layers
+from fss.finetune.layers.tuned import TunedLayer
 from fss.types import StagedBackbone
 
 Factors = Callable[[Tensor, int, str], tuple[Tensor, Tensor, Tensor]]
@@ -28,12 +30,23 @@ class Factored:
     Attributes:
         name: its path in the backbone.
         layer: the factored layer.
-        full_rank: exact rank of the plain weight, over all groups.
     """
 
     name: str
     layer: FactoredLayer
-    full_rank: int
+
+
+@dataclass(frozen=True)
+class Factorisation:
+    """What was replaced.
+
+    Attributes:
+        layers: the layers, in module order.
+        notes: deviations to record with the result.
+    """
+
+    layers: list[Factored]
+    notes: list[str]
 
 
 def singular(weight: Tensor, groups: int, name: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -50,59 +63,57 @@ def singular(weight: Tensor, groups: int, name: str) -> tuple[Tensor, Tensor, Te
     return decompose(weight, full_rank(weight, groups), groups)
 
 
-def factorise(backbone: StagedBackbone, stages: Sequence[int], factors: Factors = singular) -> list[Factored]:
+def factorise(
+    backbone: StagedBackbone, stages: Sequence[int], factors: Factors = singular, exact: bool = True
+) -> Factorisation:
     """Replace convolutions, linear layers and attention by their factors.
 
     Args:
         backbone: changed in place.
         stages: stages to change.
         factors: computes the factors; the singular value decomposition by default.
+        exact: whether the product of factors of full rank is the plain weight.
 
     Returns:
-        The layers replaced by this call; none on a second call.
+        The layers replaced by this call, none on a second one; and notes on what was left.
+
+    Raises:
+        FssError: if a layer cannot be factored, or does not give the same afterwards; nothing is changed then.
     """
-    sites = plain_layers(backbone, stages, _can_factorise)
-    device = next((p.device for site in sites for p in site.module.parameters()), torch.device("cpu"))
-    swapped: list[Factored] = []
-    for site, (module, factored) in zip(
-        sites, side_by_side(lambda s: _factored(s, factors), sites, device), strict=True
-    ):
-        site.put(module)
-        swapped += factored
-    return swapped
+
+    def build(name: str, plain: nn.Module) -> TunedLayer:
+        return _factored(name, plain, factors)
+
+    def equals_plain(layer: TunedLayer) -> bool:
+        return exact and all(one.S.numel() >= one.full_rank for _, one in _within("", layer))
+
+    swap = swap_layers(backbone, stages, build, attention=True, exact=equals_plain, parallel=True)
+    found = [Factored(name, layer) for one in swap.layers for name, layer in _within(one.name, one.layer)]
+    return Factorisation(found, swap.notes)
 
 
-def _factored(site: Site, factors: Factors) -> tuple[nn.Module, list[Factored]]:
-    """Return the replacement of a layer, and the factored layers in it."""
-    plain = site.module
+def _within(name: str, layer: TunedLayer) -> Iterator[tuple[str, FactoredLayer]]:
+    """Yield the factored layers of a replacement, with their paths; attention holds two."""
+    for path, module in layer.named_modules(prefix=name):
+        if isinstance(module, FactoredLayer):
+            yield path, module
+
+
+def _factored(name: str, plain: nn.Module, factors: Factors) -> TunedLayer:
+    """Return the replacement of a layer."""
     if isinstance(plain, nn.MultiheadAttention):
-        projections = [_linear(f"{site.name}.in_proj", plain.in_proj_weight, plain.in_proj_bias, 3, factors)]
-        out = plain.out_proj
-        projections.append(_linear(f"{site.name}.out_proj", out.weight, out.bias, 1, factors))
-        layers = [p.layer for p in projections]
-        assert isinstance(layers[0], SVFLinear)
-        assert isinstance(layers[1], SVFLinear)
-        return SVFAttention(plain, layers[0], layers[1]).train(plain.training), projections
-    if isinstance(plain, nn.Conv2d):
-        geometry, groups = ConvGeometry.of(plain), plain.groups
-        layer = SVFConv2d(geometry, *factors(plain.weight, groups, site.name), plain.bias)
-        return layer, [Factored(site.name, layer, groups * full_rank(plain.weight, groups))]
-    assert isinstance(plain, nn.Linear)
-    one = _linear(site.name, plain.weight, plain.bias, 1, factors)
-    return one.layer, [one]
-
-
-def _can_factorise(module: nn.Module) -> bool:
-    if isinstance(module, nn.MultiheadAttention):
-        return is_supported(module)
-    # attention reads this layer's weight directly, bypassing its forward, so only the attention can be replaced
-    inner = isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear)
-    return isinstance(module, nn.Conv2d | nn.Linear) and not inner
-
-
-def _linear(name: str, weight: Tensor, bias: Tensor | None, groups: int, factors: Factors) -> Factored:
-    layer = SVFLinear(LinearGeometry(groups), *factors(weight, groups, name), bias)
-    return Factored(name, layer, groups * full_rank(weight, groups))
+        weight, bias, out = plain.in_proj_weight, plain.in_proj_bias, plain.out_proj
+        stacked = SVFLinear(LinearGeometry(3), *factors(weight, 3, f"{name}.in_proj"), bias)
+        last = SVFLinear(LinearGeometry(), *factors(out.weight, 1, f"{name}.out_proj"), out.bias)
+        return SVFAttention(plain, stacked, last)
+    assert isinstance(plain, nn.Conv2d | nn.Linear)
+    geometry = geometry_of(plain)
+    values = factors(plain.weight, geometry.groups, name)
+    if isinstance(geometry, OwnGeometry):
+        return FactoredWeight(geometry, *values, None)
+    if isinstance(geometry, ConvGeometry):
+        return SVFConv2d(geometry, *values, plain.bias)
+    return SVFLinear(geometry, *values, plain.bias)
 
 
 def factored_layers(backbone: StagedBackbone, stages: Sequence[int]) -> Iterator[FactoredLayer]:

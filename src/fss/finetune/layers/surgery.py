@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import nn
 
 from fss.errors import FssError
 from fss.finetune.layers.module_stages import ModuleStages
+from fss.finetune.layers.on_weight import TunedWeight, tuned_weight
 from fss.finetune.layers.tuned import TunedLayer
 from fss.types import StagedBackbone
 
 LAST_STAGE = 4
+
+_HOOKS = (
+    *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
+    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"),
+    *("_backward_hooks", "_backward_pre_hooks", "_is_full_backward_hook"),
+)
 
 
 @dataclass(frozen=True)
@@ -24,12 +32,14 @@ class Site:
         name: its path in the backbone, e.g. ``layer3.0.conv2``.
         parent: the module that holds it.
         attribute: its name in the parent.
+        others: parent and name at the other places of the same module, if it has several.
     """
 
     stage: int
     name: str
     parent: nn.Module
     attribute: str
+    others: tuple[tuple[nn.Module, str], ...] = ()
 
     @property
     def module(self) -> nn.Module:
@@ -37,8 +47,19 @@ class Site:
         return self.parent.get_submodule(self.attribute)
 
     def put(self, module: nn.Module) -> None:
-        """Replace the module."""
-        setattr(self.parent, self.attribute, module)
+        """Replace the module, everywhere where it stands; its hooks go over to the new one.
+
+        Tuned values on the weight of a layer are no module that could be replaced: that layer receives the weight.
+        """
+        old = self.module
+        if isinstance(old, TunedWeight):
+            old.detach_from_owner(getattr(module, "weight").detach())  # noqa: B009
+            return
+        for name in _HOOKS:
+            if getattr(old, name):  # the very same dictionary, so that handles still remove their hooks
+                setattr(module, name, getattr(old, name))
+        for parent, attribute in ((self.parent, self.attribute), *self.others):
+            setattr(parent, attribute, module)
 
 
 def check_stages(stages: Sequence[int]) -> tuple[int, ...]:
@@ -62,7 +83,8 @@ def check_stages(stages: Sequence[int]) -> tuple[int, ...]:
 def find(backbone: StagedBackbone, stages: Sequence[int], wanted: Callable[[nn.Module], bool]) -> list[Site]:
     """List the modules of some stages that a predicate accepts; children of a match are not searched.
 
-    The stages of our backbones are not candidates themselves; those of other modules (:class:`ModuleStages`) are.
+    A module that stands at several places is listed once. The stages of our backbones are not candidates themselves;
+    those of other modules (:class:`ModuleStages`) are.
 
     Args:
         backbone: the backbone.
@@ -72,17 +94,24 @@ def find(backbone: StagedBackbone, stages: Sequence[int], wanted: Callable[[nn.M
     Returns:
         The sites, in module order; they stay valid while modules are replaced.
     """
-    if not isinstance(backbone, ModuleStages):
-        return [site for stage in stages for site in _walk(stage, f"layer{stage}", backbone.stage(stage), wanted)]
-    found: list[Site] = []
+    found: dict[int, Site] = {}
+    for site in _sites(backbone, stages, wanted):
+        found.setdefault(id(site.module), site)
+    places = _places(backbone) if found else {}
+    return [_everywhere(site, places.get(key, [])) for key, site in found.items()]
+
+
+def _sites(backbone: StagedBackbone, stages: Sequence[int], wanted: Callable[[nn.Module], bool]) -> Iterator[Site]:
     for stage in stages:
+        if not isinstance(backbone, ModuleStages):
+            yield from _walk(stage, f"layer{stage}", backbone.stage(stage), wanted)
+            continue
         for name, parent, attribute in backbone.roots(stage):
             root = parent.get_submodule(attribute)
             if attribute and wanted(root):
-                found.append(Site(stage, name, parent, attribute))
+                yield Site(stage, name, parent, attribute)
             else:
-                found.extend(_walk(stage, name, root, wanted))
-    return found
+                yield from _walk(stage, name, root, wanted)
 
 
 def _walk(stage: int, prefix: str, parent: nn.Module, wanted: Callable[[nn.Module], bool]) -> Iterator[Site]:
@@ -92,6 +121,56 @@ def _walk(stage: int, prefix: str, parent: nn.Module, wanted: Callable[[nn.Modul
             yield Site(stage, name, parent, attribute)
         else:
             yield from _walk(stage, name, child, wanted)
+
+
+def _places(backbone: StagedBackbone) -> dict[int, list[tuple[nn.Module, str]]]:
+    """Return id of a module -> parent and name at every place where it stands."""
+    found: dict[int, list[tuple[nn.Module, str]]] = {}
+    for parent in root_of(backbone).modules():
+        for attribute, child in parent._modules.items():
+            found.setdefault(id(child), []).append((parent, attribute))
+    return found
+
+
+def _everywhere(site: Site, places: Sequence[tuple[nn.Module, str]]) -> Site:
+    others = tuple((p, a) for p, a in places if p is not site.parent or a != site.attribute)
+    return replace(site, others=others) if others else site
+
+
+def root_of(backbone: StagedBackbone) -> nn.Module:
+    """Return a module that holds all modules of a backbone.
+
+    Args:
+        backbone: the backbone, or a view of a module.
+    """
+    if isinstance(backbone, ModuleStages):
+        return backbone.model
+    if isinstance(backbone, nn.Module):
+        return backbone
+    return nn.ModuleList(backbone.stage(index) for index in range(LAST_STAGE + 1))
+
+
+class Structure:
+    """The modules and parameters of a backbone as they are, to be put back if a change fails halfway."""
+
+    def __init__(self, backbone: StagedBackbone) -> None:
+        """Look at a backbone.
+
+        Args:
+            backbone: not changed, and nothing of it is copied.
+        """
+        self._modules: list[tuple[nn.Module, type[nn.Module], dict[str, Any], dict[str, Any]]] = [
+            (module, type(module), dict(module._modules), dict(module._parameters))
+            for module in root_of(backbone).modules()
+        ]
+
+    def restore(self) -> None:
+        """Put back every module, parameter and class."""
+        for module, kind, modules, parameters in self._modules:
+            module.__class__ = kind
+            for held, before in ((module._modules, modules), (module._parameters, parameters)):
+                held.clear()
+                held.update(before)
 
 
 def convolutions(
@@ -118,7 +197,8 @@ def convolutions(
 def plain_layers(backbone: StagedBackbone, stages: Sequence[int], wanted: Callable[[nn.Module], bool]) -> list[Site]:
     """List the modules of some stages that a predicate accepts and that no strategy has replaced.
 
-    A tuned layer may contain plain layers; replacing those would change it a second time.
+    A tuned layer may contain plain layers; replacing those would change it a second time. A layer with tuned values on
+    its weight is not plain either.
 
     Args:
         backbone: the backbone.
@@ -128,8 +208,17 @@ def plain_layers(backbone: StagedBackbone, stages: Sequence[int], wanted: Callab
     Returns:
         The sites, in module order.
     """
-    sites = find(backbone, stages, lambda m: isinstance(m, TunedLayer) or wanted(m))
-    return [site for site in sites if not isinstance(site.module, TunedLayer)]
+    sites = find(backbone, stages, lambda m: is_tuned(m) or wanted(m))
+    return [site for site in sites if not is_tuned(site.module)]
+
+
+def is_tuned(module: nn.Module) -> bool:
+    """Tell whether a module is a tuned layer, or a layer with tuned values on its weight.
+
+    Args:
+        module: any module.
+    """
+    return isinstance(module, TunedLayer) or tuned_weight(module) is not None
 
 
 def stage_modules(backbone: StagedBackbone, stages: Sequence[int]) -> Iterator[nn.Module]:
