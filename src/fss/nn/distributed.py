@@ -1,4 +1,4 @@
-"""Rank, world size, and means over the processes of distributed training."""
+"""Rank, world size, random generators of single episodes, and means over the processes of distributed training."""
 
 from __future__ import annotations
 
@@ -13,6 +13,20 @@ def rank_and_world() -> tuple[int, int]:
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
+
+
+def episode_generators(episodes: int, device: torch.device | None = None) -> list[torch.Generator]:
+    """Return a generator for each episode of a training step, which depends only on its place in the global batch.
+
+    One seed is drawn from torch's global generator, the same on every process if they were seeded alike.
+
+    Args:
+        episodes: number of this process's episodes.
+        device: of the generators.
+    """
+    rank, world = rank_and_world()
+    seed = int(torch.randint(1 << 62, ()))
+    return [torch.Generator(device or "cpu").manual_seed(seed + row * world + rank) for row in range(episodes)]
 
 
 @torch.no_grad()

@@ -43,19 +43,27 @@ def support_parts(maps: Mapping[int, Tensor], labels: Tensor, reduce: Callable[[
         reduce: as in :func:`guidance`.
 
     Returns:
-        ``prototype`` (C, 1, 1), and for the positions inside the mask plus one outside, n in all, the features
-        ``object`` (C4, n, 1) and the resized mask ``weights`` (1, n, 1).
+        ``prototype`` (C, 1, 1) and the results of :func:`inside_mask`.
     """
     high = maps[4]
     mask = support_mask(labels, high.dtype)
     prototype = masked_average(reduce(middle_features(maps)), up(mask, (maps[3].shape[-2], maps[3].shape[-1])))
+    return {"prototype": prototype[0], **inside_mask(high, mask)}
+
+
+def inside_mask(high: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Return the positions of one support that matter to the prior mask: those inside its mask plus one outside.
+
+    Args:
+        high: its high-level features, (1, C4, h, w).
+        mask: its mask, (1, 1, H, W).
+
+    Returns:
+        Of these n positions the features ``object`` (C4, n, 1) and the resized mask ``weights`` (1, n, 1).
+    """
     weights = up(mask, (high.shape[-2], high.shape[-1])).flatten()
     kept = torch.cat([weights.nonzero().flatten(), (weights == 0).nonzero().flatten()[:1]])
-    return {
-        "prototype": prototype[0],
-        "object": high[0].flatten(1)[:, kept, None],
-        "weights": weights[kept].view(1, -1, 1),
-    }
+    return {"object": high[0].flatten(1)[:, kept, None], "weights": weights[kept].view(1, -1, 1)}
 
 
 def guidance_of(
