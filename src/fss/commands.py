@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ _UNQUOTED = re.compile(r"[A-Za-z0-9_/.:%*@?|+-]+(?: +[A-Za-z0-9_/.:%*@?|+-]+)*")
 """Text that Hydra reads as it stands, spaces within included."""
 _OTHER_TYPE = re.compile(r"null|true|false|[-+]?(nan|inf|[0-9][0-9_]*(\.[0-9_]*)?(e[-+]?[0-9]+)?)", re.IGNORECASE)
 """Text that Hydra would read as a number, a truth value or nothing."""
+
+_OF_LIGHTNING = ("hydra.run.dir=", "hydra.job.name=train_ddp_process_", "hydra.output_subdir=")
+"""Options of the processes that Lightning starts for more devices."""
 
 
 def program(name: str = "train") -> str:
@@ -54,6 +58,18 @@ def typed(*words: str, name: str = "train") -> str:
         The command, every word quoted as the shell needs it.
     """
     return " ".join([program(name), *map(shlex.quote, words)])
+
+
+def again() -> str:
+    """Write the command that started this program.
+
+    Returns:
+        The command as typed, without what Lightning adds for a process of one more device.
+    """
+    name, words = Path(sys.argv[0]).stem, sys.argv[1:]
+    if any(word.startswith("hydra.job.name=train_ddp_process_") for word in words):
+        words = [word for word in words if not word.startswith(_OF_LIGHTNING)]
+    return typed(*words, name=name) if name in ("train", "eval") else shlex.join([name, *words])
 
 
 def option(key: str, value: Any) -> str:

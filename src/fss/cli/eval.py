@@ -27,8 +27,10 @@ def main(cfg: DictConfig) -> float:
     Returns:
         mIoU in percent.
     """
+    from fss.runs import companions
     from fss.runs.test import run
 
+    companions.join()
     warn_once(without_effect_on_a_test(plain(cfg), list(HydraConfig.get().overrides.task)))
     return run(cfg)
 

@@ -26,8 +26,10 @@ def main(cfg: DictConfig) -> float:
     Returns:
         mIoU in percent, which a Hydra sweeper maximises.
     """
+    from fss.runs import companions
     from fss.runs.train import run
 
+    companions.join()
     return run(cfg)
 
 

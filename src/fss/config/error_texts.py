@@ -9,8 +9,8 @@ import re
 import sys
 from pathlib import Path
 
-from fss.commands import program
-from fss.errors import FssError
+from fss.commands import again, program
+from fss.errors import FssError, first_line
 
 _HYDRA_ERRORS = ("hydra.errors.HydraException", "omegaconf.errors.OmegaConfBaseException")
 _DISK_ERRORS = {
@@ -119,7 +119,13 @@ def lost_process_text(error: BaseException) -> str | None:
         One paragraph, or None for other errors.
     """
     text = str(error)
-    again = "The same command continues the run at its last checkpoint."
+    continues = f"The same command continues at the last checkpoint: {again()}"
+    if type(error).__name__ in ("TerminatedWorkerError", "BrokenProcessPool"):
+        return (
+            f"A process of this sweep has ended without a word ({first_line(error)}), and the others with it. Often "
+            "the system kills processes where memory ends: run fewer at once, as with hydra.launcher.n_jobs=2. "
+            f"{continues}"
+        )
     if isinstance(error, RuntimeError) and "DataLoader worker" in text:
         shared = "bus error" in text.lower() or "shared memory" in text
         cause_of_it = (
@@ -127,10 +133,10 @@ def lost_process_text(error: BaseException) -> str | None:
             if shared
             else "the system kills processes where memory ends: give fewer workers, or workers=0"
         )
-        return f"A loader process ended without a word ({text.splitlines()[0]}). Often {cause_of_it}. {again}"
+        return f"A loader process ended without a word ({text.splitlines()[0]}). Often {cause_of_it}. {continues}"
     lost = ("Connection closed by peer", "Connection reset by peer", "NCCL communicator was aborted", "Broken pipe")
     if isinstance(error, RuntimeError) and any(words in text for words in lost):
-        return f"Another process of this run has ended ({text.splitlines()[0]}); its own log says why. {again}"
+        return f"Another process of this run has ended ({text.splitlines()[0]}); its own log says why. {continues}"
     return None
 
 

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+from fss.runs.companions import observe_devices
+
 log = logging.getLogger(__name__)
 
 
@@ -20,8 +22,10 @@ def ending_on_signals() -> Iterator[None]:
     """Leave with 143 on SIGTERM and 130 on Ctrl-C while the block runs.
 
     Lightning alone would note SIGTERM in a test and go on, and leave with 1 on Ctrl-C. While a training runs, its
-    callback listens instead.
+    callback listens instead. Where Lightning starts a process per device, this one ends with its own words when one
+    of them is killed.
     """
+    observe_devices()
     main = threading.current_thread() is threading.main_thread()
     earlier = signal.signal(signal.SIGTERM, _leave) if main else None
     try:

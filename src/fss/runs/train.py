@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -21,9 +20,6 @@ from fss.runs.cleanup import remove_if_unused
 from fss.runs.job import Job
 from fss.runs.overwriting import begin_request
 from fss.runs.signals import ending_on_signals
-
-if TYPE_CHECKING:
-    pass
 
 
 def run(cfg: DictConfig) -> float:
