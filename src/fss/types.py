@@ -8,11 +8,11 @@ Shape letters used in all docstrings of the package:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal, Protocol, runtime_checkable
 
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 IGNORE = 255
 """Label value of pixels that the loss and all metrics ignore."""
@@ -20,7 +20,7 @@ IGNORE = 255
 Split = Literal["train", "val", "test"]
 NormMode = Literal["eval", "train"]
 SupportView = Literal["plain", "masked_image", "masked_before_stage4"]
-ShotRule = Literal["joint", "vote"]
+ShotRule = Literal["joint", "each"]
 
 
 @dataclass
@@ -44,6 +44,7 @@ class Episode:
         extras: further tensors by name. With base labels: ``base_label``, the base-class label after the query's
             transform, (B, H, W), uint8, and ``base_index``, the position of the episode's class among the base
             classes, -1 for a novel class, (B,), int64.
+        seeds: seed of the random numbers of each episode, B whole numbers; empty: 0 for all of them.
     """
 
     query: Tensor
@@ -58,6 +59,7 @@ class Episode:
     full_labels: list[Tensor] = field(default_factory=list)
     full_base_labels: list[Tensor] = field(default_factory=list)
     extras: dict[str, Tensor] = field(default_factory=dict)
+    seeds: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
         """Return the number of episodes B."""
@@ -89,9 +91,10 @@ class FeatureSpec:
         support_view: ``plain``; ``masked_image``: supports are multiplied by their mask before the backbone;
             ``masked_before_stage4``: the stage 3 output is multiplied by the resized mask before stage 4 (PFENet, BAM).
         extras: names of the tensors the head reads from :attr:`EpisodeFeatures.extras`.
-        shot_rule: ``joint``: the head sees all K shots; ``vote``: it is called once per shot and the
-            foreground decisions are averaged.
+        shot_rule: ``joint``: the head sees all K shots; ``each``: it is called once per shot, and its ``merge_shots``
+            makes one output of them. In training their losses are averaged.
         needs_query_label: whether the head reads the query label in its training forward pass (CyCTR, HDMNet).
+        draws: whether the head reads :attr:`EpisodeFeatures.generators`.
     """
 
     stages: tuple[int, ...]
@@ -100,6 +103,7 @@ class FeatureSpec:
     extras: frozenset[str] = frozenset()
     shot_rule: ShotRule = "joint"
     needs_query_label: bool = False
+    draws: bool = False
 
 
 @dataclass
@@ -114,6 +118,8 @@ class EpisodeFeatures:
         support_taps: stage -> list of (B, K, C, h, w).
         query_label: (B, H, W) in training if the head needs it, else None.
         extras: the tensors declared in :attr:`FeatureSpec.extras`, by name.
+        generators: if declared, one random generator per episode, on the CPU, B in all. Its seed depends on the episode
+            alone, in training also on the epoch: not on the order of the episodes, batches, workers or devices.
     """
 
     query: Mapping[int, Tensor]
@@ -123,6 +129,7 @@ class EpisodeFeatures:
     support_taps: Mapping[int, list[Tensor]] = field(default_factory=dict)
     query_label: Tensor | None = None
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+    generators: Sequence[Generator] = ()
 
 
 @dataclass
@@ -150,8 +157,9 @@ class HeadOutput:
         logits: background and foreground at the head's own resolution, (B, 2, h, w).
         aux_logits: logits of auxiliary losses.
         aux_losses: name -> (scalar, weight), for losses that are not computed from logits.
-        state: tensor to feed back in the next refinement round (CANet), or None.
+        state: tensor to feed back in the next refinement round, or at the next visit in training (CANet), or None.
         branch_logits: further logits worth logging (BAM's meta and base logits), by name.
+        shots: where the head was called once per support, the output of each call.
     """
 
     logits: Tensor
@@ -159,6 +167,7 @@ class HeadOutput:
     aux_losses: dict[str, tuple[Tensor, float]] = field(default_factory=dict)
     state: Tensor | None = None
     branch_logits: dict[str, Tensor] = field(default_factory=dict)
+    shots: list[HeadOutput] = field(default_factory=list)
 
 
 @dataclass
@@ -168,14 +177,16 @@ class ParamGroup:
     Attributes:
         name: name in the learning rate logs.
         parameters: trainable parameters.
-        lr_factor: multiplier of the recipe's learning rate.
-        weight_decay: overrides the recipe's; None keeps it.
+        lr_factor: multiplier of the learning rate of its optimiser.
+        weight_decay: overrides that of its optimiser; None keeps it.
+        optimizer: name of one of the recipe's further optimisers; empty, or not in the recipe: its main one.
     """
 
     name: str
     parameters: list[nn.Parameter]
     lr_factor: float = 1.0
     weight_decay: float | None = None
+    optimizer: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 
 from fss.backbones.resnet import ResNet
 from fss.methods.base import FewShotHead
+from fss.nn.resize import up
+from fss.nn.votes import relative_votes
 from fss.types import AuxLogits, Episode, EpisodeFeatures, FeatureSpec, HeadOutput
 
 
@@ -35,11 +38,12 @@ class Recorder(FewShotHead):
 
 
 class SupportSign(FewShotHead):
-    """Votes foreground everywhere if the first pixel of the support image's stem is positive."""
+    """Calls everything foreground if the support image's stem is positive; several supports vote."""
 
     name = "support_sign"
+    merged_scores = "shares"
 
-    def __init__(self, shot_rule: str = "vote") -> None:
+    def __init__(self, shot_rule: str = "each") -> None:
         super().__init__(FeatureSpec(stages=(0,), shot_rule=shot_rule))  # type: ignore[arg-type]
         self.shots: list[int] = []
 
@@ -48,6 +52,9 @@ class SupportSign(FewShotHead):
         self.shots.append(support.shape[1])
         sign = support.mean((1, 2, 3, 4))[:, None, None, None] * torch.ones_like(features.query[0][:, :1])
         return HeadOutput(torch.cat([-sign, sign], 1))
+
+    def merge_shots(self, outputs: Sequence[HeadOutput], size: tuple[int, int]) -> HeadOutput:
+        return HeadOutput(relative_votes([up(o.logits, size) for o in outputs]))
 
 
 class Affine(nn.Module):

@@ -55,7 +55,7 @@ def test_a_subclass_that_brings_all_four_is_believed() -> None:
 
 
 def _votes(head: Any) -> None:
-    head.spec = replace(head.spec, shot_rule="vote")
+    head.spec = replace(head.spec, shot_rule="each")
 
 
 def _taps(head: Any) -> None:

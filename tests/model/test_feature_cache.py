@@ -229,9 +229,6 @@ def test_nothing_is_cached_where_maps_depend_on_more_than_the_image() -> None:
         before = seen[0]
         model.run_episode(nameless)
         assert seen[0] - before == 4, "without ids"
-        model.head.needs_grad_in_eval = True  # type: ignore[misc]
-        assert passes() == 8, "with a head that needs gradients"
-        model.head.needs_grad_in_eval = False  # type: ignore[misc]
         assert passes() <= IMAGES
 
 

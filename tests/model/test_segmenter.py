@@ -75,6 +75,18 @@ def test_refinement_feeds_the_state_back_at_test_time_only() -> None:
     assert len(head.calls) == 1
 
 
+def test_refinement_in_training_if_the_head_asks_for_it() -> None:
+    head = Recorder(FeatureSpec(stages=(2,), extras=frozenset({"previous_prediction"})))
+    head.training_rounds = 2  # type: ignore[misc]
+    net = model(head)
+    net(*inputs())
+    assert len(head.calls) == 1
+    net.train()
+    net(*inputs())
+    assert len(head.calls) == 3
+    assert float(head.calls[2].extras["previous_prediction"].unique()) == 2.0
+
+
 def test_refinement_ends_without_a_state() -> None:
     head = Recorder(rounds=3)
     forward = head.forward
@@ -89,27 +101,52 @@ def test_refinement_ends_without_a_state() -> None:
     assert len(head.calls) == 1
 
 
-def test_vote_counts_shots() -> None:
-    """Three supports say foreground, two say background: the share is 3/5."""
+def test_every_support_votes() -> None:
+    """Two of five supports say foreground, the largest number in the image: all of it is foreground."""
     head = SupportSign()
     net = FewShotSegmenter(Affine(), head).eval()
-    supports = torch.tensor([1.0, 1, -1, 1, -1]).reshape(1, 5, 1, 1, 1).expand(1, 5, 3, 8, 8)
+    supports = torch.tensor([1.0, -1, -1, 1, -1]).reshape(1, 5, 1, 1, 1).expand(1, 5, 3, 8, 8)
     query, labels = torch.zeros(1, 3, 8, 8), torch.ones(1, 5, 8, 8)
     out = net(query, supports, labels)
     assert head.shots == [1, 1, 1, 1, 1]
-    assert torch.allclose(out[:, 1], torch.tensor(0.6))
-    assert torch.allclose(out[:, 0], torch.tensor(0.4))
     assert int(out.argmax(1).sum()) == 64
-    flipped = net(query, -supports, labels)
-    assert int(flipped.argmax(1).sum()) == 0
+    assert torch.equal(net.probability(out, 5), torch.ones(1, 8, 8))
+    none = net(query, -supports.abs(), labels)
+    assert int(none.argmax(1).sum()) == 0
+    assert torch.equal(net.probability(none, 5), torch.zeros(1, 8, 8))
+    one = torch.full((1, 2, 8, 8), 0.4)
+    assert torch.equal(net.probability(one, 1), one.softmax(1)[:, 1]), "one support gives the head's logits"
 
 
-def test_shares_of_votes_are_probabilities() -> None:
-    """A softmax of shares used to end at 0.73 where every support says foreground."""
-    net = FewShotSegmenter(Affine(), SupportSign()).eval()
-    shares = torch.tensor([[0.0, 1.0], [0.4, 0.6], [1.0, 0.0]]).reshape(3, 2, 1, 1)
-    assert torch.allclose(net.probability(shares, 5).flatten(), torch.tensor([1.0, 0.6, 0.0]))
-    assert torch.allclose(net.probability(shares, 1), shares.softmax(1)[:, 1]), "one support gives the head's logits"
+def test_the_mean_of_logits_is_the_default() -> None:
+    head = Recorder(FeatureSpec(stages=(2,), shot_rule="each"))
+    net = model(head)
+    query, supports, labels = inputs(2, 3)
+    merged = net.head_output(query, supports, labels)
+    alone = [net.head_output(query, supports[:, k : k + 1], labels[:, k : k + 1]).logits for k in range(3)]
+    assert torch.allclose(merged.logits, torch.stack(alone).mean(0), atol=1e-6)
+    assert len(merged.shots) == 3
+    assert torch.equal(net.probability(merged.logits, 3), merged.logits.softmax(1)[:, 1])
+
+
+def test_in_training_every_support_has_its_loss() -> None:
+    """As if each of them were the only one: the mean of three losses, auxiliary terms included."""
+    head = Recorder(FeatureSpec(stages=(2,), shot_rule="each"), aux_losses={"kl": (torch.tensor(3.0), 0.5)})
+    net = model(head)
+    net.head.train()  # batch norm stays in evaluation mode
+    batch = episode(2, 3)
+    labels = {"query": batch.query_label}
+    terms = head.loss(net.run_episode(batch), labels)
+    alone = []
+    for k in range(3):
+        one = slice(k, k + 1)
+        output = net.head_output(batch.query, batch.support_images[:, one], batch.support_labels[:, one])
+        alone.append(head.loss(output, labels)["main"])
+    assert torch.allclose(terms["main"], torch.stack(alone).mean(), atol=1e-6)
+    assert torch.allclose(terms["total"], terms["main"] + 1.5)
+    terms["total"].backward()
+    assert head.gain.grad is not None
+    assert float(head.gain.grad) != 0
 
 
 def test_a_mask_between_the_points_of_a_map_is_an_error_for_users_alone() -> None:
@@ -123,8 +160,8 @@ def test_a_mask_between_the_points_of_a_map_is_an_error_for_users_alone() -> Non
     assert net.head_output(query, supports, labels).logits.shape == (2, 2, 5, 5), "as the release in tests"
 
 
-def test_vote_with_one_shot_is_the_head_itself() -> None:
-    for rule in ("vote", "joint"):
+def test_with_one_support_the_rule_does_not_matter() -> None:
+    for rule in ("each", "joint"):
         head = SupportSign(rule)
         net = FewShotSegmenter(Affine(), head).eval()
         out = net(torch.zeros(1, 3, 8, 8), torch.full((1, 1, 3, 8, 8), 7.0), torch.ones(1, 1, 8, 8))
@@ -137,8 +174,8 @@ def test_joint_sees_all_shots() -> None:
     assert head.shots == [5]
 
 
-def test_vote_slices_taps_and_labels() -> None:
-    head = Recorder(FeatureSpec(stages=(2,), taps=(3,), shot_rule="vote"))
+def test_each_support_has_its_taps_and_labels() -> None:
+    head = Recorder(FeatureSpec(stages=(2,), taps=(3,), shot_rule="each"))
     query, supports, labels = inputs(2, 3)
     labels[:, 1, :10] = 1
     net = model(head)

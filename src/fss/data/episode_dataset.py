@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fss.data.base_labels import BaseLabels
-from fss.data.episodes.stateless import Draw, DrawSource, augment_seed
+from fss.data.episodes.stateless import Draw, DrawSource, augment_seed, head_seed
 from fss.data.eval_transform import Transform
 from fss.data.reading.arrays import is_pair
 from fss.data.reading.masks import UInt8
@@ -34,6 +34,7 @@ class EpisodeItem:
         class_index: position of the class in the split's ascending class list.
         index: number i of the episode.
         full_label: query label at original size, uint8; None in training.
+        seed: seed of the random numbers that a head draws.
         base: base-class labels of the query, if requested.
     """
 
@@ -45,6 +46,7 @@ class EpisodeItem:
     class_index: int
     index: int
     full_label: Tensor | None
+    seed: int
     base: BaseItem | None = None
 
 
@@ -74,6 +76,7 @@ class EpisodeDataset(Dataset[EpisodeItem]):
         split: random stream of the transforms; ``train`` keeps no full-size labels.
         class_ids: classes of the split; ``class_index`` is a class's position in their ascending order.
         base_labels: adds the base-class labels of the query; None for methods that do not need them.
+        head_seed: seed of the random numbers that heads draw; None: ``seed``.
 
     Raises:
         DataError: if an episode has a class that is not in ``class_ids``.
@@ -88,12 +91,14 @@ class EpisodeDataset(Dataset[EpisodeItem]):
         split: Split,
         class_ids: Sequence[int],
         base_labels: BaseLabels | None = None,
+        head_seed: int | None = None,
     ) -> None:
         unknown = set(draws.class_ids) - set(class_ids)
         if unknown:
             raise DataError(f"The episodes hold classes {sorted(unknown)}; allowed here are {sorted(class_ids)}.")
         self.source, self.draws, self.transform = source, draws, transform
         self.seed, self.split = seed, split
+        self.head_seed = seed if head_seed is None else head_seed
         self.class_index = {c: k for k, c in enumerate(sorted(class_ids))}
         self.base_labels = base_labels
 
@@ -133,6 +138,7 @@ class EpisodeDataset(Dataset[EpisodeItem]):
             class_index=self.class_index[draw.class_id],
             index=i,
             full_label=None if self.split == "train" else torch.from_numpy(label),
+            seed=head_seed(self.head_seed, epoch, self.split, i),
             base=base,
         )
 
@@ -217,6 +223,7 @@ def collate(items: list[EpisodeItem]) -> Episode:
         full_labels=[e.full_label for e in items if e.full_label is not None],
         full_base_labels=[b.full_label for b in base_items if b.full_label is not None],
         extras=extras,
+        seeds=[e.seed for e in items],
     )
 
 

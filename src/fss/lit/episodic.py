@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,9 +12,11 @@ from torch import Tensor
 from fss.bootstrap import SAMPLES, method
 from fss.lit.branch_scores import BranchScores
 from fss.lit.optim import Recipe, build_optimizer, freeze_untrained
+from fss.lit.state_memory import StateMemory
 from fss.metrics.geometry import at_label_size
 from fss.metrics.iou import EpisodeIoU, Scores
 from fss.metrics.loss import EpisodeLoss
+from fss.model.head_call import PREVIOUS
 from fss.model.segmenter import FewShotSegmenter
 from fss.nn.distributed import means_over_processes
 from fss.nn.resize import up
@@ -62,6 +65,7 @@ class EpisodicModule(pl.LightningModule):
         )
         self.branch_scores = BranchScores(len(test_classes), base_classes)
         self.losses = torch.nn.ModuleDict({"val": EpisodeLoss(), "test": EpisodeLoss()})
+        self.memory = StateMemory() if model.head.remembers else None
 
     def forward(self, query: Tensor, support_images: Tensor, support_masks: Tensor) -> Tensor:
         """Segment queries; see :meth:`FewShotSegmenter.forward`.
@@ -93,7 +97,7 @@ class EpisodicModule(pl.LightningModule):
         Returns:
             The weighted sum of all loss terms.
         """
-        output = self.model.run_episode(episode)
+        output = self._remembering(episode)
         labels = {"query": episode.query_label, "support": episode.support_labels.flatten(0, 1)}
         if "base_label" in episode.extras:
             labels["base"] = episode.extras["base_label"]
@@ -159,22 +163,26 @@ class EpisodicModule(pl.LightningModule):
         self._metric("test").reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the facts needed to rebuild the model, and the training episodes scored so far in the epoch.
+        """Add the facts to rebuild the model, the episodes scored so far in the epoch, and what the head remembers.
 
         Args:
             checkpoint: Lightning's dictionary.
         """
         checkpoint["fss"] = self.card
+        if self.memory is not None:
+            checkpoint["fss_states"] = self.memory.state_dict()
         metric = self._metric("train")
         with metric.sync_context(should_unsync=True):
             checkpoint["fss_train_rows"] = metric.table()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the training episodes scored so far in the epoch.
+        """Restore the training episodes scored so far in the epoch, and what the head remembers.
 
         Args:
             checkpoint: Lightning's dictionary.
         """
+        if self.memory is not None and "fss_states" in checkpoint:
+            self.memory.load_state_dict(checkpoint["fss_states"])
         rows = checkpoint.get("fss_train_rows")
         if rows is not None:
             metric = self._metric("train")
@@ -219,17 +227,32 @@ class EpisodicModule(pl.LightningModule):
         assert isinstance(metric, EpisodeLoss)
         return metric
 
+    def _remembering(self, episode: Episode) -> HeadOutput:
+        """Run a training batch; a head that remembers is given the states of the last visits."""
+        if self.memory is None:
+            return self.model.run_episode(episode)
+        previous = self.memory.recall(episode)
+        if previous is not None:
+            episode = replace(episode, extras={**episode.extras, PREVIOUS: previous})
+        output = self.model.run_episode(episode)
+        assert output.state is not None, "a head that remembers must return a state"
+        self.memory.keep(episode, output.state)
+        return output
+
     def _score(self, stage: str, episode: Episode) -> dict[str, Any]:
         head = self.model.head
         output: HeadOutput = self.model.run_episode(episode)
         size = (episode.query.shape[-2], episode.query.shape[-1])
         square = up(output.logits, size, head.align_corners).float()
+        shots = [up(shot.logits, size, head.align_corners).float() for shot in output.shots]
         if stage == "test":
             self.branch_scores.update(output, episode, head.align_corners)
         predictions, ious = [], []
         for i, label in enumerate(episode.full_labels):
             logits, target = at_label_size(square[i], label, head.align_corners)
-            self._loss(stage).update(head.criterion(logits[None], target[None]))
+            alone = [at_label_size(shot[i], label, head.align_corners)[0] for shot in shots]
+            losses = [head.criterion(one[None], target[None]) for one in alone or [logits]]
+            self._loss(stage).update(torch.stack(losses).mean())
             predicted = logits.argmax(dim=0)
             images = (episode.query_ids[i], *episode.support_ids[i]) if stage == "test" else ()
             self._metric(stage).update(predicted, target, episode.class_index[i], episode.index[i], images)

@@ -1,9 +1,9 @@
-"""Optimiser groups of backbone and head, and learning-rate schedules."""
+"""Optimisers of backbone and head, their groups, and learning-rate schedules."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from fss.errors import FssError
+from fss.lit.joined_optimizer import JoinedOptimizer
 from fss.model.segmenter import FewShotSegmenter
 
 Schedule = Callable[[float], float]
@@ -56,20 +57,31 @@ def poly(progress: float, power: float = 0.9) -> float:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How parameters are optimised.
+class Optimisation:
+    """One optimiser with its schedule.
 
     Attributes:
-        optimizer: partial of a torch optimiser; its ``lr`` is the head's rate.
+        optimizer: partial of a torch optimiser; its ``lr`` is the rate of groups with factor 1.
         schedule: factor of every group's rate, stepped per iteration.
-        backbone_lr_factor: rate of tuned backbone values relative to the head's.
-        untrained: children of the head that keep their initial values (the SVF release does not train ``down_query``).
     """
 
     optimizer: Callable[..., Optimizer]
     schedule: Schedule = cosine
+
+
+@dataclass(frozen=True)
+class Recipe(Optimisation):
+    """How parameters are optimised; the main optimiser is that of the backbone and of most of the head.
+
+    Attributes:
+        backbone_lr_factor: rate of tuned backbone values relative to the head's.
+        untrained: children of the head that keep their initial values (the SVF release does not train ``down_query``).
+        further: other optimisers by the name that groups of the head ask for (AdamW for a transformer).
+    """
+
     backbone_lr_factor: float = 0.1
     untrained: tuple[str, ...] = field(default=())
+    further: Mapping[str, Optimisation] = field(default_factory=dict)
 
 
 def freeze_untrained(head: nn.Module, names: Iterable[str]) -> None:
@@ -97,20 +109,29 @@ def parameter_groups(model: FewShotSegmenter, recipe: Recipe) -> list[dict[str, 
         recipe: gives the factors.
 
     Returns:
-        Parameter groups for a torch optimiser: ``params``, ``lr_factor``, ``name`` and overrides.
+        Parameter groups for a torch optimiser: ``params``, ``lr_factor``, ``name``, ``optimizer`` and overrides.
 
     Raises:
-        FssError: if nothing trains.
+        FssError: if nothing trains, or the recipe has an optimiser that no group asks for.
     """
     groups: list[dict[str, Any]] = []
     tuned = [p for p in model.backbone.parameters() if p.requires_grad]
     if tuned:
-        groups.append({"params": tuned, "name": "backbone", "lr_factor": recipe.backbone_lr_factor})
-    for group in model.head.param_groups():
+        groups.append({"params": tuned, "name": "backbone", "lr_factor": recipe.backbone_lr_factor, "optimizer": ""})
+    heads = model.head.param_groups()
+    unasked = sorted(recipe.further.keys() - {group.optimizer for group in heads})
+    if unasked:
+        asked = ", ".join(sorted({group.optimizer for group in heads} - {""})) or "none"
+        raise FssError(
+            f"recipe.optimizers has {', '.join(unasked)}, but the head {model.head.name} has no parameters for it: "
+            f"leave it out. Further optimisers that it asks for: {asked}."
+        )
+    for group in heads:
         trainable = [p for p in group.parameters if p.requires_grad]
         if not trainable:
             continue
         entry: dict[str, Any] = {"params": trainable, "name": group.name, "lr_factor": group.lr_factor}
+        entry["optimizer"] = group.optimizer if group.optimizer in recipe.further else ""
         if group.weight_decay is not None:
             entry["weight_decay"] = group.weight_decay
         groups.append(entry)
@@ -142,10 +163,27 @@ def optimizer_of(groups: list[dict[str, Any]], recipe: Recipe, steps: int) -> tu
         steps: number of optimiser steps of the whole training.
 
     Returns:
-        The optimiser and a scheduler to be stepped once per iteration.
+        The optimiser, joined if groups belong to several, and a scheduler to be stepped once per iteration.
     """
-    factors = [g.pop("lr_factor") for g in groups]
-    optimizer = recipe.optimizer(groups)
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for group in groups:
+        by_name.setdefault(group.pop("optimizer", ""), []).append(group)
+    parts, schedules = [], []
+    for name, own in by_name.items():
+        kind = recipe.further[name] if name else recipe
+        parts.append(_optimizer(kind, own))
+        schedules += [_by_step(kind.schedule, steps)] * len(own)
+    joined = parts[0] if len(parts) == 1 else JoinedOptimizer(parts)
+    return joined, LambdaLR(joined, schedules)
+
+
+def _optimizer(kind: Optimisation, groups: list[dict[str, Any]]) -> Optimizer:
+    factors = [group.pop("lr_factor") for group in groups]
+    optimizer = kind.optimizer(groups)
     for group, factor in zip(optimizer.param_groups, factors, strict=True):
         group["lr"] *= factor
-    return optimizer, LambdaLR(optimizer, lambda step: recipe.schedule(step / max(steps, 1)))
+    return optimizer
+
+
+def _by_step(schedule: Schedule, steps: int) -> Callable[[int], float]:
+    return lambda step: schedule(step / max(steps, 1))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fss.methods.releases import Release
 from fss.nn.distributed import mean_over_processes
 from fss.nn.resize import up
 from fss.types import IGNORE, EpisodeFeatures, FeatureSpec, HeadOutput, ParamGroup
@@ -21,17 +24,27 @@ class FewShotHead(nn.Module, ABC):
 
     Attributes:
         spec: the features the head needs from the backbone.
+        releases: its official codes, which :program:`fss convert` reads and writes.
         scores: kind of its two channels: ``logits``, whose softmax gives probabilities, or ``shares``, which are linear
             in probabilities and only need to be divided by their sum.
+        merged_scores: the same of what :meth:`merge_shots` returns.
         align_corners: how its logits are resized to the image.
         refinement_rounds: number of calls at test time, each given the previous ``state`` (CANet).
-        needs_grad_in_eval: whether the head optimises something at test time (CWT).
+        training_rounds: the same in training.
+        remembers: whether in training ``previous_prediction`` is what the head returned as ``state`` when the same
+            query and class were last trained on, zeros before (CANet). The head must then always return one.
+        needs_grad_in_eval: whether the head optimises something at test time (CWT). It is then called with gradients
+            enabled on tensors that may take part in them, even where the rest of the test records nothing.
     """
 
     name: ClassVar[str]
+    releases: ClassVar[tuple[Release, ...]] = ()
     scores: ClassVar[Literal["logits", "shares"]] = "logits"
+    merged_scores: ClassVar[Literal["logits", "shares"]] = "logits"
     align_corners: ClassVar[bool] = True
     refinement_rounds: ClassVar[int] = 1
+    training_rounds: ClassVar[int] = 1
+    remembers: ClassVar[bool] = False
     needs_grad_in_eval: ClassVar[bool] = False
 
     def __init__(self, spec: FeatureSpec) -> None:
@@ -54,14 +67,29 @@ class FewShotHead(nn.Module, ABC):
             logits (B, 2, h, w) at the head's own resolution, and its other predictions.
         """
 
-    def criterion(self, logits: Tensor, label: Tensor, pixels: Tensor | None = None) -> Tensor:
+    def merge_shots(self, outputs: Sequence[HeadOutput], size: tuple[int, int]) -> HeadOutput:
+        """Make one output of those of K single supports, at test time; by default the mean of their logits.
+
+        Args:
+            outputs: output of :meth:`forward` for every support alone, K > 1, of the same B queries.
+            size: height and width of the image.
+
+        Returns:
+            logits (B, 2, h, w) at any resolution; of the kind ``merged_scores``.
+        """
+        return HeadOutput(torch.stack([output.logits for output in outputs]).mean(dim=0))
+
+    def criterion(self, logits: Tensor, label: Tensor, pixels: Tensor | None = None, output: str = "main") -> Tensor:
         """Compute the loss of logits; by default the mean cross entropy over the pixels that are not ignored.
+
+        What the protocol counts as background or foreground in training is no longer 255 here.
 
         Args:
             logits: (N, classes, H, W).
             label: (N, H, W), 255 ignored.
             pixels: number of pixels to divide by; None counts the pixels of ``label`` that are not ignored. Training
                 passes the mean over all processes.
+            output: ``main``, or the name of the auxiliary logits.
 
         Returns:
             A scalar; zero (with a graph) if every pixel is ignored.
@@ -73,6 +101,8 @@ class FewShotHead(nn.Module, ABC):
     def loss(self, output: HeadOutput, labels: dict[str, Tensor]) -> dict[str, Tensor]:
         """Compute every term of the training loss; in parallel training all processes must call it together.
 
+        If the head was called once per support, every term is the mean over the supports.
+
         Args:
             output: output of :meth:`forward`.
             labels: target name (``query``, ``support``, ``base``) -> (N, H, W).
@@ -83,10 +113,13 @@ class FewShotHead(nn.Module, ABC):
         Raises:
             KeyError: if an auxiliary target has no label.
         """
-        terms = {"main": self._at_label_size(output.logits, labels["query"])}
+        if output.shots:
+            every = [self.loss(shot, labels) for shot in output.shots]
+            return {name: torch.stack([terms[name] for terms in every]).mean() for name in every[0]}
+        terms = {"main": self._at_label_size(output.logits, labels["query"], "main")}
         total = terms["main"]
         for aux in output.aux_logits:
-            terms[aux.name] = self._at_label_size(aux.logits, labels[aux.target])
+            terms[aux.name] = self._at_label_size(aux.logits, labels[aux.target], aux.name)
             total = total + aux.weight * terms[aux.name]
         for name, (value, weight) in output.aux_losses.items():
             terms[name] = value
@@ -98,7 +131,7 @@ class FewShotHead(nn.Module, ABC):
         """Return the head's parameters by optimiser group; one group by default."""
         return [ParamGroup("head", [p for p in self.parameters() if p.requires_grad])]
 
-    def _at_label_size(self, logits: Tensor, label: Tensor) -> Tensor:
+    def _at_label_size(self, logits: Tensor, label: Tensor, output: str) -> Tensor:
         size = (label.shape[-2], label.shape[-1])
         pixels = mean_over_processes((label != IGNORE).sum())
-        return self.criterion(up(logits, size, self.align_corners), label, pixels)
+        return self.criterion(up(logits, size, self.align_corners), label, pixels, output)

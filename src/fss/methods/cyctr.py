@@ -238,13 +238,14 @@ class CyCTR(SeparableHead):
             shots.append(_Shot(prototype, torch.cat(priors), tokens, cells))
         return HeadOutput(self.cls(self._decoded(query, shots, episode.extras)))
 
-    def criterion(self, logits: Tensor, label: Tensor, pixels: Tensor | None = None) -> Tensor:
+    def criterion(self, logits: Tensor, label: Tensor, pixels: Tensor | None = None, output: str = "main") -> Tensor:
         """Compute the Dice loss of both channels, each a binary problem of its own.
 
         Args:
             logits: (N, 2, H, W).
             label: (N, H, W); ignored pixels belong to neither channel, so that a score there is an error.
             pixels: unused, as every episode counts alike.
+            output: unused, as all have the same loss.
 
         Returns:
             A scalar.

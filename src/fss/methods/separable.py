@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
-from torch import Tensor
+from torch import Generator, Tensor
 
 from fss.methods.base import FewShotHead
 from fss.types import HeadOutput
@@ -24,19 +24,21 @@ class EncodedEpisode:
         query: encodings of the B queries.
         supports: encodings of the supports, B rows of K, in the stacking order of the episode.
         extras: other declared tensors by name, (B, ...).
+        generators: as in :class:`fss.types.EpisodeFeatures`.
     """
 
     query: Sequence[Encoding]
     supports: Sequence[Sequence[Encoding]]
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+    generators: Sequence[Generator] = ()
 
 
 class SeparableHead(FewShotHead):
     """A head that can score encodings, so that a test computes each of them once and need not keep feature maps.
 
     ``forward_encoded`` of the encodings must equal ``forward`` of the feature maps in evaluation mode, up to rounding.
-    Taps, voting and refinement rounds are not supported. If a subclass overrides a method, only its
-    ``forward`` is used, unless it defines all four methods itself; see :func:`encodes`.
+    Taps, a call per support, gradients at test time and refinement rounds are not supported. If a subclass overrides a
+    method, only its ``forward`` is used, unless it defines all four methods itself; see :func:`encodes`.
     """
 
     @abstractmethod
@@ -82,13 +84,13 @@ def encodes(head: FewShotHead) -> TypeGuard[SeparableHead]:
 
     Returns:
         True if the class that defines ``forward`` also defines the three encoding methods, nothing below that class or
-        on the object overrides a method, the head has no forward hooks, and it declares neither taps nor voting nor
-        refinement rounds.
+        on the object overrides a method, the head has no forward hooks, and it declares neither taps nor a call per
+        support nor refinement rounds nor gradients at test time.
     """
     if not isinstance(head, SeparableHead) or head._forward_hooks or head._forward_pre_hooks:
         return False
     spec = head.spec
-    if spec.taps or spec.shot_rule != "joint" or head.refinement_rounds != 1:
+    if spec.taps or spec.shot_rule != "joint" or head.refinement_rounds != 1 or head.needs_grad_in_eval:
         return False
     lineage = type(head).__mro__
     at = next(i for i, kind in enumerate(lineage) if "forward" in vars(kind))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import chain
 
 import torch
@@ -16,6 +15,7 @@ from fss.methods.separable import EncodedEpisode, SeparableHead, encodes
 from fss.model.companion import BaseBranch, SharedPrefix
 from fss.model.feature_cache import FeatureCache, cacheable
 from fss.model.features import extract
+from fss.model.head_call import call_head, generators
 from fss.nn.prototype import support_mask
 from fss.nn.resize import up
 from fss.types import Episode, EpisodeFeatures, HeadOutput, StagedBackbone
@@ -100,20 +100,22 @@ class FewShotSegmenter(nn.Module):
         features = self._features(query, support_images, support_masks, {})
         if not self.training:
             _check_coverage(features)
-        output = self._call_head(features)
-        return up(output.logits, (query.shape[-2], query.shape[-1]), self.head.align_corners)
+        features.generators = generators(self.head, (), len(query))
+        output = call_head(self.head, features, _size(query))
+        return up(output.logits, _size(query), self.head.align_corners)
 
     def probability(self, scores: Tensor, shots: int) -> Tensor:
         """Convert scores to probabilities of the foreground.
 
         Args:
             scores: background and foreground as :meth:`forward` returns them, or resized, (B, 2, H, W).
-            shots: number of supports K; if K > 1, a head may return vote shares.
+            shots: number of supports K; if K > 1, merged scores may be of another kind.
 
         Returns:
             Values in [0, 1], above 0.5 exactly where the foreground has the larger score, (B, H, W).
         """
-        if self.head.scores == "logits" and not (self.head.spec.shot_rule == "vote" and shots > 1):
+        head = self.head
+        if (head.merged_scores if head.spec.shot_rule == "each" and shots > 1 else head.scores) == "logits":
             return scores.softmax(dim=1)[:, 1]
         shares = scores - scores.amin(dim=1, keepdim=True).clamp(max=0)  # learned weights can make them negative
         total = shares.sum(dim=1)
@@ -131,12 +133,19 @@ class FewShotSegmenter(nn.Module):
         label = episode.query_label if self.head.spec.needs_query_label and self.training else None
         extras = {"class_index": episode.class_index, **episode.extras}
         cache = self._cache
-        if cache is not None and not self.head.needs_grad_in_eval and cacheable(self, episode):
+        if cache is not None and cacheable(self, episode):
             if encodes(self.head):
                 return self._run_encoded(cache, self.head, episode, extras)
-            return self._call_head(self._cached_features(cache, episode, extras))
+            features = self._cached_features(cache, episode, extras)
+            features.generators = generators(self.head, episode.seeds, len(episode))
+            return call_head(self.head, features, _size(episode.query))
         return self.head_output(
-            episode.query, episode.support_images, episode.support_labels, query_label=label, extras=extras
+            episode.query,
+            episode.support_images,
+            episode.support_labels,
+            query_label=label,
+            extras=extras,
+            seeds=episode.seeds,
         )
 
     def head_output(
@@ -146,6 +155,7 @@ class FewShotSegmenter(nn.Module):
         support_masks: Tensor,
         query_label: Tensor | None = None,
         extras: dict[str, Tensor] | None = None,
+        seeds: Sequence[int] = (),
     ) -> HeadOutput:
         """Extract features and call the head according to its shot rule.
 
@@ -155,6 +165,7 @@ class FewShotSegmenter(nn.Module):
             support_masks: (B, K, H, W).
             query_label: (B, H, W), or None.
             extras: other tensors by name.
+            seeds: of the random numbers of each episode; none: 0 for all of them.
 
         Returns:
             The head's output.
@@ -164,7 +175,8 @@ class FewShotSegmenter(nn.Module):
         """
         features = self._features(query, support_images, support_masks, extras or {})
         features.query_label = query_label
-        return self._call_head(features)
+        features.generators = generators(self.head, seeds, len(query))
+        return call_head(self.head, features, _size(query))
 
     def _features(
         self, query: Tensor, support_images: Tensor, support_masks: Tensor, available: dict[str, Tensor]
@@ -203,9 +215,10 @@ class FewShotSegmenter(nn.Module):
     ) -> HeadOutput:
         """Score encodings, which are smaller than feature maps and are computed only once."""
         companion, extras = self.companion, self._wanted(available)
+        drawn = generators(head, episode.seeds, len(episode))
         if companion is None or companion.provides not in head.spec.extras:
             queries, supports, _ = cache.encodings(head, episode, None)
-            return head.forward_encoded(EncodedEpisode(queries, supports, extras))
+            return head.forward_encoded(EncodedEpisode(queries, supports, extras, drawn))
         shared = cache.once(lambda: self._shared(self.backbone, companion.backbone))
 
         def logits(stages: Mapping[int, Tensor], image: Tensor) -> Tensor:
@@ -216,7 +229,7 @@ class FewShotSegmenter(nn.Module):
 
         queries, supports, base = cache.encodings(head, episode, logits)
         assert base is not None
-        return head.forward_encoded(EncodedEpisode(queries, supports, {**extras, companion.provides: base}))
+        return head.forward_encoded(EncodedEpisode(queries, supports, {**extras, companion.provides: base}, drawn))
 
     def _wanted(self, available: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the extras that the head declared and the episode provides."""
@@ -227,36 +240,9 @@ class FewShotSegmenter(nn.Module):
             raise FssError(f"{type(self.head).__name__} needs {sorted(missing)}, which this data does not provide")
         return {k: available[k] for k in spec.extras & available.keys()}
 
-    def _call_head(self, features: EpisodeFeatures) -> HeadOutput:
-        """Call the head according to its shot rule."""
-        if self.head.spec.shot_rule == "vote" and features.support_labels.shape[1] > 1:
-            return self._vote(features)
-        return self._refine(features)
 
-    def _refine(self, features: EpisodeFeatures) -> HeadOutput:
-        output: HeadOutput = self.head(features)
-        rounds = 1 if self.training else self.head.refinement_rounds
-        for _ in range(rounds - 1):
-            if output.state is None:
-                break
-            extras = {**features.extras, "previous_prediction": output.state}
-            output = self.head(replace(features, extras=extras))
-        return output
-
-    def _vote(self, features: EpisodeFeatures) -> HeadOutput:
-        """Average the K foreground decisions; the share of votes becomes the foreground score."""
-        votes = []
-        for k in range(features.support_labels.shape[1]):
-            one = slice(k, k + 1)
-            shot = replace(
-                features,
-                support={i: f[:, one] for i, f in features.support.items()},
-                support_taps={i: [f[:, one] for f in fs] for i, fs in features.support_taps.items()},
-                support_labels=features.support_labels[:, one],
-            )
-            votes.append(self._refine(shot).logits.argmax(dim=1))
-        share = torch.stack(votes).to(next(iter(features.query.values()), votes[0]).dtype).mean(dim=0)
-        return HeadOutput(torch.stack([1 - share, share], dim=1))
+def _size(images: Tensor) -> tuple[int, int]:
+    return images.shape[-2], images.shape[-1]
 
 
 def _check(query: Tensor, support_images: Tensor, support_masks: Tensor) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from fss.data.options import LoaderOptions, TransformOptions
 from fss.data.sources.base import SegmentationSource
 from fss.errors import FssError
 from fss.instantiate import Node, partial
-from fss.lit.optim import Recipe
+from fss.lit.optim import Optimisation, Recipe
 
 FEATURE_CACHE_MB = 4096
 """Default of ``feature_cache_mb``."""
@@ -33,19 +33,31 @@ def build_recipe(node: Node) -> Recipe:
     Raises:
         FssError: if optimiser or schedule are of another kind, or refuse their arguments.
     """
-    optimizer = partial("recipe.optimizer", node["optimizer"], _is_optimizer)
-    schedule = partial("recipe.schedule", node["schedule"], _is_schedule)
+    further = node.get("optimizers") or {}  # checkpoints from before the option lack it
+    for name, one in further.items():
+        if not isinstance(one, Mapping) or one.keys() != {"optimizer", "schedule"}:
+            raise FssError(
+                f"recipe.optimizers.{name}={one} is not allowed: give optimizer and schedule, as those of the recipe."
+            )
+    main = _optimisation("recipe", node)
+    return Recipe(
+        optimizer=main.optimizer,
+        schedule=main.schedule,
+        backbone_lr_factor=node["backbone_lr_factor"],
+        untrained=tuple(node["untrained"]),
+        further={name: _optimisation(f"recipe.optimizers.{name}", one) for name, one in further.items()},
+    )
+
+
+def _optimisation(group: str, node: Node) -> Optimisation:
+    optimizer = partial(f"{group}.optimizer", node["optimizer"], _is_optimizer)
+    schedule = partial(f"{group}.schedule", node["schedule"], _is_schedule)
     for name, attempt in (
         ("optimizer", lambda: optimizer([nn.Parameter(torch.zeros(1))])),
         ("schedule", lambda: schedule(0.5)),
     ):
-        _tried(f"recipe.{name}", node[name], attempt)
-    return Recipe(
-        optimizer=optimizer,
-        schedule=schedule,
-        backbone_lr_factor=node["backbone_lr_factor"],
-        untrained=tuple(node["untrained"]),
-    )
+        _tried(f"{group}.{name}", node[name], attempt)
+    return Optimisation(optimizer, schedule)
 
 
 def build_data(config: Node, source: SegmentationSource, test_shot: int | None = None) -> FewShotDataModule:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fss.types import Split
 
 _SPLIT_CODE: dict[Split, int] = {"train": 0, "val": 1, "test": 2}
-_ORDER, _DRAW, _AUGMENT = 0, 1, 2  # purpose of a random stream, part of its key to keep streams independent
+_ORDER, _DRAW, _AUGMENT, _HEAD = 0, 1, 2, 3  # purpose of a random stream, part of its key to keep streams independent
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,19 @@ def augment_seed(seed: int, epoch: int, split: Split, i: int, slot: int) -> int:
         slot: 0 for the query, k for support k in sampling order.
     """
     key = (_AUGMENT, seed, epoch, _SPLIT_CODE[split], i, slot)
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+
+
+def head_seed(seed: int, epoch: int, split: Split, i: int) -> int:
+    """Return the seed of the random numbers that a head draws for one episode.
+
+    Args:
+        seed: seed of the run, or of its test.
+        epoch: epoch; matters in training only.
+        split: which stream.
+        i: number of the episode.
+    """
+    key = (_HEAD, seed, epoch if split == "train" else 0, _SPLIT_CODE[split], i)
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
 
 
