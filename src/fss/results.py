@@ -49,7 +49,7 @@ class Scores:
     """Test scores in per cent.
 
     Attributes:
-        miou: mean IoU over the classes of the fold.
+        miou: mean IoU over the classes of the fold, without those of ``left_out``.
         miou_interval: 95 % bootstrap interval over the episodes' images, or None if it was not computed.
         fb_iou: mean of foreground and background IoU.
         fb_iou_interval: 95 % bootstrap interval of ``fb_iou``, or None.
@@ -62,6 +62,8 @@ class Scores:
         class_intervals: class name -> interval of its IoU; None for a class without episodes.
         class_episodes: class name -> number of test episodes.
         intervals: how the intervals were made: method, what was resampled, samples, level, seed.
+        left_out: class name -> number of its test images, for classes that have too few of them to count in a mean
+            over classes; None without ``data.min_test_images``.
     """
 
     miou: float
@@ -77,6 +79,7 @@ class Scores:
     class_intervals: dict[str, tuple[float, float] | None] | None = None
     class_episodes: dict[str, int] | None = None
     intervals: dict[str, Any] | None = None
+    left_out: dict[str, int] | None = None
 
 
 @dataclass(frozen=True)

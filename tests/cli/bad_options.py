@@ -80,6 +80,7 @@ OPTIONS = (
     ),
     trained("base learner chosen by novel classes", "method=base_learner selection=novel", "selection=novel", "base"),
     trained("unknown rule of small classes", "data.small_classes=skip", "small_classes='skip'", "error, drop"),
+    trained("no least number of test images", "data.min_test_images=0", "min_test_images=0", "from 1 up"),
     trained("negative area", "data.min_area=-1", "min_area=-1", "from 1 up"),
     trained("unknown depth", "backbone.depth=34", "34", "18", "50"),
     trained("backbone of width 0", "backbone.width=0", ".width=0", "from 1 up"),

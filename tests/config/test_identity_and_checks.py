@@ -93,6 +93,7 @@ DETERMINING = [
     "data.novel_images=keep",
     "data.min_area=100",
     "data.small_classes=drop",
+    "data.min_test_images=10",
     "data.epochs=1",
     "data.test_episodes=10",
     "data.val_episodes=10",
@@ -176,6 +177,7 @@ def test_every_leaf_of_the_configuration_is_decided() -> None:
         "data.root",
         "data.image_cache_mb",
         "data.source.root",
+        "backbone.sizes",
         "finetune.memory",
         "trainer._target_",
         "trainer.accelerator",
@@ -195,6 +197,12 @@ def test_determining_leaves_its_argument_alone() -> None:
     assert "logger" not in kept
     assert "root" not in kept["data"]
     assert kept["data"]["reader"]["_target_"] == "fss.data.sources.pascal.PascalSource"
+
+
+def test_runs_from_before_an_option_keep_their_identity() -> None:
+    older = config()
+    assert older["data"].pop("min_test_images") is None
+    assert identity(older) == identity(config())
 
 
 def test_identity_is_a_sha256_and_stable_under_order() -> None:

@@ -45,8 +45,8 @@ def episode(labels: list[Tensor], base: list[Tensor], classes: list[int]) -> Epi
     )
 
 
-def scored(rule: Any) -> dict[str, Any]:
-    module = GeneralisedModule(Fixed(), ["a", "b"], ["c", "d"], rule=rule)  # type: ignore[arg-type]
+def scored(rule: Any, left_out: dict[str, int] | None = None) -> dict[str, Any]:
+    module = GeneralisedModule(Fixed(), ["a", "b"], ["c", "d"], rule=rule, left_out=left_out)  # type: ignore[arg-type]
     novel = torch.zeros(4, 4, dtype=torch.uint8)
     novel[:, :2] = 1
     other = torch.zeros(4, 4, dtype=torch.uint8)
@@ -73,3 +73,13 @@ def test_the_base_learner_wins() -> None:
     """It sees its class everywhere, so no novel pixel is left."""
     scores = scored("base")
     assert scores["per_class"] == pytest.approx({"a": 0.0, "b": 100 * 7 / 23, "c": 0.0, "d": 0.0})
+
+
+def test_classes_left_out_of_the_means_are_named() -> None:
+    scores = scored("final", {"a": 3, "d": 1})
+    assert scores["left_out"] == {"a": 3, "d": 1}
+    assert scores["per_class"] == scored("final")["per_class"]
+    assert (scores["miou_base"], scores["miou_novel"]) == (pytest.approx(100 * 7 / 11), 0.0)
+    assert scores["miou"] == pytest.approx(100 * 7 / 11 / 2)
+    assert scores["fb_iou"] == scored("final")["fb_iou"]
+    assert "left_out" not in scored("final")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from fss.errors import FssError
 from fss.metrics.generalised import GeneralisedIoU, joined, merged
 
 # two base classes (1, 2); the novel one is 3
@@ -61,3 +62,15 @@ def test_classes_without_episodes_count_as_zero() -> None:
     scores = metric.compute()
     assert (scores.base, scores.novel) == ((0.0,), (0.0, pytest.approx(1.0)))
     assert scores.miou == pytest.approx(1 / 3)
+
+
+def test_classes_left_out_of_the_means() -> None:
+    metric = GeneralisedIoU(2, 2, base_left_out=(1,), novel_left_out=(0,))
+    metric.update(torch.tensor([3, 0, 3, 1, 2, 3]), torch.tensor([3, 3, 1, 1, 0, 255]), 0)
+    metric.update(torch.tensor([3, 3, 2, 1]), torch.tensor([3, 3, 2, 1]), 1)
+    scores = metric.compute()
+    assert (scores.base_miou, scores.novel_miou) == (scores.base[0], scores.novel[1])
+    assert scores.miou == pytest.approx((scores.base[0] + scores.novel[1]) / 2)
+    assert scores.base[0] != scores.base[1]
+    with pytest.raises(FssError, match="All 2 classes are left out"):
+        GeneralisedIoU(2, 2, novel_left_out=(0, 1))

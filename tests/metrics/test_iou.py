@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fss.errors import FssError
 from fss.metrics.iou import EpisodeIoU, Scores, episode_counts
 
 Row = tuple[Tensor, Tensor, int, int]
@@ -259,3 +260,37 @@ def test_logged_metric_is_a_torchmetrics_metric() -> None:
     metric.update(HAND[0][0], HAND[0][1], torch.tensor(0), torch.tensor(0), ("q", "s"))
     assert metric.compute().episodes == 1
     assert metric.to("cpu").rows[0].dtype == torch.int64
+
+
+def test_classes_left_out_count_in_fb_iou_alone() -> None:
+    whole, part = EpisodeIoU(3, 0), EpisodeIoU(3, 0, left_out=(1,))
+    for row in HAND:
+        whole.update(*row)
+        part.update(*row)
+    every, found = whole.compute(), part.compute()
+    assert found.miou == pytest.approx((CLASS_0 + 0) / 2)
+    assert every.miou == pytest.approx((CLASS_0 + CLASS_1 + 0) / 3)
+    assert (found.fb_iou, found.per_class, found.class_episodes) == (
+        every.fb_iou,
+        every.per_class,
+        every.class_episodes,
+    )
+
+
+def test_the_interval_is_that_of_the_classes_that_count() -> None:
+    """As if the episodes of the others had not been drawn."""
+    rows = [(*maps([[1, 1, 0]], [[1, k % 2, 0]]), k % 2, k) for k in range(12)]
+    alone, part = EpisodeIoU(1, 200), EpisodeIoU(2, 200, left_out=[1])
+    for row in rows:
+        part.update(*row, images_of(row))
+        if row[2] == 0:
+            alone.update(*row, images_of(row))
+    expected, found = alone.compute(), part.compute()
+    assert found.miou == pytest.approx(expected.miou)
+    assert found.miou_interval == pytest.approx(found.class_intervals[0])
+    assert found.class_intervals[1] is not None
+
+
+def test_no_class_left_is_refused() -> None:
+    with pytest.raises(FssError, match=r"All 2 classes are left out.*min_test_images"):
+        EpisodeIoU(2, 0, left_out=(0, 1))

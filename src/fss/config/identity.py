@@ -60,6 +60,8 @@ def determining(config: dict[str, Any]) -> dict[str, Any]:
         if isinstance(node, dict):
             node.pop(leaf, None)
     data, backbone = kept.setdefault("data", {}), kept.get("backbone", {})
+    if data.get("min_test_images") is None:  # runs from before the option lack it
+        data.pop("min_test_images", None)
     source = config.get("data", {}).get("source") or {}
     if "content" in data:
         data = kept["data"] = {k: v for k, v in data.items() if k not in _LISTS}

@@ -20,7 +20,8 @@ _LEARNER = "base_learner"
 _OF_BASE = ("size", "scale_min", "scale_max", "epochs")
 _OF_EPISODES = (
     "shot", "test_seed", "previews", "data.test_episodes", "data.val_episodes", "data.test_shot", "data.sampler",
-    "data.episodes", "data.novel_images", "data.min_area", "data.small_classes", "feature_cache_mb",
+    "data.episodes", "data.novel_images", "data.min_area", "data.small_classes", "data.min_test_images",
+    "feature_cache_mb",
 )  # fmt: skip
 _OF_VALIDATION = ("data.val_episodes", "trainer.limit_val_batches", "trainer.check_val_every_n_epoch")
 _OF_RECORDING = tuple(f"recording.{name}" for name in ("every", "episodes", "maps", "layers", "gallery"))

@@ -65,6 +65,7 @@ def _flat(config: Config) -> dict[str, Any]:
         if not name.startswith(f"method.{_BASE_LEARNER}.") and not name.endswith(_LISTS):
             flat[name] = value
     flat |= {f"data.{name}": given[name] for name in _LISTS if given.get(name) is not None}
+    flat.setdefault("data.min_test_images", None)  # an identity has it only where it is set
     return flat | {f"data.base.{name}": value for name, value in given.get("base", {}).items()}
 
 

@@ -115,7 +115,7 @@ def _episodes(asked: dict[str, Any]) -> dict[str, Any]:
             f"episodes={asked['episodes']} and sampler={asked['sampler']} exclude each other: the episodes of a list "
             "are drawn already. Leave one of them out."
         )
-    names = ("episodes", "test_episodes", "sampler")
+    names = ("episodes", "test_episodes", "sampler", "min_test_images")
     changes = {name: asked[name] for name in names if asked[name] is not None}
     if asked["seed"] is not None or asked["sampler"] is not None:
         changes.setdefault("episodes", None)  # the list of the training would win over what was asked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Literal
 
 import cv2
 import torch
@@ -77,6 +78,22 @@ class FewShotDataModule(LightningDataModule):
         """Id -> name of the validation classes, ascending; ``class_index`` of validation episodes refers to these."""
         return self.streams.named("val")
 
+    def left_out(self, *splits: Literal["val", "test"]) -> dict[str, dict[str, int]] | None:
+        """List the classes that means over classes leave out, see :meth:`EpisodeStreams.too_small`.
+
+        Args:
+            splits: ``val`` or ``test``.
+
+        Returns:
+            Split -> class name -> number of its images; None without ``data.min_test_images``.
+
+        Raises:
+            DataError: if no class is left.
+        """
+        if self.streams.episodes.min_test_images is None:
+            return None
+        return {split: self.streams.too_small(split) for split in splits}
+
     @property
     def train_length(self) -> int:
         """Number of training episodes per epoch, including those of an incomplete last batch."""
@@ -142,8 +159,10 @@ class FewShotDataModule(LightningDataModule):
             _ = self.streams.train
         if stage in ("fit", "validate", None):
             _ = self.streams.val
+            self.streams.too_small("val")
         if stage in ("test", "predict", None):
             _ = self.streams.test
+            self.streams.too_small("test")
 
     def _loader(self, split: Split) -> DataLoader[EpisodeItem]:
         training = split == "train"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from torch import Tensor, nn
 
 from fss.metrics.geometry import at_label_size
@@ -19,11 +21,12 @@ class BranchScores(nn.Module):
     Args:
         novel: number of novel classes.
         base: number of base classes.
+        left_out: positions of novel classes that the meta learner's mean leaves out.
     """
 
-    def __init__(self, novel: int, base: int) -> None:
+    def __init__(self, novel: int, base: int, left_out: Collection[int] = ()) -> None:
         super().__init__()
-        self.meta = EpisodeIoU(novel, samples=0)
+        self.meta = EpisodeIoU(novel, samples=0, left_out=left_out)
         self.base = Confusion(base + 1)
         self.counted = {"meta": False, "base": False}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +32,7 @@ class EpisodicModule(pl.LightningModule):
         recipe: optimiser and schedule.
         scores: metric per stage: ``train_iou``, ``val_iou``, ``test_iou``.
         card: plain facts stored with every checkpoint, from which the model can be rebuilt.
+        left_out: stage -> classes that its mean leaves out -> number of their images; None: not asked for.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class EpisodicModule(pl.LightningModule):
         test_classes: list[str],
         card: dict[str, Any] | None = None,
         base_classes: int = 0,
+        left_out: Mapping[str, Mapping[str, int]] | None = None,
     ) -> None:
         """Store the parts.
 
@@ -53,17 +56,26 @@ class EpisodicModule(pl.LightningModule):
             test_classes: likewise, of test episodes.
             card: facts to store with checkpoints.
             base_classes: number of base classes, for methods with a base learner.
+            left_out: stage (``val``, ``test``) -> classes with too few images for its mean over classes, and how many
+                they have; None where ``data.min_test_images`` asks for none.
+
+        Raises:
+            FssError: if no class is left.
         """
         super().__init__()
         self.model = model
         self.recipe = recipe
         self.card = card or {}
         self.class_names = {"train": train_classes, "val": val_classes, "test": test_classes}
+        self.left_out = left_out
         freeze_untrained(model.head, recipe.untrained)
         self.scores = torch.nn.ModuleDict(
-            {f"{s}_iou": EpisodeIoU(len(n), SAMPLES if s == "test" else 0) for s, n in self.class_names.items()}
+            {
+                f"{s}_iou": EpisodeIoU(len(n), SAMPLES if s == "test" else 0, left_out=self._positions(s))
+                for s, n in self.class_names.items()
+            }
         )
-        self.branch_scores = BranchScores(len(test_classes), base_classes)
+        self.branch_scores = BranchScores(len(test_classes), base_classes, self._positions("test"))
         self.losses = torch.nn.ModuleDict({"val": EpisodeLoss(), "test": EpisodeLoss()})
         self.memory = StateMemory() if model.head.remembers else None
 
@@ -205,6 +217,7 @@ class EpisodicModule(pl.LightningModule):
             },
             "class_episodes": dict(zip(names, scores.class_episodes, strict=True)),
             "intervals": method(metric.samples, metric.seed),
+            **({} if self.left_out is None else {"left_out": dict(self.left_out["test"])}),
             **self.test_branch_scores,
         }
 
@@ -216,6 +229,11 @@ class EpisodicModule(pl.LightningModule):
         """
         stream = data.streams.test
         return {"count": self.test_scores.episodes, "hash": data.test_episodes_hash, "sampler": stream.sampler}
+
+    def _positions(self, stage: str) -> list[int]:
+        """Return the positions of the classes that the means of a stage leave out."""
+        names = {} if self.left_out is None else self.left_out.get(stage, {})
+        return [k for k, name in enumerate(self.class_names[stage]) if name in names]
 
     def _metric(self, stage: str) -> EpisodeIoU:
         metric = self.scores[f"{stage}_iou"]

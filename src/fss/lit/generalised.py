@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -31,6 +32,7 @@ class GeneralisedModule(pl.LightningModule):
         novel_names: list[str],
         tau: float = 0.9,
         rule: Merge = "final",
+        left_out: Mapping[str, int] | None = None,
     ) -> None:
         """Store the parts.
 
@@ -40,12 +42,19 @@ class GeneralisedModule(pl.LightningModule):
             novel_names: novel classes, ascending.
             tau: threshold on the probability of the novel class.
             rule: ``final`` or ``base``, see :func:`fss.metrics.generalised.merged`.
+            left_out: base and novel classes with too few images for the means over classes, and how many they have;
+                None where ``data.min_test_images`` asks for none.
+
+        Raises:
+            FssError: if no base or no novel class is left.
         """
         super().__init__()
         self.model = model
         self.base_names, self.novel_names = base_names, novel_names
         self.tau, self.rule = tau, rule
-        self.counted = GeneralisedIoU(len(base_names), len(novel_names))
+        self.left_out = left_out
+        positions = [[k for k, name in enumerate(n) if name in (left_out or {})] for n in (base_names, novel_names)]
+        self.counted = GeneralisedIoU(len(base_names), len(novel_names), *positions)
 
     def test_step(self, episode: Episode, batch_idx: int) -> None:
         """Score a batch of episodes at original size.
@@ -87,6 +96,7 @@ class GeneralisedModule(pl.LightningModule):
             "miou_novel": 100 * scores.novel_miou,
             "foreground_iou": 100 * scores.foreground_iou,
             "novel_count": scores.novel_count,
+            **({} if self.left_out is None else {"left_out": dict(self.left_out)}),
         }
 
     def result_episodes(self, data: Any) -> dict[str, Any]:

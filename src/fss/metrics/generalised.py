@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from fss.metrics.iou import EPS
+from fss.metrics.iou import EPS, kept_classes
 from fss.types import IGNORE
 
 Merge = Literal["final", "base"]
@@ -64,6 +65,8 @@ class GeneralisedScores:
         foreground_iou: IoU from the counts of all classes but the background together.
         episodes: number of episodes.
         novel_count: number of episodes whose label contains the novel class.
+        base_kept: positions of the base classes that count in means.
+        novel_kept: positions of the novel ones.
     """
 
     base: tuple[float, ...]
@@ -72,21 +75,27 @@ class GeneralisedScores:
     foreground_iou: float
     episodes: int
     novel_count: int
+    base_kept: tuple[int, ...]
+    novel_kept: tuple[int, ...]
 
     @property
     def base_miou(self) -> float:
-        """Mean over the base classes."""
-        return sum(self.base) / len(self.base)
+        """Mean over the base classes that count."""
+        return _mean([self.base[c] for c in self.base_kept])
 
     @property
     def novel_miou(self) -> float:
-        """Mean over the novel classes."""
-        return sum(self.novel) / len(self.novel)
+        """Mean over the novel classes that count."""
+        return _mean([self.novel[c] for c in self.novel_kept])
 
     @property
     def miou(self) -> float:
-        """Mean over base and novel classes, whether they occur in the labels or not."""
-        return sum(self.base + self.novel) / len(self.base + self.novel)
+        """Mean over base and novel classes that count, whether they occur in the labels or not."""
+        return _mean([*(self.base[c] for c in self.base_kept), *(self.novel[c] for c in self.novel_kept)])
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
 
 
 class GeneralisedIoU(Metric):
@@ -100,15 +109,23 @@ class GeneralisedIoU(Metric):
     counts: Tensor
     episodes: Tensor
 
-    def __init__(self, base: int, novel: int) -> None:
+    def __init__(
+        self, base: int, novel: int, base_left_out: Collection[int] = (), novel_left_out: Collection[int] = ()
+    ) -> None:
         """Declare the state.
 
         Args:
             base: number of base classes.
             novel: number of novel classes.
+            base_left_out: positions of base classes that means over classes leave out.
+            novel_left_out: likewise of novel classes.
+
+        Raises:
+            FssError: if no base or no novel class is left.
         """
         super().__init__()
         self.classes = base
+        self.base_kept, self.novel_kept = kept_classes(base, base_left_out), kept_classes(novel, novel_left_out)
         # (class of the episode, predicted or true id as in `merged`, intersection and union)
         self.add_state("counts", torch.zeros(novel, base + 2, 2, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("episodes", torch.zeros(2, dtype=torch.int64), dist_reduce_fx="sum")
@@ -143,4 +160,6 @@ class GeneralisedIoU(Metric):
             foreground_iou=float(pooled),
             episodes=int(self.episodes[0]),
             novel_count=int(self.episodes[1]),
+            base_kept=self.base_kept,
+            novel_kept=self.novel_kept,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from fss.bootstrap import SAMPLES, SEED, Estimate, Resamples, mean_of
+from fss.errors import FssError
 from fss.types import IGNORE
 
 EPS = 1e-10
@@ -45,7 +46,7 @@ class Scores:
     """Scores in [0, 1].
 
     Attributes:
-        miou: mean of ``per_class``.
+        miou: mean of ``per_class`` over the classes that count.
         fb_iou: mean of background and foreground IoU, each accumulated over all episodes.
         per_class: foreground IoU accumulated over each class's episodes, (classes); 0 without episodes.
         episodes: number of distinct episodes.
@@ -63,6 +64,28 @@ class Scores:
     fb_iou_interval: Interval
     class_intervals: tuple[Interval | None, ...]
     class_episodes: tuple[int, ...]
+
+
+def kept_classes(classes: int, left_out: Collection[int]) -> tuple[int, ...]:
+    """List the classes over which a mean is taken.
+
+    Args:
+        classes: number of classes.
+        left_out: positions of those that do not count.
+
+    Returns:
+        Positions, ascending.
+
+    Raises:
+        FssError: if none is left.
+    """
+    kept = tuple(c for c in range(classes) if c not in left_out)
+    if classes and not kept:
+        raise FssError(
+            f"All {classes} classes are left out of the mean IoU, as each has fewer test images than "
+            "data.min_test_images asks for. Lower it, or set it to null."
+        )
+    return kept
 
 
 def _totals(rows: Tensor, classes: int) -> tuple[Tensor, Tensor]:
@@ -88,16 +111,21 @@ class EpisodeIoU(Metric):
     full_state_update = False
     rows: list[Tensor]
 
-    def __init__(self, classes: int, samples: int = SAMPLES, seed: int = SEED) -> None:
+    def __init__(self, classes: int, samples: int = SAMPLES, seed: int = SEED, left_out: Collection[int] = ()) -> None:
         """Declare the state.
 
         Args:
             classes: number of classes.
             samples: number of bootstrap samples; 0 skips the intervals.
             seed: seed of the bootstrap.
+            left_out: positions of classes that the mean over classes leaves out; FB-IoU counts their pixels too.
+
+        Raises:
+            FssError: if no class is left.
         """
         super().__init__()
         self.classes = classes
+        self.kept = kept_classes(classes, left_out)
         self.samples = samples
         self.seed = seed
         self.add_state("rows", default=[], dist_reduce_fx="cat")
@@ -148,7 +176,9 @@ class EpisodeIoU(Metric):
         class_episodes = tuple(torch.bincount(rows[:, _CLASS], minlength=self.classes).tolist())
         miou, fb_iou, classes = self._intervals(rows) if self.samples else (not_computed, not_computed, no_intervals)
         values = tuple(float(v) for v in per_class)
-        return Scores(float(per_class.mean()), float(fb), values, n, miou, fb_iou, classes, class_episodes)
+        return Scores(
+            float(per_class[list(self.kept)].mean()), float(fb), values, n, miou, fb_iou, classes, class_episodes
+        )
 
     def _intervals(self, rows: Tensor) -> tuple[Interval, Interval, tuple[Interval | None, ...]]:
         """Return the intervals of mIoU, of FB-IoU and of every class that has episodes."""
@@ -162,7 +192,7 @@ class EpisodeIoU(Metric):
 
         present = set(rows[:, _CLASS].tolist())
         per_class = tuple(interval(one) if c in present else None for c, one in enumerate(classes))
-        return interval(mean_of(classes)), interval(fb), per_class
+        return interval(mean_of([classes[c] for c in self.kept])), interval(fb), per_class
 
     def _distinct(self) -> Tensor:
         """Return the rows of :meth:`table`, followed by the hashes of each episode's images."""

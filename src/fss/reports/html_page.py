@@ -104,6 +104,12 @@ def _cells(line: Line, facts: Sequence[str], filled: FilledTable) -> list[PageCe
     return [*cells, PageCell("seeds", " ".join(map(str, line.seeds)), str(len(line.seeds)))]
 
 
+def _class(run: Result, name: str) -> str:
+    score = run.scores.per_class[name]
+    note = " (not in the mean)" if name in (run.scores.left_out or {}) else ""
+    return f"{name} {'-' if score is None else f'{score:.1f}'}{note}"
+
+
 def _run(line: Line, run: Result) -> PageRun:
     key = run.key
     title = f"{line.row.id}, {line.row.label}, {line.shot}-shot, fold {key.fold}, seed {key.seed}"
@@ -115,7 +121,7 @@ def _run(line: Line, run: Result) -> PageRun:
         ("data", f"{key.data}, {run.episodes.count:,} test episodes ({run.episodes.sampler})"),
         ("mIoU, FB-IoU", f"{run.scores.miou:.2f}, {run.scores.fb_iou:.2f}"),
         ("selection", run.selection.note),
-        ("classes", ", ".join(f"{n} {'-' if s is None else f'{s:.1f}'}" for n, s in run.scores.per_class.items())),
+        ("classes", ", ".join(_class(run, name) for name in run.scores.per_class)),
         ("folder", str(run.folder)),
         ("commit", run.commit or "unknown"),
     ]

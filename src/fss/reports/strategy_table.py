@@ -179,5 +179,18 @@ def _notes(results: Sequence[Result], rows: Sequence[_Row], several: bool) -> li
     if any(len(hashes) > 1 for hashes in lists.values()):
         notes.append("WARNING: strategies were not tested on the same episodes")
     notes += [f"WARNING: strategies differ in more than the strategy: {told}" for told in uneven_options(results)]
+    notes += _left_out(results)
     rules = sorted({run.selection.rule for run in results})
     return [*notes, f"checkpoint selection: {', '.join(rules)}"]
+
+
+def _left_out(results: Sequence[Result]) -> list[str]:
+    """Return which classes the means leave out, for each rule and data set."""
+    found: dict[str, None] = {}
+    for run in results:
+        if run.scores.left_out:
+            least = run.config.get("data", {}).get("min_test_images")
+            listed = ", ".join(f"{name} ({count})" for name, count in run.scores.left_out.items())
+            where = f"{run.key.data} fold {run.key.fold}"
+            found[f"left out of the mean of {where}, with fewer than {least} test images: {listed}"] = None
+    return list(found)

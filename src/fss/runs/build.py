@@ -91,6 +91,7 @@ def build_data(config: Node, source: SegmentationSource, test_shot: int | None =
             base_labels=config["method"].get("wants", {}).get("base_labels", False),
             task=config.get("task", "episodes"),
             left_out=tuple(config.get("tested", {}).get("left_out", ())),
+            min_test_images=data.get("min_test_images"),  # likewise
         ),
         loader=_loading(config),
     )

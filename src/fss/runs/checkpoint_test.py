@@ -27,7 +27,7 @@ from fss.runs.build import build_data, build_recipe, feature_cache_mb
 from fss.runs.fit_and_test import show
 from fss.runs.job import Job
 from fss.runs.known_warnings import hide_known_warnings
-from fss.runs.provenance import facts
+from fss.runs.provenance import facts, too_small
 from fss.runs.signals import ending_on_signals
 from fss.runs.trainer import assemble, build_trainer
 
@@ -102,7 +102,7 @@ def test_checkpoint(job: Job, checkpoint: Checkpoint) -> float:
     model, strategy = rebuild(checkpoint)
     known = facts(
         config, f"tested by {noun('eval')} from {checkpoint.path.name} of run {checkpoint.identity[:12]}",
-        checkpoint.config["shot"], job.notes,
+        checkpoint.config["shot"], (*job.notes, *too_small(config, data.left_out("test"))),
     )  # fmt: skip
     make = _generalised if "task" in config else _episodic
     module, trainer = make(job, model, data, strategy, known)
@@ -120,7 +120,7 @@ def _episodic(
     novel = list(data.novel_classes.values())
     module = EpisodicModule(
         model, build_recipe(job.config["recipe"]), train_classes=novel, val_classes=novel, test_classes=novel,
-        base_classes=len(data.streams.classes.base),
+        base_classes=len(data.streams.classes.base), left_out=data.left_out("test"),
     )  # fmt: skip
     return module, build_trainer(job, BackboneFinetune(strategy), known, logger=False)
 
@@ -131,7 +131,10 @@ def _generalised(
 
     base = name_classes(data.streams.classes.base, data.source.class_names)
     novel = data.novel_classes
-    module = GeneralisedModule(model, list(base.values()), list(novel.values()), job.config["tau"], job.config["merge"])
+    module = GeneralisedModule(
+        model, list(base.values()), list(novel.values()), job.config["tau"], job.config["merge"],
+        (data.left_out("test") or {}).get("test"),
+    )  # fmt: skip
     finetune, cost = BackboneFinetune(strategy), CostMeter()
     caching = FeatureCaching(feature_cache_mb(job.config))
     callbacks = [finetune, cost, caching, ResultWriter(job.folder, known, finetune, cost)]

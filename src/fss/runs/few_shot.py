@@ -21,7 +21,7 @@ from fss.runs.build import build_data, build_recipe
 from fss.runs.fit_and_test import fit, test
 from fss.runs.job import Job, card
 from fss.runs.known_warnings import hide_known_warnings
-from fss.runs.provenance import facts
+from fss.runs.provenance import facts, too_small
 from fss.runs.resume import interrupted
 from fss.runs.shared_memory import check_shared_memory
 from fss.runs.trainer import assemble, build_trainer, checkpointing
@@ -44,6 +44,8 @@ def train_few_shot(job: Job, source: SegmentationSource) -> float:
     check_shared_memory(config["recipe"]["batch_size"], config["shot"], config["data"]["size"], config["workers"])
     data = build_data(config, source)
     data.setup()  # a data set that is too small for training or test fails before anything is trained
+    left_out = data.left_out("val", "test")
+    notes = (*job.notes, *too_small(config, left_out))
     _refuse_what_fails_later(job)
     learner = obtain(job)  # before the seed is set: training it first must not change what follows
     if learner is not None and NAME in config["method"]:
@@ -59,12 +61,13 @@ def train_few_shot(job: Job, source: SegmentationSource) -> float:
         test_classes=list(data.novel_classes.values()),
         card=card(job, data.base_classes.values()),
         base_classes=classes - 1,
+        left_out=left_out,
     )
     finetune = BackboneFinetune(build_strategy(config["finetune"]))
     resumed = interrupted(job)
     loggers = build_loggers(config["logger"], job.folder, job.name, config, resumed)
     more = [*recorders(loggers, job.name, learner), *checkpointing(job)]
-    trainer = build_trainer(job, finetune, facts(config, notes=job.notes), logger=loggers, more=more)
+    trainer = build_trainer(job, finetune, facts(config, notes=notes), logger=loggers, more=more)
     fit(trainer, module, data, resumed)
     return test(job, trainer, module, data)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,28 @@ def commit() -> str | None:
 def _git(folder: Path, *arguments: str) -> str:
     done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=10)
     return done.stdout.strip()
+
+
+def too_small(config: dict[str, Any], left_out: Mapping[str, Mapping[str, int]] | None) -> tuple[str, ...]:
+    """Say which classes count in no mean, because they have too few images.
+
+    Args:
+        config: resolved configuration.
+        left_out: ``val`` and ``test``, or one of them -> class name -> number of its images; None: all count.
+
+    Returns:
+        Notes for the result: of the test, and of the validation if it has other classes.
+    """
+    notes = []
+    for split, what in (("test", "test"), ("val", "validation")):
+        classes = (left_out or {}).get(split, {})
+        if classes and not (split == "val" and config["selection"] != "base"):
+            listed = ", ".join(f"{name} ({count})" for name, count in classes.items())
+            notes.append(
+                f"data.min_test_images={config['data']['min_test_images']}: left out of the mean IoU over classes of "
+                f"the {what}, for too few images: {listed}"
+            )
+    return tuple(notes)
 
 
 def facts(

@@ -66,6 +66,8 @@ class EpisodeOptions:
             novel class together, on all images of the list.
         left_out: names of novel classes that are not tested, as the model was trained on them under another fold or
             in another data set.
+        min_test_images: classes with fewer images in validation or test are left out of means over classes; they are
+            still drawn, so that episodes stay the same. None: every class counts.
     """
 
     selection: Selection = "novel"
@@ -78,6 +80,7 @@ class EpisodeOptions:
     base_labels: bool = False
     task: Task = "episodes"
     left_out: tuple[str, ...] = ()
+    min_test_images: int | None = None
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -88,7 +91,7 @@ class EpisodeOptions:
         check_choice("selection", self.selection, get_args(Selection))
         check_choice("sampler", self.sampler, get_args(Sampler))
         check_choice("task", self.task, get_args(Task))
-        for name in ("test_episodes", "val_episodes", "test_shot"):
+        for name in ("test_episodes", "val_episodes", "test_shot", "min_test_images"):
             if getattr(self, name) is not None:
                 check_least(name, getattr(self, name), 1)
         check_least("test_seed", self.test_seed, 0)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from fss.data.episodes.areas import area_table
+from fss.data.episodes.areas import AreaTable, area_table
 from fss.data.episodes.generalised import GeneralisedEpisodes
 from fss.data.episodes.index import ClassIndex, class_index, without_small_classes
 from fss.data.episodes.lists import EpisodeList, checked_replay
@@ -16,6 +16,7 @@ from fss.data.episodes.release import ReleaseEpisodes
 from fss.data.episodes.stateless import DrawSource, StatelessEpisodes
 from fss.data.sources.base import ListSplit, SegmentationSource
 from fss.data.sources.folds import name_classes
+from fss.errors import DataError
 
 if TYPE_CHECKING:
     from fss.types import Split
@@ -102,11 +103,10 @@ class EpisodeStreams:
     def test(self) -> DrawSource:
         """Test episodes."""
         if self.episodes.task == "generalised":
-            self.source.check("val", images=False)
-            self.source.prepare("val")
-            table = area_table(self.source, "val", self.progress)
             options = self.episodes
-            return GeneralisedEpisodes(table, self.classes, self.test_shot, options.test_seed, options.test_episodes)
+            return GeneralisedEpisodes(
+                self._table(), self.classes, self.test_shot, options.test_seed, options.test_episodes
+            )
         if self.replayed is not None:
             return self.replayed
         return self._novel(self.test_index, self.test_shot, self.episodes.test_episodes)
@@ -124,6 +124,55 @@ class EpisodeStreams:
         self.source.check("val", images=False)
         self.source.prepare("val")
         return checked_replay(path, self.source, self.classes, self.test_shot)
+
+    def too_small(self, split: Literal["val", "test"]) -> dict[str, int]:
+        """List the classes that the mean over classes of validation or test leaves out (``min_test_images``).
+
+        The images of a class are those that it could be drawn from: of the validation list, without limits that the
+        number of episodes sets. In generalised tests they are those with any pixel of it, of base classes too.
+
+        Args:
+            split: ``val`` or ``test``.
+
+        Returns:
+            Class name -> number of its images, ascending by class; empty without the option.
+
+        Raises:
+            DataError: if no class is left; in generalised tests, if no base or no novel class is left.
+        """
+        least = self.episodes.min_test_images
+        if least is None:
+            return {}
+        found: dict[int, int] = {}
+        for kind, counts in self._images(split).items():
+            small = {c: count for c, count in counts.items() if count < least}
+            names = self.source.class_names
+            if len(small) == len(counts):
+                listed = ", ".join(f"{names[c]} ({count})" for c, count in small.items())
+                raise DataError(
+                    f"data.min_test_images={least} leaves no {kind} class of fold {self.classes.fold} for the mean IoU "
+                    f"of the {'validation' if split == 'val' else 'test'}. Classes and their images: {listed}. Lower "
+                    "it, choose another fold, or set it to null."
+                )
+            found |= small
+        return {self.source.class_names[c]: found[c] for c in sorted(found)}
+
+    def _images(self, split: str) -> dict[str, dict[int, int]]:
+        """Return ``base`` or ``novel`` -> class -> number of its images in validation or test."""
+        if split == "test" and self.episodes.task == "generalised":
+            table = self._table()
+            groups = {"base": self.classes.base, "novel": self.classes.novel}
+            present = {kind: (table.columns(ids) > 0).sum(axis=0) for kind, ids in groups.items()}
+            return {k: dict(zip(ids, map(int, present[k]), strict=True)) for k, ids in groups.items()}
+        base = split == "val" and self.episodes.selection == "base"
+        ids, forbidden = (self.classes.base, self.classes.novel) if base else (self.classes.novel, ())
+        index = self.raw_index("val", ids, forbidden)
+        return {"base" if base else "novel": {c: len(index.per_class[c]) for c in index.class_ids}}
+
+    def _table(self) -> AreaTable:
+        self.source.check("val", images=False)
+        self.source.prepare("val")
+        return area_table(self.source, "val", self.progress)
 
     def named(self, split: Split) -> dict[int, str]:
         """Return the classes that episodes of a split are drawn for, id -> name, ascending.
