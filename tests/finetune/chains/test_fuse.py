@@ -15,7 +15,8 @@ from fss.backbones.resnet import ResNet
 from fss.backbones.vgg import VGG
 from fss.errors import FssError
 from fss.finetune.chains.chain import chain
-from fss.finetune.chains.fuse import FusedBottleneck, FusedSequential, fuse, keep
+from fss.finetune.chains.fuse import FusedBottleneck, FusedSequential, fuse
+from fss.finetune.chains.memory import keep
 from fss.finetune.chains.unit import Unit, Values, right, right_back
 from fss.finetune.layers.factored import SVFConv2d
 from fss.finetune.layers.geometry import ConvGeometry
@@ -139,7 +140,7 @@ def gradcheck_units(memory: str, residual: bool) -> tuple[list[Unit], list[Value
     for index, (c_in, c_out, k, d) in enumerate(shapes):
         conv = SVFConv2d.from_conv(nn.Conv2d(c_in, c_out, k, padding=d * (k // 2), dilation=d).double())
         assert isinstance(conv.geometry, ConvGeometry)
-        units.append(Unit(conv.geometry, kept[index], relu=index < 2 or residual))
+        units.append(Unit(conv.geometry, kept[index], act="relu" if index < 2 or residual else "none"))
         tensors = (conv.U.detach(), conv.S.detach(), conv.V.detach())
         values.append(Values(*tensors, torch.rand(c_out).double() - 0.3, torch.randn(c_out).double()))
     return units, values
@@ -233,7 +234,7 @@ def test_gradients_keep_the_layout_of_the_images() -> None:
     geometry = ConvGeometry((2, 2), (2, 2), (2, 2), groups=2)
     values = Values(torch.randn(8, 3), torch.rand(6), torch.randn(6, 5, 3, 3), torch.rand(8), torch.rand(8))
     x = torch.randn(2, 10, 12, 15)
-    unit = Unit(geometry, keep=True, relu=False)
+    unit = Unit(geometry, keep=True, act="none")
     for form in (torch.contiguous_format, torch.channels_last):
         inner = right(unit, values, x.to(memory_format=form))
         assert right_back(unit, values, inner, x.shape).is_contiguous(memory_format=form)

@@ -1,13 +1,13 @@
-"""Chains of factored convolutions, frozen batch norm and ReLU as one autograd function that saves little memory.
+"""Chains of factored convolutions, frozen batch norm and ReLU or ReLU6 as one autograd function that saves little.
 
 With y = act(c * (U diag(S) (V * x)) + d), where c and d are the affine map of frozen batch norm, and h = U^T (c g),
 where g is the gradient at the activation's input:
 
     dL/dS_r = sum over positions of h_r (V * x)_r          dL/dx = V^T * (S h)
 
-The backward pass thus needs V * x but not x: R channels per convolution, plus one bit per element of a ReLU. Within a
-chain, V * x can also be recomputed from the previous unit, which costs almost nothing for a 1x1 convolution on a narrow
-map.
+The backward pass thus needs V * x but not x: R channels per convolution, plus one bit per element of a ReLU (of ReLU6:
+whether it lies strictly between 0 and 6). Within a chain, V * x can also be recomputed from the previous unit, which
+costs almost nothing for a 1x1 convolution on a narrow map.
 """
 
 from __future__ import annotations
@@ -19,7 +19,18 @@ import torch
 from torch import Tensor
 
 from fss.finetune.chains.sign_bits import pack, unpack
-from fss.finetune.chains.unit import Unit, Values, left, left_back, right, right_back, whole
+from fss.finetune.chains.unit import (
+    Unit,
+    Values,
+    activated,
+    left,
+    left_back,
+    passes,
+    right,
+    right_back,
+    s_back,
+    whole,
+)
 
 _PARTS = len(Values.__dataclass_fields__)
 _S = 1  # position of S among the fields of Values
@@ -47,8 +58,8 @@ def chain(x: Tensor, residual: Tensor | None, units: Sequence[Unit], values: Seq
         return cast(Tensor, _Chain.apply(tuple(units), x, residual, *flat))
     with torch.autocast(device, enabled=False):
         for unit, one in zip(units[:-1], values[:-1], strict=True):
-            x = _activated(unit, whole(unit, one, x))
-        return _activated(units[-1], _added(whole(units[-1], values[-1], x), residual))
+            x = activated(unit, whole(unit, one, x))
+        return activated(units[-1], _added(whole(units[-1], values[-1], x), residual))
 
 
 class _Chain(torch.autograd.Function):
@@ -65,9 +76,9 @@ class _Chain(torch.autograd.Function):
                     x = left(unit, one, kept[-1])
                 else:
                     x = whole(unit, one, x)
-                x = _activated(unit, _added(x, residual) if index == last else x)
-                if unit.relu and (index == last or units[index + 1].keep):  # else recomputed, signs included
-                    bits.append(pack(x > 0))
+                x = activated(unit, _added(x, residual) if index == last else x)
+                if unit.act != "none" and (index == last or units[index + 1].keep):  # else recomputed, with its bits
+                    bits.append(pack(passes(unit, x)))
                     layouts.append((x.shape, x.stride()))
         ctx.units, ctx.kept, ctx.shape, ctx.layouts = units, len(kept), shape, layouts
         ctx.save_for_backward(*kept, *bits, *flat)
@@ -82,19 +93,19 @@ class _Chain(torch.autograd.Function):
         values, bits = _regroup(saved[begin:]), list(saved[ctx.kept : begin])
         grads: list[Tensor | None] = [None] * (_PARTS * len(units))
         with torch.autocast(g.device.type, enabled=False):
-            if units[-1].relu:
+            if units[-1].act != "none":
                 g = g * unpack(bits.pop(), *layouts.pop())
             residual = g if ctx.needs_input_grad[2] else None
             inners, maps = _recompute(units, values, saved[: ctx.kept])
             for index in reversed(range(len(units))):
                 unit, one = units[index], values[index]
-                if index < len(units) - 1 and unit.relu:
+                if index < len(units) - 1 and unit.act != "none":
                     recomputed = maps.pop(index, None)
-                    g = g.mul_(unpack(bits.pop(), *layouts.pop()) if recomputed is None else recomputed > 0)
+                    g = g.mul_(unpack(bits.pop(), *layouts.pop()) if recomputed is None else passes(unit, recomputed))
                 h = left_back(unit, one, g)
                 inner = inners.pop()
                 if ctx.needs_input_grad[_BEFORE + _PARTS * index + _S]:
-                    grads[_PARTS * index + _S] = (h * inner).sum(dim=(0, 2, 3), dtype=one.S.dtype)
+                    grads[_PARTS * index + _S] = s_back(unit, one, h, inner)
                 if index == 0 and not ctx.needs_input_grad[1]:
                     break
                 shape = (len(g), len(values[index - 1].U), *inners[-1].shape[2:]) if index else ctx.shape
@@ -112,13 +123,9 @@ def _recompute(
             inners.append(rest.pop(0))
             continue
         before = index - 1
-        maps[before] = _activated(units[before], left(units[before], values[before], inners[before]))
+        maps[before] = activated(units[before], left(units[before], values[before], inners[before]))
         inners.append(right(unit, one, maps[before]))
     return inners, maps
-
-
-def _activated(unit: Unit, x: Tensor) -> Tensor:
-    return x.relu_() if unit.relu else x
 
 
 def _added(x: Tensor, residual: Tensor | None) -> Tensor:

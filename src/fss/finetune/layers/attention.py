@@ -39,9 +39,10 @@ class SVFAttention(TunedLayer):
             "batch_first": plain.batch_first,
         }
         self.batch_first = plain.batch_first
-        # torch's encoder layers read these and then skip the fast path that would bypass this forward
+        facts = ("embed_dim", "kdim", "vdim", "num_heads", "head_dim", "dropout", "add_zero_attn", "bias_k", "bias_v")
+        self.answer({name: getattr(plain, name) for name in facts})
+        # torch's encoder layers read this and then skip the fast path that would bypass this forward
         self._qkv_same_embed_dim = False
-        self.in_proj_bias = None
         self.in_proj = in_proj
         self.out_proj = out_proj
 
@@ -71,6 +72,9 @@ class SVFAttention(TunedLayer):
         Returns:
             Output with the query's shape, and the attention weights or None.
         """
+        unmasked = key_padding_mask is None and attn_mask is None and not self.settings["add_zero_attn"]
+        if query is key is value and unmasked and not need_weights:
+            return self._among_itself(query), None
         swap = self.batch_first and query.dim() == 3
         if swap:
             query, key, value = (t.transpose(0, 1) for t in (query, key, value))
@@ -82,6 +86,45 @@ class SVFAttention(TunedLayer):
             average_attn_weights=average_attn_weights, is_causal=is_causal,
         )  # fmt: skip
         return (out.transpose(0, 1) if swap else out), weights
+
+    @property
+    def in_proj_weight(self) -> Tensor:
+        """The stacked weight of query, key and value, (3 E, E)."""
+        return self.in_proj.weight
+
+    @property
+    def in_proj_bias(self) -> Tensor | None:
+        """The stacked bias of query, key and value, (3 E), or None."""
+        return self.in_proj.bias
+
+    @property
+    def q_proj_weight(self) -> Tensor:
+        """The weight of the query, (E, E)."""
+        return self.in_proj.weight.chunk(3)[0]
+
+    @property
+    def k_proj_weight(self) -> Tensor:
+        """The weight of the key, (E, E)."""
+        return self.in_proj.weight.chunk(3)[1]
+
+    @property
+    def v_proj_weight(self) -> Tensor:
+        """The weight of the value, (E, E)."""
+        return self.in_proj.weight.chunk(3)[2]
+
+    def _among_itself(self, x: Tensor) -> Tensor:
+        """Apply self-attention by calling the projections, which unlike their weights save only V x."""
+        projected = self.in_proj(x)
+        if x.dim() == 3 and not self.batch_first:
+            projected = projected.transpose(0, 1)
+        # (..., L, 3 E) to three times (..., heads, L, E / heads)
+        q, k, v = (t.unflatten(-1, (self.settings["num_heads"], -1)).transpose(-2, -3) for t in projected.chunk(3, -1))
+        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.settings["dropout"] if self.training else 0.0)
+        mixed = mixed.transpose(-2, -3).flatten(-2)
+        if x.dim() == 3 and not self.batch_first:
+            mixed = mixed.transpose(0, 1)
+        y: Tensor = self.out_proj(mixed)
+        return y
 
     @property
     def plain_size(self) -> int:

@@ -1,0 +1,67 @@
+"""Random numbers and autocast of a forward pass, for running it a second time in the backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """State outside of a block that its forward pass may depend on.
+
+    Attributes:
+        device: where the block runs.
+        random: states of the generators, of the CPU and then of the device.
+        dtype: type that autocast computes in, None if it is off.
+    """
+
+    device: torch.device
+    random: tuple[Tensor, ...]
+    dtype: torch.dtype | None
+
+    @classmethod
+    def now(cls, device: torch.device) -> Self:
+        """Read the present state."""
+        kind = device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        return cls(device, _random(device), dtype)
+
+    def drawn(self) -> bool:
+        """Tell whether random numbers have been drawn since."""
+        return not all(torch.equal(a, b) for a, b in zip(self.random, _random(self.device), strict=True))
+
+    @contextmanager
+    def again(self, random: bool = True) -> Iterator[None]:
+        """Restore the state while the context is open.
+
+        Args:
+            random: the generators too.
+        """
+        cuda = [self.device] if random and len(self.random) > 1 else []
+        with torch.random.fork_rng(cuda, enabled=random), self.autocast():
+            if random:
+                self.rewind()
+            yield
+
+    def rewind(self) -> None:
+        """Set the generators back."""
+        torch.set_rng_state(self.random[0])
+        if len(self.random) > 1:
+            torch.cuda.set_rng_state(self.random[1], self.device)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Autocast as then, but without its cache, which would keep weights that were cast without gradients."""
+        if self.dtype is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.dtype, cache_enabled=False)
+
+
+def _random(device: torch.device) -> tuple[Tensor, ...]:
+    states = (torch.get_rng_state(),)
+    return (*states, torch.cuda.get_rng_state(device)) if device.type == "cuda" else states
