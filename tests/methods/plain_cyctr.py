@@ -11,17 +11,18 @@ from fss.methods.cyctr import CyCTR
 from fss.types import EpisodeFeatures
 
 
-def resized(mask: Tensor, size: int) -> Tensor:
-    """Bilinear with aligned corners, (H, W) -> (size, size)."""
-    out = torch.zeros(size, size, dtype=torch.float64)
-    for i in range(size):
-        for j in range(size):
-            y, x = i * (mask.shape[0] - 1) / (size - 1), j * (mask.shape[1] - 1) / (size - 1)
-            top, left = min(int(y), mask.shape[0] - 2), min(int(x), mask.shape[1] - 2)
-            b, a = y - top, x - left
-            rows = [(1 - a) * mask[r, left] + a * mask[r, left + 1] for r in (top, top + 1)]
-            out[i, j] = (1 - b) * rows[0] + b * rows[1]
-    return out
+def resized(maps: Tensor, size: int) -> Tensor:
+    """Bilinear with aligned corners, (..., H, W) -> (..., size, size), as a product with two matrices."""
+
+    def matrix(side: int) -> Tensor:
+        out = torch.zeros(size, side, dtype=torch.float64)
+        for i in range(size):
+            at = i * (side - 1) / (size - 1)
+            low = min(int(at), side - 2)
+            out[i, low], out[i, low + 1] = 1 - (at - low), at - low
+        return out
+
+    return matrix(maps.shape[-2]) @ maps @ matrix(maps.shape[-1]).T
 
 
 def nearest(label: Tensor, size: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
@@ -19,7 +20,7 @@ from fss.model.segmenter import FewShotSegmenter
 from fss.nn.cycle_attention import CycleAttention, consistent, draw_keys
 from fss.nn.deformable_attention import DeformableAttention
 from fss.nn.sine_position import sine_codes, sine_grid
-from fss.types import EpisodeFeatures
+from fss.types import EpisodeFeatures, HeadOutput
 
 CHANNELS = (4, 4, 6, 10, 12)
 
@@ -45,6 +46,16 @@ def features(side: int = 7, shots: int = 1, batch: int = 2, seed: int = 0) -> Ep
             labels[b, k, 5 + 2 * k : 5 + image // 2, 3 + 9 * b : image - 6 * k] = 1
             labels[b, k, :, image - 9 - k :] = 255
     return EpisodeFeatures(maps(batch), maps(batch, shots), labels)
+
+
+def run(net: CyCTR, given: EpisodeFeatures, first: int = 0) -> HeadOutput:
+    """Call a head with fresh generators, seeded by the number of the episode."""
+    output: HeadOutput = net(replace(given, generators=seeded(range(first, first + len(given.support_labels)))))
+    return output
+
+
+def seeded(seeds: Iterable[int]) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 def head(seed: int = 0, **options: object) -> CyCTR:
@@ -76,7 +87,7 @@ def test_equals_its_plain_form(shots: int, flags: str) -> None:
     padding[1, :, 25:] = 255
     given.extras = {"query_padding": padding}
     with torch.no_grad():
-        found = net(given).logits
+        found = run(net, given).logits
         for item in range(2):
             expected = plain_cyctr.logits(net, given, item, padding[item], flags == "release")
             assert float((found[item] - expected).abs().max()) < 1e-10 * float(expected.abs().max())
@@ -243,7 +254,7 @@ class TestDraw:
         net, given = head(width=8), features(batch=3)
         before = torch.random.get_rng_state()
         with torch.no_grad():
-            together = net(given).logits
+            together = run(net, given).logits
             assert torch.equal(torch.random.get_rng_state(), before), "the global generator was used"
             torch.manual_seed(99)
             for b in (2, 0, 1):
@@ -253,34 +264,35 @@ class TestDraw:
                     {i: m[rows] for i, m in given.support.items()},
                     given.support_labels[rows],
                 )
-                assert torch.allclose(net(one).logits, together[rows], rtol=0, atol=1e-10)
+                assert torch.allclose(run(net, one, b).logits, together[rows], rtol=0, atol=1e-10)
 
     @pytest.mark.usefixtures("few_keys")
     def test_the_release_draws_from_the_global_generator(self) -> None:
         net, given = head(width=8, key_draw="global"), features(batch=1)
         with torch.no_grad():
             torch.manual_seed(1)
-            first = net(given).logits
-            again = net(given).logits
+            first = run(net, given).logits
+            again = run(net, given).logits
             torch.manual_seed(1)
-            assert torch.equal(net(given).logits, first)
+            assert torch.equal(run(net, given).logits, first)
         assert not torch.allclose(first, again, atol=1e-6)
 
     def test_training_draws_anew_in_every_block_and_step(self) -> None:
         net = head(width=8).train()
-        cells = features(side=30, batch=2).support_labels[..., ::8, ::8]
-        one, two = net._keys(cells)
+        cells = features(side=30, shots=2).support_labels[..., ::8, ::8]
+        sources = seeded((1, 2))
+        one, two = net._keys(cells, sources)
         assert one.position.shape != two.position.shape, "the number is drawn, too"
-        (again, _) = net._keys(cells)
+        (again, _) = net._keys(cells, sources)
         assert again.position.shape != one.position.shape
         n = min(one.position.shape[1], two.position.shape[1])
         assert not torch.equal(one.position[:, :n], two.position[:, :n])
-        for keys in (net._keys(cells)[0] for _ in range(20)):
-            assert 360 <= keys.position.shape[1] <= 900
+        for keys in (net._keys(cells, sources)[0] for _ in range(20)):
+            assert 720 <= keys.position.shape[1] <= 1680
         net.eval()
-        one, two = net._keys(cells)
+        one, two = net._keys(cells, sources)
         assert torch.equal(one.position, two.position)
-        assert one.position.shape == (2, 600)
+        assert one.position.shape == (2, 1200)
 
 
 class TestSupports:
@@ -293,18 +305,18 @@ class TestSupports:
     def test_invariant_while_all_positions_are_keys(self, order: list[int]) -> None:
         net, given = head(), features(shots=3)
         with torch.no_grad():
-            assert torch.allclose(net(shuffled(given, order)).logits, net(given).logits, rtol=0, atol=1e-10)
+            assert torch.allclose(run(net, shuffled(given, order)).logits, run(net, given).logits, rtol=0, atol=1e-10)
 
     @pytest.mark.usefixtures("few_keys")
     def test_not_so_when_keys_are_drawn(self, order: list[int]) -> None:
         net, given = head(width=8), features(shots=3, batch=1)
         with torch.no_grad():
-            assert not torch.allclose(net(shuffled(given, order)).logits, net(given).logits, atol=1e-6)
+            assert not torch.allclose(run(net, shuffled(given, order)).logits, run(net, given).logits, atol=1e-6)
 
     def test_not_so_as_released(self) -> None:
         net, given = head(key_flags="release"), features(shots=3)
         with torch.no_grad():
-            assert not torch.allclose(net(shuffled(given, [2, 0, 1])).logits, net(given).logits, atol=1e-6)
+            assert not torch.allclose(run(net, shuffled(given, [2, 0, 1])).logits, run(net, given).logits, atol=1e-6)
 
     def test_an_empty_mask_gives_its_centre_to_the_object(self) -> None:
         net, given = head(), features()
@@ -312,13 +324,13 @@ class TestSupports:
         merged: list[Tensor] = []
         net.merge_query.register_forward_pre_hook(lambda _, x: merged.append(x[0]))
         with torch.no_grad():
-            assert bool(net(given).logits.isfinite().all())
+            assert bool(run(net, given).logits.isfinite().all())
         assert float(merged[0][:, 16:].abs().max()) == 0, "prototype and prior mask"
-        keys = net._keys(given.support_labels[..., ::8, ::8])[0]
+        keys = net._keys(given.support_labels[..., ::8, ::8], seeded(range(2)))[0]
         assert sorted(keys.position[0, keys.inside[0]].tolist()) == [16, 17, 23, 24]
 
     def test_a_full_mask_gives_its_corners_to_the_background(self) -> None:
-        keys = head()._keys(torch.ones(1, 1, 7, 7, dtype=torch.uint8))[0]
+        keys = head()._keys(torch.ones(1, 1, 7, 7, dtype=torch.uint8), seeded((0,)))[0]
         assert sorted(keys.position[0, ~keys.inside[0]].tolist()) == [0, 6, 42, 48]
 
     def test_a_mask_of_one_pixel(self) -> None:
@@ -327,18 +339,18 @@ class TestSupports:
         given.support_labels.zero_()
         given.support_labels[..., 16, 8] = 1
         with torch.no_grad():
-            hit = net(given).logits
-        keys = net._keys(given.support_labels[..., ::8, ::8])[0]
+            hit = run(net, given).logits
+        keys = net._keys(given.support_labels[..., ::8, ::8], seeded((0,)))[0]
         assert keys.position[0, keys.inside[0]].tolist() == [2 * 7 + 1]
         moved = replace(given, support_labels=given.support_labels.roll(3, dims=-1))
         with torch.no_grad():
-            assert not torch.allclose(net(moved).logits, hit, atol=1e-6)
+            assert not torch.allclose(run(net, moved).logits, hit, atol=1e-6)
 
 
 def gradients(net: CyCTR, given: EpisodeFeatures) -> list[Tensor]:
     net.zero_grad()
     label = given.support_labels[:, 0]
-    net.loss(net(given), {"query": label, "support": given.support_labels.flatten(0, 1)})["total"].backward()
+    net.loss(run(net, given), {"query": label, "support": given.support_labels.flatten(0, 1)})["total"].backward()
     return [p.grad.clone() for p in net.parameters() if p.grad is not None]
 
 
@@ -355,7 +367,7 @@ class TestChunks:
         plain, lean, given = head(), head(query_chunk=chunk), features(shots=2)
         given.query_label = given.support_labels[:, 0]
         with torch.no_grad():
-            assert torch.allclose(lean(given).logits, plain(given).logits, rtol=0, atol=1e-10)
+            assert torch.allclose(run(lean, given).logits, run(plain, given).logits, rtol=0, atol=1e-10)
         one_by_one = (gradients(without_dropout(net).train(), given) for net in (plain, lean))
         for one, other in zip(*one_by_one, strict=True):
             assert torch.allclose(one, other, rtol=0, atol=1e-10)
@@ -368,7 +380,7 @@ class TestChunks:
 
         def loss() -> Tensor:
             torch.manual_seed(4)
-            return net(given).logits.square().mean()
+            return run(net, given).logits.square().mean()
 
         def moved(step: float) -> float:
             with torch.no_grad():
@@ -392,7 +404,7 @@ class TestChunks:
                 return tensor
 
             with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-                net(given)
+                run(net, given)
             return total
 
         assert kept(50) < 0.5 * kept(0)
@@ -413,8 +425,8 @@ def test_dice_by_hand() -> None:
 def test_the_supports_are_segmented_by_the_query_in_training_alone() -> None:
     net, given = head(aux_weight=0.5), features(shots=2)
     given.query_label = given.support_labels[:, 0]
-    assert net(given).aux_logits == []
-    output = net.train()(given)
+    assert run(net, given).aux_logits == []
+    output = run(net.train(), given)
     assert output.aux_logits[0].logits.shape == (4, 2, 7, 7)
     labels = {"query": given.query_label, "support": given.support_labels.flatten(0, 1)}
     terms = net.loss(output, labels)
@@ -436,8 +448,8 @@ def test_encodings_equal_the_maps() -> None:
             ]
             for b in range(2)
         ]
-        found = net.forward_encoded(EncodedEpisode(queries, supports)).logits
-        assert torch.allclose(found, net(given).logits, rtol=0, atol=1e-12)
+        found = net.forward_encoded(EncodedEpisode(queries, supports, generators=seeded((0, 1)))).logits
+        assert torch.allclose(found, run(net, given).logits, rtol=0, atol=1e-12)
     assert encodes(net)
 
 
@@ -462,6 +474,19 @@ def test_tests_with_the_cache_equal_those_without() -> None:
         plain = net.run_episode(given).logits
         net.cache_features(1 << 30)
         assert torch.allclose(net.run_episode(given).logits, plain, atol=1e-5)
+
+
+def test_biases_of_the_transformer_do_not_decay() -> None:
+    net = head()
+    names = {id(p): name for name, p in net.named_parameters()}
+    groups = {g.name: g for g in net.param_groups()}
+    found = {name: {names[id(p)] for p in g.parameters} for name, g in groups.items()}
+    assert {(g.name, g.optimizer, g.weight_decay) for g in groups.values()} == {
+        ("head", "", None), ("transformer", "transformer", None), ("transformer_bias", "transformer", 0.0),
+    }  # fmt: skip
+    assert len(found["transformer_bias"]) == 2 * 2 + 8, "offsets and weights of two layers, and eight norms"
+    assert {"transformer.level", "transformer.norms.3.weight"} <= found["transformer"]
+    assert "cls.3.bias" in found["head"]
 
 
 def test_sizes_of_the_release() -> None:

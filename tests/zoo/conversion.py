@@ -58,7 +58,7 @@ def training_without_dropout(head: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def listening(**modules: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
+def listening(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, list[Tensor]]]:
     """Collect what modules return, call by call."""
     heard: dict[str, list[Tensor]] = {name: [] for name in modules}
     handles = [

@@ -123,7 +123,7 @@ def measured(model: FewShotSegmenter, variant: str) -> dict[str, Numbers]:
     }
     merged: list[Tensor] = []
     before = head.merge_query.register_forward_pre_hook(lambda _, x: merged.append(x[0].detach()))
-    with torch.no_grad(), listening(**listened) as heard:
+    with torch.no_grad(), listening(listened) as heard:
         logits = up(head(features).logits, SIZE)
     before.remove()
     found = {"logits": (*moments(logits), *(float(logits[p]) for p in POINTS.values()))}

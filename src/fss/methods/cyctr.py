@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from fss.errors import FssError
 from fss.methods.releases import STAGES, KeyMap, Release, Released, Shapes, deep_stem
@@ -16,14 +16,13 @@ from fss.methods.separable import EncodedEpisode, Encoding, SeparableHead
 from fss.nn.conv_stacks import classifier, reduction, refinement
 from fss.nn.cycle_attention import CycleAttention, Keys, draw_keys
 from fss.nn.deformable_attention import DeformableAttention
-from fss.nn.distributed import episode_generators
 from fss.nn.dropout import SharedDropout
 from fss.nn.guidance import inside_mask
 from fss.nn.prior import prior_mask
 from fss.nn.prototype import masked_average, support_mask
 from fss.nn.resize import up
 from fss.nn.sine_position import sine_grid
-from fss.types import IGNORE, AuxLogits, EpisodeFeatures, FeatureSpec, HeadOutput
+from fss.types import IGNORE, AuxLogits, EpisodeFeatures, FeatureSpec, HeadOutput, ParamGroup
 
 BLOCKS, POINTS = 2, 9
 """Blocks of the transformer, and points that each head of its self-attention samples."""
@@ -152,7 +151,7 @@ class CyCTR(SeparableHead):
         Raises:
             FssError: if an argument is not one of the allowed values.
         """
-        super().__init__(FeatureSpec(stages=(2, 3, 4), needs_query_label=True))
+        super().__init__(FeatureSpec(stages=(2, 3, 4), needs_query_label=True, draws=True))
         if key_draw not in ("episode", "global"):
             raise FssError(f"method.key_draw={key_draw!r}: choose episode, or global as in the release")
         if key_flags not in ("own", "release"):
@@ -197,7 +196,7 @@ class CyCTR(SeparableHead):
             prototype = masked_average(reduced[k], up(mask, size))
             prior = up(prior_mask(features.query[4], maps[4], mask), size)
             shots.append(_Shot(prototype, prior, self._merged(reduced[k], prototype), _cells(labels[:, k], size)))
-        x = self._decoded(query, shots, features.extras)
+        x = self._decoded(query, shots, features.extras, features.generators)
         aux = []
         if self.training and features.query_label is not None:
             mask = support_mask(features.query_label, query.dtype)
@@ -236,7 +235,7 @@ class CyCTR(SeparableHead):
             parts = (torch.stack([s[name] for s in supports]) for name in ("prototype", "tokens", "cells"))
             prototype, tokens, cells = parts
             shots.append(_Shot(prototype, torch.cat(priors), tokens, cells))
-        return HeadOutput(self.cls(self._decoded(query, shots, episode.extras)))
+        return HeadOutput(self.cls(self._decoded(query, shots, episode.extras, episode.generators)))
 
     def criterion(self, logits: Tensor, label: Tensor, pixels: Tensor | None = None, output: str = "main") -> Tensor:
         """Compute the Dice loss of both channels, each a binary problem of its own.
@@ -255,11 +254,28 @@ class CyCTR(SeparableHead):
         squares = (score.square().sum(dim=2) + target.sum(dim=2)).clamp(min=DICE_EPS)
         return (1 - 2 * (score * target).sum(dim=2) / squares).sum(dim=1).mean()
 
+    def param_groups(self) -> list[ParamGroup]:
+        """Return the transformer, whose biases do not decay, and the rest; a recipe may optimise it by itself."""
+        parts: dict[str, list[nn.Parameter]] = {"head": [], "transformer": [], "transformer_bias": []}
+        for name, p in self.named_parameters():
+            kind = "head"
+            if name.startswith("transformer."):
+                kind = "transformer_bias" if name.endswith(".bias") else "transformer"
+            if p.requires_grad:
+                parts[kind].append(p)
+        return [
+            ParamGroup("head", parts["head"]),
+            ParamGroup("transformer", parts["transformer"], optimizer="transformer"),
+            ParamGroup("transformer_bias", parts["transformer_bias"], weight_decay=0.0, optimizer="transformer"),
+        ]
+
     def _merged(self, reduced: Tensor, prototype: Tensor) -> Tensor:
         merged: Tensor = self.merge_support(torch.cat([reduced, prototype.expand_as(reduced)], dim=1))
         return merged
 
-    def _decoded(self, query: Tensor, shots: Sequence[_Shot], extras: Mapping[str, Tensor]) -> Tensor:
+    def _decoded(
+        self, query: Tensor, shots: Sequence[_Shot], extras: Mapping[str, Tensor], generators: Sequence[Generator]
+    ) -> Tensor:
         """Return what the classifier scores, (B, C, h, w), from reduced query features (B, C, h, w)."""
         prototype = torch.stack([shot.prototype for shot in shots]).mean(dim=0)
         prior = torch.stack([shot.prior for shot in shots]).mean(dim=0)
@@ -270,23 +286,22 @@ class CyCTR(SeparableHead):
             padded = _nearest(padding, (query.shape[-2], query.shape[-1])) > 0
         tokens = torch.cat([shot.tokens.flatten(2).mT for shot in shots], dim=1)
         cells = torch.stack([shot.cells for shot in shots], dim=1)
-        x = self.reduce(self.transformer(merged, padded, tokens, self._keys(cells)))
+        x = self.reduce(self.transformer(merged, padded, tokens, self._keys(cells, generators)))
         refined: Tensor = self.refine(x) + x
         return refined
 
-    def _keys(self, cells: Tensor) -> list[Keys]:
+    def _keys(self, cells: Tensor, generators: Sequence[Generator]) -> list[Keys]:
         """Draw the keys of every block from labels (B, K, h, w): anew in training, once for all in evaluation mode."""
         shots = cells.shape[1]
         inside, padded = _both_classes(cells == 1).flatten(1), (cells == IGNORE).flatten(1)
-        generators: Sequence[torch.Generator | None] = [None] * len(cells)
-        if self.key_draw == "episode":
-            generators = episode_generators(len(cells)) if self.training else [_fixed() for _ in cells]
+        sources: Sequence[Generator | None] = [None] * len(cells) if self.key_draw == "global" else generators
         misread, count = self.key_flags == "release", KEYS_PER_SHOT * shots
         if not self.training:
-            return [draw_keys(inside, padded, count, generators, misread)] * BLOCKS
+            return [draw_keys(inside, padded, count, sources, misread)] * BLOCKS
         span = (MOST if shots == 1 else MOST_OF_SEVERAL) - FEWEST
+        # One number for the batch; seeds are the same on all processes.
         counts = [int(count * (FEWEST + span * float(torch.rand(())))) for _ in range(BLOCKS)]
-        return [draw_keys(inside, padded, n, generators, misread) for n in counts]
+        return [draw_keys(inside, padded, n, sources, misread) for n in counts]
 
     def _support_logits(self, reduced: Tensor, prototype: Tensor) -> Tensor:
         x = self.support_merge(torch.cat([reduced, prototype.expand_as(reduced)], dim=1))
@@ -364,10 +379,6 @@ def _ffn(channels: int, dropout: float) -> nn.Sequential:
     nn.init.xavier_uniform_(wide.weight)
     nn.init.xavier_uniform_(narrow.weight)
     return nn.Sequential(wide, nn.ReLU(inplace=True), SharedDropout(dropout), narrow, SharedDropout(dropout))
-
-
-def _fixed() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
 
 
 def _middle(maps: Mapping[int, Tensor]) -> Tensor:
