@@ -50,11 +50,13 @@ def test_devices_that_end_well_end_nobody() -> None:
 @pytest.mark.parametrize("rank", ["0", "1"])
 def test_a_device_ends_with_the_process_that_started_it(rank: str) -> None:
     """A process of rank 0, as torchrun and a shell start it, outlives its parent."""
-    child = BEGIN + "companions.join()\nprint(os.getpid(), flush=True)\ntime.sleep(4)\nprint('outlived')"
+    child = BEGIN + (
+        "with companions.together():\n    print(os.getpid(), flush=True)\n    time.sleep(4)\nprint('outlived')"
+    )
     code = (
-        "companions.join()\n"
-        f"subprocess.Popen([sys.executable, '-c', {child!r}], env={{**os.environ, 'LOCAL_RANK': '{rank}'}})\n"
-        "time.sleep(600)"
+        "with companions.together():\n"
+        f"    subprocess.Popen([sys.executable, '-c', {child!r}], env={{**os.environ, 'LOCAL_RANK': '{rank}'}})\n"
+        "    time.sleep(600)"
     )
     parent = python(code)
     assert parent.stdout is not None

@@ -27,12 +27,12 @@ def main(cfg: DictConfig) -> float:
     Returns:
         mIoU in percent.
     """
-    from fss.runs import companions
+    from fss.runs.companions import together
     from fss.runs.test import run
 
-    companions.join()
     warn_once(without_effect_on_a_test(plain(cfg), list(HydraConfig.get().overrides.task)))
-    return run(cfg)
+    with together():
+        return run(cfg)
 
 
 if __name__ == "__main__":  # as one more process of a test with several devices

@@ -26,11 +26,11 @@ def main(cfg: DictConfig) -> float:
     Returns:
         mIoU in percent, which a Hydra sweeper maximises.
     """
-    from fss.runs import companions
+    from fss.runs.companions import together
     from fss.runs.train import run
 
-    companions.join()
-    return run(cfg)
+    with together():
+        return run(cfg)
 
 
 if __name__ == "__main__":  # as one more process of a run with several devices

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -9,8 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from fss.commands import again
@@ -25,24 +26,32 @@ GRACE_S = 60.0
 """Seconds that a process has to end by itself, with its own words, once another one has gone."""
 
 _watching = threading.Lock()  # held for good by the one thread that watches the parent
+_gone = threading.Event()  # the parent
 
 
-def join() -> None:
-    """Say which process leads, or watch the one that does; called at the start of every run.
+@contextmanager
+def together() -> Iterator[None]:
+    """Watch the process that leads, or say that it is this one, while a run is done.
 
     A process leads if it was neither started by Lightning as one more device of a run, nor by joblib for the runs of a
     sweep. The others end when it is gone; those of joblib write a checkpoint first. What torchrun or SLURM start is
     theirs to end.
     """
-    if _watching.locked():  # another run of the same process
-        return
-    if _of_joblib():
+    if not _watching.locked() and _of_joblib():
         multiprocessing.set_start_method(None, force=True)  # joblib's own way of starting processes fits only itself
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # joblib kills its processes on Ctrl-C: no time for a checkpoint
         _watch_parent(os.getppid(), stop=lambda: os.kill(os.getpid(), signal.SIGTERM))
-    elif os.environ.get("LOCAL_RANK", "0") != "0" and LAUNCHER in os.environ:
+    elif not _watching.locked() and os.environ.get("LOCAL_RANK", "0") != "0" and LAUNCHER in os.environ:
         _watch_parent(int(os.environ[LAUNCHER]), stop=lambda: None)
-    else:
+    elif not _watching.locked():
         os.environ[LAUNCHER] = str(os.getpid())
+    try:
+        yield
+    except SystemExit as error:
+        if _gone.is_set():  # joblib would take the exception for a result, and begin with the next run
+            logging.shutdown()
+            os._exit(error.code if isinstance(error.code, int) else 2)
+        raise
 
 
 def observe_devices() -> None:
@@ -83,6 +92,7 @@ def _watch_parent(parent: int, stop: Callable[[], None]) -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(LOOK_S)
+        _gone.set()
         stop()
         time.sleep(GRACE_S)
         _leave(f"Process {parent}, which started this one, has ended")

@@ -64,7 +64,8 @@ class Snapshots(Checkpoint):
         """Install the signal handlers, and tell the sampler where the checkpoint ended."""
         self._written, self._step = time.monotonic(), trainer.global_step
         if threading.current_thread() is threading.main_thread():
-            self._handlers = {number: signal.signal(number, self._record_signal) for number in SIGNALS}
+            heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._handlers = {number: signal.signal(number, self._record_signal) for number in heard}
         sampler: Any = getattr(trainer.train_dataloader, "sampler", None)
         if self._batch and hasattr(sampler, "skip"):
             sampler.skip = self._batch
