@@ -28,10 +28,9 @@ def trained(network: Network) -> Counts:
 
 
 def test_every_kind_of_norm_trains() -> None:
-    backbone = tiny(kind="layer_norms")
-    assert LN().apply(backbone).trainable == norms()
-    assert LN(affine=("weight",)).apply(backbone).trainable == norms(("weight",))
-    found = LN(stages=(3,), affine=("bias",)).apply(backbone).trainable
+    assert LN().apply(tiny(kind="layer_norms")).trainable == norms()
+    assert LN(affine=("weight",)).apply(tiny(kind="layer_norms")).trainable == norms(("weight",))
+    found = LN(stages=(3,), affine=("bias",)).apply(tiny(kind="layer_norms")).trainable
     assert found == {"layer3.1.norm.bias": 6}  # RMSNorm has none
 
 

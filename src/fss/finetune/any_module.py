@@ -11,13 +11,15 @@ from fss.finetune.layers.module_stages import ModuleStages
 from fss.types import TuneReport
 
 Stages = Mapping[int, Sequence[str]]
+_CLASSIFIERS = ("fc", "classifier", "head", "heads")  # in torchvision, and by custom
 
 
 def apply(model: nn.Module, strategy: Strategy, stages: Stages | None = None) -> TuneReport:
     """Inject a strategy into any torch module, e.g. ``apply(torchvision.models.convnext_tiny(), SVF())``.
 
-    Convolutions, linear layers and multi-head attention are decomposed. Batch norm then keeps its running
-    statistics regardless of ``train()``. ``requires_grad`` is set only on the parameters that train.
+    Convolutions, linear layers and multi-head attention are decomposed; see :mod:`fss.finetune.layers.swap` for
+    layers that compute something else than torch's own. Batch norm of any class then keeps its running statistics
+    regardless of ``train()``. ``requires_grad`` is set only on the parameters that train.
 
     Args:
         model: changed in place; idempotent.
@@ -26,12 +28,17 @@ def apply(model: nn.Module, strategy: Strategy, stages: Stages | None = None) ->
             module stage 4.
 
     Returns:
-        A report of the trainable parameters and the parameter counts.
+        A report of the trainable parameters and the parameter counts. Without ``stages``, it notes how many of the
+        values belong to a classifier.
 
     Raises:
-        FssError: if a path does not exist, or the strategy needs one of this package's backbones.
+        FssError: if a path does not exist, the strategy needs one of this package's backbones or cannot change a layer,
+            or another one was applied already; the model is unchanged then.
     """
-    return strategy.apply(ModuleStages(model, stages))
+    report = strategy.apply(ModuleStages(model, stages))
+    if stages is None:
+        report.notes += [_classifier_note(model, name, report) for name in _classifiers(model, report)]
+    return report
 
 
 def merge(model: nn.Module, strategy: Strategy, stages: Stages | None = None) -> None:
@@ -48,3 +55,24 @@ def merge(model: nn.Module, strategy: Strategy, stages: Stages | None = None) ->
     view = ModuleStages(model, stages)
     strategy.merge(view)
     view.norm_mode = "train"
+
+
+def _classifiers(model: nn.Module, report: TuneReport) -> list[str]:
+    """Return the paths of a model's classifiers in which something trains."""
+    named = getattr(model, "get_classifier", None)  # as timm's models have it
+    given = named() if callable(named) else [getattr(model, name, None) for name in _CLASSIFIERS]
+    wanted = {id(one) for one in (given if isinstance(given, list | tuple) else [given])}
+    paths = [path for path, module in model.named_modules() if path and id(module) in wanted]
+    return [path for path in paths if _count(report, path)]
+
+
+def _count(report: TuneReport, path: str) -> int:
+    return sum(size for name, size in report.trainable.items() if name.startswith(f"{path}."))
+
+
+def _classifier_note(model: nn.Module, path: str, report: TuneReport) -> str:
+    return (
+        f"no stages were given, so the classifier {path} of {type(model).__name__} trains too: "
+        f"{_count(report, path):,} of {report.trainable_total:,} values; build the model without it (timm: "
+        "num_classes=0), or give stages"
+    )

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from fss.errors import FssError
+from fss.finetune.applied import check_alone, forget, remember
 from fss.finetune.chains.fuse import Memory, fuse
 from fss.finetune.layers.nothing_to_train import nothing_to_train
-from fss.finetune.layers.surgery import LAST_STAGE, Site, find
+from fss.finetune.layers.surgery import LAST_STAGE, Site, Structure, find
 from fss.finetune.layers.tuned import TunedLayer
 from fss.types import NormMode, StagedBackbone, TuneReport
 
@@ -21,7 +22,8 @@ class Strategy(ABC):
     """Decides which parts of a pretrained backbone train.
 
     A strategy freezes the backbone, swaps layers where its formula needs it, and then unfreezes the parameters it
-    declares. ``apply`` is idempotent, so it can run in every Lightning stage and again after a restart.
+    declares. ``apply`` is idempotent, so it can run in every Lightning stage and again after a restart. Another
+    strategy on top of it is refused.
 
     Attributes:
         name: name of the Python file and the yaml, and key in tables.
@@ -51,16 +53,24 @@ class Strategy(ABC):
             A report of the trainable parameters and the parameter counts.
 
         Raises:
-            FssError: if there is nothing that the strategy trains.
+            FssError: if another strategy was applied already, if a layer cannot be changed, or if there is nothing that
+                the strategy trains; nothing is changed then.
         """
-        notes = self.swap(backbone)
-        found = self.found(backbone)
+        check_alone(backbone, self)
+        structure = Structure(backbone)
+        try:
+            notes = self.swap(backbone)
+            found = self.found(backbone)
+        except BaseException:
+            structure.restore()
+            raise
         for _, parameter in backbone.named_parameters():
             parameter.requires_grad_(False)
         for parameter in found:
             parameter.requires_grad_(True)
         backbone.norm_mode = self.norm_mode
         fuse(backbone, self.memory)
+        remember(backbone, self)
         return report_trainable(self.name, backbone, notes)
 
     def swap(self, backbone: StagedBackbone) -> list[str]:
@@ -110,6 +120,7 @@ class Strategy(ABC):
         fuse(backbone, "plain")
         for site, layer in zip(sites, plain, strict=True):
             site.put(layer)
+        forget(backbone)
 
     def after_step(self, backbone: StagedBackbone) -> None:  # noqa: B027  # most strategies do not need this hook
         """Change the tuned values after an optimiser step, e.g. project them; called by BackboneFinetune.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Self
+from functools import partial
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fss.errors import FssError
 from fss.types import NormMode
@@ -13,32 +14,23 @@ from fss.types import NormMode
 LAST = 4
 
 
-class _Frozen(nn.Module):
-    """Batch norm that stays in evaluation mode regardless of ``train()``."""
-
-    def train(self, mode: bool = True) -> Self:
-        """Stay in evaluation mode."""
-        return super().train(False)
+def _stay(norm: nn.Module, mode: bool = True) -> nn.Module:
+    """Stay in evaluation mode, whatever is asked for."""
+    return type(norm).train(norm, False)
 
 
-class FrozenBatchNorm1d(_Frozen, nn.BatchNorm1d):
-    """Batch norm over vectors with fixed statistics."""
+def keeps_statistics(module: nn.Module) -> bool:
+    """Tell whether a layer follows the statistics of its batches: batch norm of any class, and what has its buffers.
+
+    Args:
+        module: any module.
+    """
+    return isinstance(module, _BatchNorm) or not {"running_mean", "running_var"}.isdisjoint(module._buffers)
 
 
-class FrozenBatchNorm2d(_Frozen, nn.BatchNorm2d):
-    """Batch norm over maps with fixed statistics."""
-
-
-class FrozenBatchNorm3d(_Frozen, nn.BatchNorm3d):
-    """Batch norm over volumes with fixed statistics."""
-
-
-_FROZEN: dict[type[nn.Module], type[nn.Module]] = {
-    nn.BatchNorm1d: FrozenBatchNorm1d,
-    nn.BatchNorm2d: FrozenBatchNorm2d,
-    nn.BatchNorm3d: FrozenBatchNorm3d,
-}
-_PLAIN = {frozen: plain for plain, frozen in _FROZEN.items()}
+def _is_held(module: nn.Module) -> bool:
+    own = vars(module).get("train")
+    return isinstance(own, partial) and own.func is _stay
 
 
 class ModuleStages:
@@ -81,6 +73,11 @@ class ModuleStages:
         self._stages = given
 
     @property
+    def stages(self) -> dict[int, tuple[str, ...]]:
+        """Stage -> paths of its submodules, as given."""
+        return {index: tuple(names) for index, names in self._stages.items()}
+
+    @property
     def training(self) -> bool:
         """Whether the module is in training mode."""
         return self.model.training
@@ -92,15 +89,18 @@ class ModuleStages:
     @property
     def norm_mode(self) -> NormMode:
         """Mode of batch norm in training: ``eval`` while it is frozen."""
-        return "eval" if any(type(m) in _PLAIN for m in self.model.modules()) else "train"
+        return "eval" if any(_is_held(m) for m in self.model.modules()) else "train"
 
     @norm_mode.setter
     def norm_mode(self, mode: NormMode) -> None:
-        change = _FROZEN if mode == "eval" else _PLAIN
         for module in self.model.modules():
-            if type(module) in change:
-                module.__class__ = change[type(module)]
+            # only train() of the instance changes: its class, its forward and its state stay, and copies keep it
+            if mode == "train" and _is_held(module):
+                del vars(module)["train"]
                 module.train(self.model.training)
+            elif mode == "eval" and keeps_statistics(module):
+                vars(module)["train"] = partial(_stay, module)
+                module.eval()
 
     def roots(self, index: int) -> Iterator[tuple[str, nn.Module, str]]:
         """Yield path, parent and name of each submodule of a stage; path and name are empty for the whole model.

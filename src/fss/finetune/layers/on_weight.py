@@ -49,10 +49,10 @@ class TunedWeight(TunedLayer):
 
     def forward(self) -> Tensor:
         """Return the weight, in full precision under autocast: its layer may process it further."""
-        weight = cast(Tensor, self.tuned.weight)
-        if not torch.is_autocast_enabled(weight.device.type):
-            return weight
-        with torch.autocast(weight.device.type, enabled=False):
+        device = next(self.parameters()).device.type
+        if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+            return cast(Tensor, self.tuned.weight)
+        with torch.autocast(device, enabled=False):
             return cast(Tensor, self.tuned.weight)
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, ...]:

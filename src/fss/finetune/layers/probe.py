@@ -107,17 +107,18 @@ def effect(got: Tensor, added: Iterable[nn.Parameter]) -> str:
         A clause, or nothing if they do.
     """
     values = list(added)
-    power = got.square().sum()
-    grads = torch.autograd.grad(power / 2, values, allow_unused=True) if got.requires_grad else [None] * len(values)
+    energy = got.square().sum() / 2
+    grads = torch.autograd.grad(energy, values, allow_unused=True) if got.requires_grad else [None] * len(values)
     if all(g is None for g in grads):
         return "it does not read its attribute 'weight'"
-    if float(power) == 0:
+    power = 2 * float(energy.detach())
+    if power == 0:
         return ""
     for value, grad in zip(values, grads, strict=True):
         if grad is None:
             continue
         size = float(value.detach().norm())
-        share = float(grad.norm()) * size / float(power)
+        share = float(grad.norm()) * size / power
         if share > _LEAST_EFFECT or (size == 0 and bool(grad.any())):  # LoRA starts with a factor of zeros
             return ""
     return "it normalises its weight, so the new values would have no effect"

@@ -20,6 +20,7 @@ from torch.nn.utils import parametrize
 
 from fss.errors import FssError, first_line
 from fss.finetune.layers.attention import is_supported
+from fss.finetune.layers.factored import FactoredLayer
 from fss.finetune.layers.formula import KINDS, is_stock, plain_class
 from fss.finetune.layers.on_weight import TunedWeight
 from fss.finetune.layers.probe import ProbeError, added_to, difference, effect, evaluating, output, sample, untraced
@@ -90,17 +91,18 @@ def swap_layers(
     sites = plain_layers(backbone, stages, lambda m: isinstance(m, KINDS))
     left = [site for site in sites if _keeps_plain(site.module, attention)]
     sites = [site for site in sites if site not in left]
-    _refuse(sites, [_obstacle(site.module) for site in sites])
-    _refuse(sites, _sharers(backbone, sites))
     structure = Structure(backbone)
     try:
         with evaluating([site.module for site in sites]):
+            _refuse(sites, [_obstacle(site.module) for site in sites])
+            _refuse(sites, _sharers(backbone, sites))
             layers = _build(sites, build, parallel)
             _refuse(sites, [_served(s.module, x, exact(x)) for s, x in zip(sites, layers, strict=True)])
         for site, layer in zip(sites, layers, strict=True):
-            layer.train(site.module.training)
-            if not parametrize.is_parametrized(site.module) or is_stock(site.module):
-                site.put(layer)
+            if is_stock(site.module):
+                site.put(layer.train(site.module.training))
+            else:
+                site.module.get_submodule("parametrizations").train(site.module.training)
     except BaseException:
         structure.restore()
         raise
@@ -173,8 +175,9 @@ def _build(sites: Sequence[Site], build: Build, parallel: bool) -> list[TunedLay
 def _served(plain: nn.Module, tuned: TunedLayer, exact: bool) -> str:
     """Put a tuned layer on the weight of a layer that keeps its own forward, and compare; say what is wrong."""
     stock, device = is_stock(plain), next(plain.parameters()).device
-    values = added_to(plain, tuned.eval())
+    values = [tuned.S] if isinstance(tuned, FactoredLayer) else added_to(plain, tuned)
     on_weight = None if stock else TunedWeight(plain, tuned)
+    tuned.eval()
     if device.type == "meta":
         if on_weight is not None:
             on_weight.attach()
