@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fss.finetune.layers.factored import FactoredLayer
 from fss.finetune.layers.geometry import ConvGeometry
+from fss.finetune.layers.on_weight import tuned_weight
 from fss.finetune.layers.surgery import LAST_STAGE, Site, find
 from fss.finetune.layers.svd import decompose, full_rank, side_by_side
 from fss.finetune.layers.tuned import TunedLayer
@@ -168,7 +169,8 @@ def _tuned(backbone: StagedBackbone) -> Iterator[Site]:
     for site in find(backbone, range(LAST_STAGE + 1), lambda m: isinstance(m, TunedLayer | nn.Conv2d)):
         layer = site.module
         is_convolution = isinstance(layer, nn.Conv2d) or isinstance(getattr(layer, "geometry", None), ConvGeometry)
-        trains = (n for n, p in layer.named_parameters(recurse=False) if p.requires_grad)
+        on_weight = tuned_weight(layer) is not None  # then the values that train are further inside
+        trains = (n for n, p in layer.named_parameters(recurse=on_weight) if p.requires_grad)
         if is_convolution and any(name != "bias" for name in trains):
             yield site
 
