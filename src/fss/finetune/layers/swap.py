@@ -207,7 +207,9 @@ def _refuse(sites: Sequence[Site], reasons: Sequence[str]) -> None:
         if reason:
             against.setdefault(f"{plain_class(site.module).__name__}: {reason}", []).append(site.name)
     if against:
-        listed = "; ".join(f"{_named(names)} ({reason})" for reason, names in against.items())
+        listed = "; ".join(f"{_named(names)} ({reason})" for reason, names in list(against.items())[:_SHOWN])
+        if len(against) > _SHOWN:
+            listed += f"; and {sum(map(len, list(against.values())[_SHOWN:]))} more"
         raise FssError(
             f"This strategy cannot change all layers of the chosen stages: {listed}. Nothing was changed. Leave their "
             "stages out (finetune.stages), or choose a strategy that replaces no layers, as full, part, bias or bn."
