@@ -9,7 +9,7 @@ from torch import nn
 
 from fss.errors import FssError
 from fss.model.segmenter import FewShotSegmenter
-from fss.types import FeatureSpec
+from fss.types import FeatureSpec, HeadOutput
 
 
 def model(head: Recorder | SupportSign) -> FewShotSegmenter:
@@ -158,6 +158,20 @@ def test_a_mask_between_the_points_of_a_map_is_an_error_for_users_alone() -> Non
     with pytest.raises(FssError, match=r"support 2 covers no point of the feature map of 5 x 5.*Crop"):
         net(query, supports, labels)
     assert net.head_output(query, supports, labels).logits.shape == (2, 2, 5, 5), "as the release in tests"
+
+
+def test_an_object_may_vanish_in_coarse_taps() -> None:
+    """HSNet compares at three resolutions: the finest one must see the object."""
+    net = model(Recorder(FeatureSpec(stages=(), taps=(1, 4))))
+    net.head.forward = lambda features: HeadOutput(features.query_taps[1][0][:, :2])  # type: ignore[method-assign]
+    query, supports, labels = inputs(1, 1)
+    labels.zero_()
+    labels[:, :, 10:15, 10:15] = 1
+    net(query, supports, labels)
+    labels.zero_()
+    labels[:, :, 10, 10] = 1
+    with pytest.raises(FssError, match="feature map of 9 x 9"):
+        net(query, supports, labels)
 
 
 def test_with_one_support_the_rule_does_not_matter() -> None:

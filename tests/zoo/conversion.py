@@ -32,7 +32,8 @@ def converted(folder: Path, released: Released, fill: Fill) -> FewShotSegmenter:
     try:
         convert_file(theirs, released, ours)
         export(ours, back, None, False)
-        written: Mapping[str, Tensor] = torch.load(back, weights_only=True)["state_dict"]
+        content = torch.load(back, weights_only=True)
+        written: Mapping[str, Tensor] = content.get("state_dict", content)
         assert list(written) == [f"module.{k}" for k in state]
         assert all(torch.equal(written[f"module.{k}"], v) for k, v in state.items())
         return fss.load(ours, dtype=torch.float64)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from tests.zoo import cyctr, tables
+from tests.zoo import tables
 
 SHEETS = Path(os.environ.get("FSS_SHARED", tables.FOLDER.parents[2] / "shared")) / "reference" / "zoo_vectors"
-NETWORKS = {"cyctr": cyctr}
+NETWORKS = {  # every NAME.md has a NAME.py
+    path.stem: import_module(f"tests.zoo.{path.stem}")
+    for path in sorted(tables.FOLDER.glob("*.md"))
+    if path.with_suffix(".py").is_file()
+}
 CASES = [
     pytest.param(name, variant, marks=[pytest.mark.slow] if variant in module.SLOW else [], id=f"{name} {variant}")
     for name, module in NETWORKS.items()

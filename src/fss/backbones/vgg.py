@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import nn
@@ -39,6 +40,14 @@ class VGG(StagedModule):
         ins = (3, *channels[:-1])
         for i, count in enumerate(CONVOLUTIONS):
             self.add_module(f"layer{i}", _stage(ins[i], channels[i], count, pool=i < len(CONVOLUTIONS) - 1))
+
+    def blocks(self, index: int) -> Sequence[nn.Module]:
+        """Return the activations of a stage: a convolution with its batch norm is no module of its own.
+
+        Args:
+            index: 0 to 4.
+        """
+        return [module for module in self.stage(index).children() if isinstance(module, nn.ReLU)]
 
 
 def _stage(c_in: int, c_out: int, count: int, pool: bool) -> nn.Sequential:

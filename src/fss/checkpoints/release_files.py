@@ -113,8 +113,10 @@ def export(path: Path, out: Path, source: str | None, merge: bool) -> str:
         raise FssError("\n".join([f"{path} does not fit {_words(released)}.", *wrong, hint]))
     order = facts.get("order", [])
     order = order if set(order) == tensors.keys() else list(tensors)  # --merge changes the names
-    tensors = {facts.get("prefix", "") + k: tensors[k] for k in order}
-    _write(out, {"epoch": facts.get("epoch", 0), "state_dict": tensors})
+    prefix = facts.get("prefix", _release(released).prefix)
+    tensors = {prefix + k: tensors[k] for k in order}
+    wrapped = {"epoch": facts.get("epoch", 0), "state_dict": tensors}
+    _write(out, wrapped if _release(released).wrapped else tensors)
     return f"{_words(released)}, {len(tensors)} tensors"
 
 

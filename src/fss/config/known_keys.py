@@ -25,7 +25,7 @@ ROW = "row"
 OWN = {
     "trainer": ("callbacks", "default_root_dir", "enable_checkpointing", "enable_model_summary", "logger", "plugins",
                 "sync_batchnorm", "use_distributed_sampler"),
-    "method": ("channels", "classes"),
+    "method": ("channels", "classes", "taps"),
     "recipe.optimizer": ("params",),
     "recipe.schedule": ("progress",),
 }  # fmt: skip

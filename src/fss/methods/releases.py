@@ -73,6 +73,8 @@ class Release:
         unread: tensors that it saves although nothing reads them: name -> shape.
         telling: prefixes of names that all occur in its files; the release with most of them is suggested for a file.
         classes: name of a tensor with one value per base class and background, which tells the data set.
+        wrapped: whether its files hold the tensors below ``state_dict``, not alone.
+        prefix: what its files put before every name, as parallel training does.
     """
 
     source: str
@@ -84,6 +86,8 @@ class Release:
     unread: Callable[[Released], Shapes] = _no_tensors
     telling: tuple[str, ...] = ()
     classes: str = ""
+    wrapped: bool = True
+    prefix: str = ""
 
 
 STAGES = range(5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 
 import torch
@@ -11,7 +12,7 @@ from fss.backbones.staged import StagedModule
 from fss.backbones.weights import load_into, resolve
 from fss.errors import FssError
 from fss.finetune.base import Strategy
-from fss.instantiate import Node, make
+from fss.instantiate import Node, imported, make
 from fss.methods.base import FewShotHead
 from fss.methods.base_learner import BaseLearner
 from fss.model.companion import BaseBranch
@@ -39,6 +40,28 @@ def build_backbone(node: Node, pretrained: bool = True) -> StagedModule:
     return backbone
 
 
+def build_head(node: Node, backbone: StagedModule) -> FewShotHead:
+    """Build a head for a backbone.
+
+    Args:
+        node: the method group of the configuration.
+        backbone: gives ``channels`` of its stages and, to heads that take them, ``taps``: how many blocks each has.
+
+    Returns:
+        The head.
+
+    Raises:
+        FssError: if an option is wrong.
+    """
+    taken = inspect.signature(imported("method", node)).parameters
+    given: dict[str, list[int]] = {}
+    if "channels" in taken:
+        given["channels"] = list(backbone.channels)
+    if "taps" in taken:
+        given["taps"] = [len(backbone.blocks(i)) for i in range(backbone.STAGES)]
+    return make("method", node, FewShotHead, **given)  # type: ignore[type-abstract]
+
+
 def build_model(config: Node, pretrained: bool = True, learner: Mapping[str, Tensor] | None = None) -> FewShotSegmenter:
     """Build backbone and head, without fine-tuning strategy, and the base branch if the head needs one.
 
@@ -51,7 +74,7 @@ def build_model(config: Node, pretrained: bool = True, learner: Mapping[str, Ten
         The model.
     """
     backbone = build_backbone(config["backbone"], pretrained and learner is None)
-    head = make("method", config["method"], FewShotHead, channels=list(backbone.channels))  # type: ignore[type-abstract]
+    head = build_head(config["method"], backbone)
     companion = build_companion(config) if BaseBranch.provides in head.spec.extras else None
     if learner is not None:
         own = {k.removeprefix("backbone."): v for k, v in learner.items() if k.startswith("backbone.")}

@@ -255,9 +255,10 @@ def _check(query: Tensor, support_images: Tensor, support_masks: Tensor) -> None
 
 
 def _check_coverage(features: EpisodeFeatures) -> None:
-    """Raise if the object of a support vanishes at a resolution that the head uses."""
+    """Raise if the object of a support vanishes in a stage that the head uses, or in the finest of its taps."""
     masks = support_mask(features.support_labels, torch.float32)
-    for maps in chain(features.support.values(), *features.support_taps.values()):
+    taps = sorted(chain(*features.support_taps.values()), key=lambda t: t.shape[-1])
+    for maps in (*features.support.values(), *taps[-1:]):
         size = (maps.shape[-2], maps.shape[-1])
         for k in range(masks.shape[1]):
             if not (up(masks[:, k], size) > 0).flatten(1).any(dim=1).all():

@@ -11,7 +11,7 @@ from torch import nn
 from fss.backbones.staged import StagedModule
 from fss.finetune.layers.factored import SVFConv2d
 from fss.instantiate import Node, make
-from fss.model.build import build_strategy
+from fss.model.build import build_head, build_strategy
 
 
 def structure(configs: Mapping[str, Node], example: str) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def structure(configs: Mapping[str, Node], example: str) -> dict[str, Any]:
             assert isinstance(network, StagedModule)
             plain = [sum(p.numel() for p in network.stage(i).parameters()) for i in range(StagedModule.STAGES)]
             tuning.apply(network)
-            head = make("method", config["method"], nn.Module, channels=list(network.channels))
+            head = build_head(config["method"], network)
         assert isinstance(head, nn.Module)
         described["head"] = sum(p.numel() for p in head.parameters() if p.requires_grad)
         described["strategies"][name] = {

@@ -10,12 +10,10 @@ import torch
 from fss.config.base_learner import NAME, find
 from fss.data.sources.base import SegmentationSource
 from fss.files import remove_leftovers
-from fss.instantiate import make
 from fss.lit.callbacks.finetuning import BackboneFinetune
 from fss.lit.episodic import EpisodicModule
 from fss.lit.optim import freeze_untrained
-from fss.methods.base import FewShotHead
-from fss.model.build import build_backbone, build_model, build_strategy
+from fss.model.build import build_backbone, build_head, build_model, build_strategy
 from fss.runs.base_learner import built_from, obtain
 from fss.runs.build import build_data, build_recipe
 from fss.runs.fit_and_test import fit, test
@@ -80,7 +78,7 @@ def _refuse_what_fails_later(job: Job) -> None:
     recipe = build_recipe(config["recipe"])
     with torch.device("meta"):
         backbone = build_backbone(config["backbone"], pretrained=False)
-        head = make("method", config["method"], FewShotHead, channels=list(backbone.channels))  # type: ignore[type-abstract]
+        head = build_head(config["method"], backbone)
         freeze_untrained(head, recipe.untrained)
         build_strategy(config["finetune"]).apply(backbone)
     assemble(job, False, [], enable_checkpointing=False)
