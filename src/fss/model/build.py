@@ -55,7 +55,7 @@ def build_head(node: Node, backbone: StagedModule) -> FewShotHead:
     """
     taken = inspect.signature(imported("method", node)).parameters
     given: dict[str, list[int]] = {}
-    if "channels" in taken:
+    if "channels" in taken or any(p.kind is p.VAR_KEYWORD for p in taken.values()):
         given["channels"] = list(backbone.channels)
     if "taps" in taken:
         given["taps"] = [len(backbone.blocks(i)) for i in range(backbone.STAGES)]
