@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
-from tests.lit.fabricate import Episodes, module, trainer, writer
+from tests.lit.fabricate import Episodes, module, recipe, trainer, writer
+from tests.methods.fakes import tiny
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from fss.errors import FssError
 from fss.finetune.freeze import Freeze
+from fss.lit.base_learner import BaseLearnerModule
 from fss.lit.callbacks import divergence
 from fss.lit.callbacks.best_checkpoint import BestCheckpoint
 from fss.lit.callbacks.cost import CostMeter
@@ -20,6 +25,9 @@ from fss.lit.callbacks.divergence import DivergenceGuard
 from fss.lit.callbacks.finetuning import BackboneFinetune
 from fss.lit.callbacks.snapshots import Snapshots
 from fss.lit.episodic import EpisodicModule
+from fss.lit.generalised import GeneralisedModule
+from fss.metrics.undecided import Undecided
+from fss.types import HeadOutput
 
 STEPS = 4
 
@@ -161,6 +169,88 @@ def test_one_episode_without_a_score_leaves_no_result(spoilt: int | None, tmp_pa
         score(tmp_path, net)
         assert (tmp_path / "result.json").exists()
         return
-    with pytest.raises(FssError, match="test/loss is not finite"):
+    with pytest.raises(FssError, match="The scores of 1 of 4 images are not finite"):
         score(tmp_path, net)
     assert not (tmp_path / "result.json").exists()
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_an_image_without_a_largest_finite_score_is_not_decided(value: float) -> None:
+    logits, metric = torch.zeros(3, 2, 4, 4), Undecided()
+    logits[0, 0, 0, 0] = -torch.inf  # the other score decides
+    logits[1, :, 2, 3] = value
+    metric.update(logits, torch.zeros(3, 5, 2, 2))
+    metric.update(torch.zeros(3, 5, 2, 2))
+    assert metric.compute() == (1, 6)
+
+
+class Answers(nn.Module):
+    """Scores of every image; those of the base learner can be spoilt, which no loss of a test tells."""
+
+    def __init__(self, spoilt: bool) -> None:
+        super().__init__()
+        self.head, self.spoilt = nn.Module(), spoilt
+        self.head.align_corners = True  # type: ignore[assignment]
+
+    def run_episode(self, episode: Any) -> HeadOutput:
+        base = torch.zeros(len(episode), 3, 4, 4)
+        base[0, 1, 2, 2] = torch.nan if self.spoilt else 0
+        return HeadOutput(torch.zeros(len(episode), 2, 4, 4), branch_logits={"base": base})
+
+
+class GeneralisedEpisodes(Episodes):
+    def make(self, full: bool) -> Any:
+        made = super().make(full)
+        for batch in made:
+            batch.full_base_labels = [label.clone() for label in batch.full_labels]
+        return made
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_a_generalised_test_scores_no_image_that_is_not_decided(spoilt: bool, tmp_path: Path) -> None:
+    """A score that is not a number counts as the first class, and this test has no loss."""
+    net = GeneralisedModule(Answers(spoilt), ["a", "b"], ["ring", "star"])  # type: ignore[arg-type]
+    tester = trainer(tmp_path, DivergenceGuard(tmp_path))
+    if not spoilt:
+        tester.test(net, datamodule=GeneralisedEpisodes(2), verbose=False)
+        assert net.test_scores.episodes == 4
+        return
+    with pytest.raises(FssError, match=r"scores of 2 of 4 images are not finite.*precision=32-true"):
+        tester.test(net, datamodule=GeneralisedEpisodes(2), verbose=False)
+
+
+class Learner(nn.Module):
+    """Overflows in evaluation alone: the loss and the weights are finite."""
+
+    def __init__(self, spoilt: bool) -> None:
+        super().__init__()
+        self.backbone, self.head, self.spoilt = tiny(), nn.Conv2d(3, 3, 1), spoilt
+        groups = {"pyramid": [self.head.weight], "classifier": [self.head.bias]}
+        named = [SimpleNamespace(name=name, parameters=params) for name, params in groups.items()]
+        self.head.param_groups = lambda: named  # type: ignore[assignment]
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(images)
+        return logits * torch.inf if self.spoilt and not self.training else logits
+
+
+class Images(SimpleNamespace):
+    def __len__(self) -> int:
+        return 2
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_a_base_learner_whose_validation_overflows_is_not_kept(spoilt: bool, tmp_path: Path) -> None:
+    batches = [Images(images=torch.rand(2, 3, 8, 8), labels=torch.ones(2, 8, 8, dtype=torch.uint8))] * 2
+    loader: DataLoader[Any] = DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+    net = BaseLearnerModule(Learner(spoilt), recipe(), ["a", "b"])  # type: ignore[arg-type]
+    keeping = trainer(
+        tmp_path, DivergenceGuard(tmp_path), BestCheckpoint(tmp_path / "checkpoints"), enable_checkpointing=True
+    )
+    if not spoilt:
+        keeping.fit(net, loader, loader)
+        assert set(stored(tmp_path)) == {"best.ckpt"}
+        return
+    with pytest.raises(FssError, match="diverged: after step 2 the scores of 4 of 4 images are not finite"):
+        keeping.fit(net, loader, loader)
+    assert not stored(tmp_path)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytorch_lightning as pl
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fss.lit.optim import Recipe, optimizer_of
+from fss.lit.scoring import ScoringModule
 from fss.metrics.multiclass import Confusion, MulticlassScores, multiclass_scores
 from fss.model.multiclass_segmenter import MulticlassSegmenter
 from fss.nn.distributed import mean_over_processes
@@ -18,7 +18,7 @@ SPLIT_FACTOR = 10.0
 """Learning rate of the groups above ``index_split`` relative to the others (constant of the release)."""
 
 
-class BaseLearnerModule(pl.LightningModule):
+class BaseLearnerModule(ScoringModule):
     """Trains backbone, pyramid and classifier together, batch norm included.
 
     Attributes:
@@ -161,7 +161,9 @@ class BaseLearnerModule(pl.LightningModule):
         return metric
 
     def _count(self, stage: str, batch: Any) -> None:
-        self._confusion(stage).update(self(batch.images).argmax(dim=1), batch.labels.long())
+        logits = self(batch.images)
+        self.watch(stage, logits)
+        self._confusion(stage).update(logits.argmax(dim=1), batch.labels.long())
 
     def _finish(self, stage: str) -> MulticlassScores:
         scores = multiclass_scores(self._confusion(stage).compute())

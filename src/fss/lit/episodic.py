@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from fss.bootstrap import SAMPLES, method
 from fss.lit.branch_scores import BranchScores
 from fss.lit.optim import Recipe, build_optimizer, freeze_untrained
+from fss.lit.scoring import ScoringModule
 from fss.lit.state_memory import StateMemory
 from fss.metrics.geometry import at_label_size
 from fss.metrics.iou import EpisodeIoU, Scores
@@ -24,7 +24,7 @@ from fss.nn.resize import up
 from fss.types import Episode, HeadOutput
 
 
-class EpisodicModule(pl.LightningModule):
+class EpisodicModule(ScoringModule):
     """Wraps a backbone and a head; a callback injects the fine-tuning strategy before the optimiser is built.
 
     Attributes:
@@ -263,6 +263,8 @@ class EpisodicModule(pl.LightningModule):
         size = (episode.query.shape[-2], episode.query.shape[-1])
         square = up(output.logits, size, head.align_corners).float()
         shots = [up(shot.logits, size, head.align_corners).float() for shot in output.shots]
+        branches = [output.branch_logits[name] for name in ("meta", "base") if name in output.branch_logits]
+        self.watch(stage, square, *(branches if stage == "test" else ()))
         if stage == "test":
             self.branch_scores.update(output, episode, head.align_corners)
         predictions, ious = [], []

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import pytorch_lightning as pl
-
+from fss.lit.scoring import ScoringModule
 from fss.metrics.generalised import GeneralisedIoU, Merge, joined, merged
 from fss.metrics.geometry import at_label_size
 from fss.model.segmenter import FewShotSegmenter
@@ -14,7 +13,7 @@ from fss.nn.resize import up
 from fss.types import Episode
 
 
-class GeneralisedModule(pl.LightningModule):
+class GeneralisedModule(ScoringModule):
     """Tests a model with a base branch as BAM's test_GFSS.py does (protocol D.5).
 
     Attributes:
@@ -67,6 +66,7 @@ class GeneralisedModule(pl.LightningModule):
         size = (episode.query.shape[-2], episode.query.shape[-1])
         final = up(output.logits, size, align).float()
         base = up(output.branch_logits["base"], size, align).float()
+        self.watch("test", final, base)
         labels = zip(episode.full_labels, episode.full_base_labels, strict=True)
         for i, (label, base_label) in enumerate(labels):
             target = joined(label, base_label, len(self.base_names))

@@ -12,6 +12,7 @@ from torch import Tensor, distributed
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fss.errors import FssError
+from fss.lit.scoring import ScoringModule
 
 EVERY = 50
 """Steps between two looks at the losses: a look waits for the device."""
@@ -23,8 +24,8 @@ class DivergenceGuard(pl.Callback):
     """Ends a run as failed where a loss, a weight or a value of the optimiser is infinite or not a number.
 
     Losses are noted at every step, without waiting for the device, and looked at every ``EVERY`` steps. Weights are
-    looked at before a validation, a checkpoint and a test. All processes end together. It must be the first callback:
-    others write what they find at the end of a pass.
+    looked at before a validation, a checkpoint and a test, the scores of images after a validation and a test. All
+    processes end together. It must be the first callback: others write what they find at the end of a pass.
 
     Args:
         folder: of the run's checkpoints; None: there are none.
@@ -56,8 +57,8 @@ class DivergenceGuard(pl.Callback):
         self._look(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at the loss of the episodes."""
-        self._judge(trainer, "val/loss")
+        """Look at the loss of the episodes, and at what the predictions were read off."""
+        self._judge(trainer, pl_module, "val")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at losses and weights."""
@@ -75,8 +76,8 @@ class DivergenceGuard(pl.Callback):
         self._look(trainer, pl_module)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at the loss of the episodes."""
-        self._judge(trainer, "test/loss")
+        """Look at the loss of the episodes, and at what the predictions were read off."""
+        self._judge(trainer, pl_module, "test")
 
     def _look(self, trainer: pl.Trainer, module: pl.LightningModule | None) -> None:
         """Raise in all processes if one has found something; without a module at losses alone."""
@@ -106,11 +107,20 @@ class DivergenceGuard(pl.Callback):
         if module is not None:
             self._sound = trainer.global_step
 
-    def _judge(self, trainer: pl.Trainer, name: str) -> None:
-        """Raise if a logged loss, the same one in all processes, is not finite."""
-        loss = trainer.callback_metrics.get(name)
-        if loss is not None and not bool(loss.isfinite()):
-            raise FssError(self._text(f"after step {trainer.global_step} {name} is not finite"))
+    def _judge(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        """Raise in all processes if an image of a pass was not decided, or its loss is not finite."""
+        bad, every = module.take_undecided(stage) if isinstance(module, ScoringModule) else (0, 0)
+        loss = trainer.callback_metrics.get(f"{stage}/loss")
+        infinite = loss is not None and not bool(loss.isfinite())
+        if not bad and not infinite:
+            return
+        what = f"the scores of {bad} of {every} images are" if bad else f"the loss of the images ({stage}/loss) is"
+        if trainer.state.fn == "fit":
+            raise FssError(self._text(f"after step {trainer.global_step} {what} not finite"))
+        raise FssError(
+            f"{what[0].upper()}{what[1:]} not finite (inf or nan), though the weights are: no result is written. Give "
+            "trainer.precision=32-true where it is below; else the head computes something infinite."
+        )
 
     def _text(self, what: str) -> str:
         return (
