@@ -15,7 +15,7 @@ from tests.programs import TINY, Program
 AGAIN = "The same command continues at the last checkpoint: python train.py"
 BEGIN = """
 import os, subprocess, sys, time
-from fss.runs import companions
+from fss.runs.processes import companions
 companions.GRACE_S = companions.LOOK_S = 0.1
 sys.argv = ["train.py", "fold=2"]
 """

@@ -36,7 +36,7 @@ def test_local_sweep(home: Path) -> None:
 def loads_in_its_own_processes() -> list[int]:
     from torch.utils.data import DataLoader
 
-    from fss.runs.companions import together
+    from fss.runs.processes.companions import together
 
     with together():
         return [int(n) for n in DataLoader(range(3), batch_size=None, num_workers=2)]  # type: ignore[arg-type]

@@ -27,7 +27,7 @@ def main(cfg: DictConfig) -> float:
     Returns:
         mIoU in percent.
     """
-    from fss.runs.companions import together
+    from fss.runs.processes.companions import together
     from fss.runs.test import run
 
     warn_once(without_effect_on_a_test(plain(cfg), list(HydraConfig.get().overrides.task)))

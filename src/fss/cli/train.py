@@ -26,7 +26,7 @@ def main(cfg: DictConfig) -> float:
     Returns:
         mIoU in percent, which a Hydra sweeper maximises.
     """
-    from fss.runs.companions import together
+    from fss.runs.processes.companions import together
     from fss.runs.train import run
 
     with together():

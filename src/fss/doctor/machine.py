@@ -14,8 +14,8 @@ from pathlib import Path
 from fss.commands import typed
 from fss.data.reading.derived_files import cache_dir
 from fss.doctor.check_result import CheckResult, size
+from fss.runs.processes.signals import inside_slurm
 from fss.runs.shared_memory import SHM, batch_bytes, free_bytes
-from fss.runs.signals import inside_slurm
 from fss.tracking.wandb_mode import has_key, wandb_mode
 
 _SHOWN = (

@@ -27,8 +27,8 @@ from fss.runs.build import build_data, build_recipe, feature_cache_mb
 from fss.runs.fit_and_test import show
 from fss.runs.job import Job
 from fss.runs.known_warnings import hide_known_warnings
+from fss.runs.processes.signals import ending_on_signals
 from fss.runs.provenance import facts, too_small
-from fss.runs.signals import ending_on_signals
 from fss.runs.trainer import assemble, build_trainer
 
 

@@ -15,8 +15,8 @@ from fss.lit.callbacks.snapshots import Stopped
 from fss.reports.strategy_table import strategy_table
 from fss.results import load_result
 from fss.runs.job import Job
+from fss.runs.processes.signals import inside_slurm, requeue
 from fss.runs.resume import Interrupted
-from fss.runs.signals import inside_slurm, requeue
 
 log = logging.getLogger(__name__)
 

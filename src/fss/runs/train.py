@@ -19,7 +19,7 @@ from fss.runs.attempts import Sweep, attempt
 from fss.runs.cleanup import remove_if_unused
 from fss.runs.job import Job
 from fss.runs.overwriting import begin_request
-from fss.runs.signals import ending_on_signals
+from fss.runs.processes.signals import ending_on_signals
 
 
 def run(cfg: DictConfig) -> float:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from fss.runs.companions import observe_devices
+from fss.runs.processes.companions import observe_devices
 
 log = logging.getLogger(__name__)
 
