@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from tests.programs import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ("experiment=figure06", "+size=smoke", "backbone=resnet18", "data.test_episodes=4", "recording.episodes=2")
@@ -75,6 +77,21 @@ def test_it_trains_tests_reports_and_draws_from_an_empty_folder(installed: Insta
     assert (installed.home / "drawn/figure06.pdf").stat().st_size > 1000
     assert not list(installed.home.glob("*/.hydra")), "runs go below multirun/"
     assert {p.name for p in installed.home.iterdir()} <= {"cache", "data", "drawn", "multirun"}
+
+
+@pytest.mark.slow
+def test_it_trains_and_tests_on_several_devices(installed: Installed) -> None:
+    """Lightning starts the other processes from what the command says it is, here a file of the package."""
+    if not (installed.home / "data/shapes").is_dir():
+        installed("fss", "data", "shapes", "--train", "60", "--val", "40", "--pretrain-per-class", "1")
+    short = ("data.epochs=1", "trainer.limit_train_batches=2", "data.test_episodes=5", "data.val_episodes=4")
+    printed = installed("fss", "train", *TINY, *short, "trainer.devices=2", "recipe.batch_size=2", "group=two")
+    assert printed.count("Fine-tuning svf") == 1
+    (run,) = (installed.home / "multirun/two").iterdir()
+    assert json.loads((run / "result.json").read_text())["episodes"]["count"] == 5
+    installed("fss", "eval", f"ckpt={run / 'checkpoints/last.ckpt'}", "trainer=cpu", "trainer.devices=2", "shot=2")
+    (tested,) = run.glob("eval-2shot-*/result.json")
+    assert json.loads(tested.read_text())["episodes"]["count"] == 5
 
 
 def test_hints_name_the_commands_that_there_are(installed: Installed) -> None:
