@@ -29,7 +29,7 @@ def convert(
     to_release: Annotated[bool, typer.Option("--to-release", help="From ours to a release's file.")] = False,
     merge: Annotated[bool, typer.Option("--merge", help="With --to-release: write factors as plain weights.")] = False,
 ) -> None:
-    """Read a release's checkpoint, for fss.load and eval.py; with --to-release, write one for the release's code.
+    """Read a release's checkpoint, for fss.load and fss eval; with --to-release, write one for the release's code.
 
     Every tensor must have its place and shape. The release's conventions that its tensors do not tell (dilation,
     grids, aggregation of supports) come from --source, --method, --backbone and --data.

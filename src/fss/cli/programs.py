@@ -21,12 +21,12 @@ PASSED_ON: dict[str, Any] = {
 
 
 def train(context: typer.Context) -> None:
-    """Train and test one run, or a sweep with -m; options as key=value, as in train.py."""
+    """Train and test one run, or a sweep with -m; options are written key=value."""
     _run(import_module("fss.cli.train"), context.args)
 
 
 def evaluate(context: typer.Context) -> None:
-    """Test any checkpoint, with any shot; options as key=value, as in eval.py."""
+    """Test any checkpoint, with any shot; options are written key=value."""
     _run(import_module("fss.cli.eval"), context.args)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fss.cli.friendly import friendly
+from fss.commands import noun
 from fss.errors import FssError
 
 DEFAULT = ["resnet50", "vgg16"]
@@ -100,7 +101,7 @@ def strategies(
     chosen: Annotated[list[str] | None, typer.Argument(help="Strategies; all of conf/finetune by default.")] = None,
     backbone: Annotated[list[str] | None, typer.Option(help="Backbones; resnet50 and vgg16 by default.")] = None,
     option: Annotated[
-        list[str] | None, typer.Option(help="Option of train.py for every row, as finetune.stages=[4]; repeatable.")
+        list[str] | None, typer.Option(help=f"Option of {noun()} for every row, as finetune.stages=[4]; repeatable.")
     ] = None,
 ) -> None:
     """Print how many values each strategy trains, per backbone, beside what the SVF paper says."""

@@ -67,7 +67,7 @@ def read_checkpoint(path: str | Path, trusted: Sequence[str] = ()) -> Checkpoint
     config = card.get("config") if isinstance(card, Mapping) else None
     if not isinstance(card, Mapping) or not isinstance(content.get("state_dict"), Mapping) or "identity" not in card:
         raise FssError(
-            f"{file} was not written by fss: it lacks the configuration of its run. Give a checkpoint of train.py: "
+            f"{file} was not written by fss: it lacks the configuration of its run. Give a checkpoint of a run: "
             "multirun/<group>/<run>/checkpoints/best.ckpt."
         )
     if card.get("format") != CHECKPOINT_FORMAT:
@@ -78,7 +78,7 @@ def read_checkpoint(path: str | Path, trusted: Sequence[str] = ()) -> Checkpoint
     lacking = [g for g in _GROUPS if not isinstance(config, Mapping) or not isinstance(config.get(g), Mapping)]
     if not isinstance(config, Mapping) or lacking:
         raise FssError(
-            f"The configuration in {file} lacks {', '.join(lacking)}: it was changed. Give another one of train.py."
+            f"The configuration in {file} lacks {', '.join(lacking)}: it was changed. Give that of another run."
         )
     config = {str(k): v for k, v in config.items()}
     refuse_strangers(file, {group: config[group] for group in _BUILT}, trusted)
