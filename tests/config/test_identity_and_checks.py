@@ -80,6 +80,7 @@ DETERMINING = [
     "finetune.stages=[3,4]",
     "finetune.factors=[U,S]",
     "finetune.rank_rounding=4",
+    "finetune.qkv=three",
     "recipe=release",
     "recipe.batch_size=4",
     "recipe.optimizer.lr=0.01",
@@ -202,6 +203,7 @@ def test_determining_leaves_its_argument_alone() -> None:
 def test_runs_from_before_an_option_keep_their_identity() -> None:
     older = config()
     assert older["data"].pop("min_test_images") is None
+    assert older["finetune"].pop("qkv") == "one"
     assert identity(older) == identity(config())
 
 

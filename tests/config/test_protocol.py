@@ -29,6 +29,7 @@ def command(name: str, row: str) -> list[str]:
         ("data.episodes=list.json", "data.episodes=list.json instead of null"),
         ("data.train_list=mine.txt", "data.train_list=mine.txt instead of nothing"),
         ("data.min_test_images=10", "data.min_test_images=10 instead of null"),
+        ("finetune.qkv=three", "finetune.qkv=three instead of one"),
         ("selection=base", "selection=base instead of novel"),
         ("recipe.optimizer.lr=0.1", "recipe.optimizer.lr=0.1 instead of 0.015"),
         ("recipe.backbone_lr_factor=1", "recipe.backbone_lr_factor=1 instead of 0.1"),

@@ -18,6 +18,8 @@ BAD_OPTIONS = {
     "finetune.factors=[S,W]": "factors",
     "finetune.factors=[X]": "factors",
     "finetune.rank_rounding=0": "rank_rounding=0",
+    "finetune.qkv=two": "qkv=two.*one, three",
+    "finetune.qkv=three": "no linear layer named qkv",
 }
 
 

@@ -60,6 +60,8 @@ def determining(config: dict[str, Any]) -> dict[str, Any]:
         if isinstance(node, dict):
             node.pop(leaf, None)
     data, backbone = kept.setdefault("data", {}), kept.get("backbone", {})
+    if kept.get("finetune", {}).get("qkv") == "one":  # runs from before the option lack it
+        del kept["finetune"]["qkv"]
     if data.get("min_test_images") is None:  # runs from before the option lack it
         data.pop("min_test_images", None)
     source = config.get("data", {}).get("source") or {}

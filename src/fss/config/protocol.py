@@ -65,7 +65,8 @@ def _flat(config: Config) -> dict[str, Any]:
         if not name.startswith(f"method.{_BASE_LEARNER}.") and not name.endswith(_LISTS):
             flat[name] = value
     flat |= {f"data.{name}": given[name] for name in _LISTS if given.get(name) is not None}
-    flat.setdefault("data.min_test_images", None)  # an identity has it only where it is set
+    flat.setdefault("data.min_test_images", None)  # an identity has these two only where they are set
+    flat.setdefault("finetune.qkv", "one")
     return flat | {f"data.base.{name}": value for name, value in given.get("base", {}).items()}
 
 

@@ -13,6 +13,7 @@ from fss.finetune.base import Strategy
 from fss.finetune.chains.fuse import check_memory
 from fss.finetune.layers.factored import FactoredLayer
 from fss.finetune.layers.factorise import factored_layers, factorise
+from fss.finetune.layers.qkv import check_qkv, stacked_layers
 from fss.finetune.layers.surgery import LAST_STAGE, check_stages
 from fss.finetune.layers.svd import decompose, full_rank, rounded_rank
 from fss.types import StagedBackbone
@@ -37,6 +38,7 @@ class SVF(Strategy):
         factors: Sequence[str] = ("S",),
         rank_rounding: int = 1,
         memory: str = "balanced",
+        qkv: str = "one",
     ) -> None:
         """Choose what trains.
 
@@ -45,9 +47,12 @@ class SVF(Strategy):
             factors: which of U, S and V train.
             rank_rounding: round ranks down to a multiple of this; 1 is exact, 4 is the release.
             memory: what the backward pass keeps if only S trains, see :data:`fss.finetune.chains.fuse.Memory`.
+            qkv: whether a linear layer named ``qkv`` is decomposed as ``one`` matrix, or as ``three``, those of query,
+                key and value. Torch's own attention is always three.
 
         Raises:
-            FssError: if a stage, factor or memory rule does not exist, no factor is given, or ``rank_rounding`` < 1.
+            FssError: if a stage, factor or memory rule does not exist, no factor is given, ``rank_rounding`` < 1, or
+                ``qkv`` is neither.
         """
         self.stages = check_stages(stages)
         unknown = [f for f in factors if f not in FactoredLayer.FACTORS]
@@ -58,11 +63,13 @@ class SVF(Strategy):
         self.factors = tuple(factors)
         self.rank_rounding = rank_rounding
         self.memory = check_memory(memory)
+        self.qkv = check_qkv(qkv)
 
     def swap(self, backbone: StagedBackbone) -> list[str]:
         """Replace layers by their factors."""
-        everywhere = self.rank_rounding > 1
-        done = factorise(backbone, range(LAST_STAGE + 1) if everywhere else self.stages, self._factors)
+        stages = range(LAST_STAGE + 1) if self.rank_rounding > 1 else self.stages
+        stacked = stacked_layers(backbone, stages) if self.qkv == "three" else ()
+        done = factorise(backbone, stages, self._factors, stacked=stacked)
         notes = [
             f"{one.name}: rank {one.layer.full_rank} truncated to {one.layer.S.numel()}"
             for one in done.layers

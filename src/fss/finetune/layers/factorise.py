@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -64,7 +64,11 @@ def singular(weight: Tensor, groups: int, name: str) -> tuple[Tensor, Tensor, Te
 
 
 def factorise(
-    backbone: StagedBackbone, stages: Sequence[int], factors: Factors = singular, exact: bool = True
+    backbone: StagedBackbone,
+    stages: Sequence[int],
+    factors: Factors = singular,
+    exact: bool = True,
+    stacked: Collection[str] = (),
 ) -> Factorisation:
     """Replace convolutions, linear layers and attention by their factors.
 
@@ -73,6 +77,7 @@ def factorise(
         stages: stages to change.
         factors: computes the factors; the singular value decomposition by default.
         exact: whether the product of factors of full rank is the plain weight.
+        stacked: paths of linear layers whose weight is three matrices, see :mod:`fss.finetune.layers.qkv`.
 
     Returns:
         The layers replaced by this call, none on a second one; and notes on what was left.
@@ -82,7 +87,7 @@ def factorise(
     """
 
     def build(name: str, plain: nn.Module) -> TunedLayer:
-        return _factored(name, plain, factors)
+        return _factored(name, plain, factors, 3 if name in stacked else 1)
 
     def equals_plain(layer: TunedLayer) -> bool:
         return exact and all(one.S.numel() >= one.full_rank for _, one in _within("", layer))
@@ -99,8 +104,8 @@ def _within(name: str, layer: TunedLayer) -> Iterator[tuple[str, FactoredLayer]]
             yield path, module
 
 
-def _factored(name: str, plain: nn.Module, factors: Factors) -> TunedLayer:
-    """Return the replacement of a layer."""
+def _factored(name: str, plain: nn.Module, factors: Factors, matrices: int) -> TunedLayer:
+    """Return the replacement of a layer; a linear one may stack several matrices."""
     if isinstance(plain, nn.MultiheadAttention):
         weight, bias, out = plain.in_proj_weight, plain.in_proj_bias, plain.out_proj
         stacked = SVFLinear(LinearGeometry(3), *factors(weight, 3, f"{name}.in_proj"), bias)
@@ -108,6 +113,8 @@ def _factored(name: str, plain: nn.Module, factors: Factors) -> TunedLayer:
         return SVFAttention(plain, stacked, last)
     assert isinstance(plain, nn.Conv2d | nn.Linear)
     geometry = geometry_of(plain)
+    if isinstance(plain, nn.Linear):
+        geometry = replace(geometry, groups=matrices)
     values = factors(plain.weight, geometry.groups, name)
     if isinstance(geometry, OwnGeometry):
         return FactoredWeight(geometry, *values, None)
