@@ -49,6 +49,22 @@ def test_the_runs_of_a_product():
         assert alone == run, "composing rows once must not change a run"
 
 
+def test_a_plan_warns_of_what_has_no_effect():
+    """Once for all runs, in the words that the runs themselves would log."""
+    asked = [*OPTIONS, "finetune=freeze,svf", "fold=0,1", "recipe.backbone_lr_factor=3", "data.base.epochs=4"]
+    done = CliRunner().invoke(app, ["sweep", "plan", *asked])
+    assert done.exit_code == 0, done.output
+    warnings = [line for line in done.stderr.splitlines() if line.startswith("Warning: ")]
+    assert [w.partition(" has no effect: ")[0] for w in warnings] == [
+        "Warning: recipe.backbone_lr_factor=3", "Warning: data.base.epochs=4",
+    ]  # fmt: skip
+    assert "finetune=freeze trains no value of the backbone" in warnings[0]
+    assert "4 runs, 0 of them finished" in done.stdout
+    assert "Warning" not in done.stdout
+    effective = CliRunner().invoke(app, ["sweep", "plan", *OPTIONS, "finetune=svf", "recipe.backbone_lr_factor=3"])
+    assert effective.stderr == ""
+
+
 def test_the_runs_of_rows():
     runs = planned(["experiment=table05", "fold=1,3", "+row=t05r01,t05r06"])
     assert [(r.config["finetune"]["name"], r.config["fold"]) for r in runs] == [

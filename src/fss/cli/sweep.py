@@ -54,6 +54,8 @@ def plan(options: Options) -> None:
 
     runs = planned(options)
     left = [r for r in runs if result_of(r.folder, r.config) is None]
+    for sentence in dict.fromkeys(sentence for run in runs for sentence in run.warnings):
+        typer.echo(f"Warning: {sentence}", err=True)
     typer.echo(f"{len(runs)} runs, {len(runs) - len(left)} of them finished.")
     known = measured(ROOT)
     rows: dict[str, list[float | None]] = {}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fss.config.checks import check
 from fss.config.compose import plain
 from fss.config.identity import slug
+from fss.config.no_effect import without_effect
 from fss.config.places import CONF
 from fss.errors import FssError
 
@@ -31,11 +32,13 @@ class Planned:
         words: its options, as Hydra's launcher gets them.
         config: resolved configuration.
         folder: run folder.
+        warnings: of its options that others leave without effect, as the run itself will log them.
     """
 
     words: tuple[str, ...]
     config: dict[str, Any]
     folder: Path
+    warnings: tuple[str, ...] = ()
 
 
 def planned(arguments: Sequence[str]) -> list[Planned]:
@@ -66,8 +69,9 @@ def planned(arguments: Sequence[str]) -> list[Planned]:
             HydraConfig.instance().set_config(composed[key])  # a base learner is composed with the same choices
             config = completed(plain(_with_plain_options(composed[key], words)))
             check(config)
+            warnings = tuple(without_effect(config, words, composed[key].hydra.runtime.choices))
             folder = Path("multirun") / str(config["group"]) / slug(config)
-            found.setdefault(folder, Planned(tuple(words), config, folder))
+            found.setdefault(folder, Planned(tuple(words), config, folder, warnings))
         return list(found.values())
 
 
