@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.data.conftest import SHARED
 from tests.data.fabricate import SIZE, save_mask, two_class_mask, write_voc
 
 from fss.data.episodes.lists import episodes_hash, record
 from fss.data.episodes.options import EpisodeOptions, IndexOptions
 from fss.data.episodes.streams import EpisodeStreams
+from fss.data.sources.pascal import PascalSource
 from fss.data.sources.shapes import ShapesSource
 from fss.errors import DataError
 
@@ -87,3 +90,34 @@ def test_no_class_left_is_an_error(source: ShapesSource) -> None:
 def test_only_whole_numbers_are_taken(wrong: Any) -> None:
     with pytest.raises(DataError, match=r"min_test_images=.*whole number from 1 up"):
         EpisodeOptions(min_test_images=wrong)
+
+
+def test_real_masks_of_small_photographs(tmp_path: Path) -> None:
+    """The counts are those of the folder's README, taken there by other means."""
+    folder = SHARED / "data" / "pascal_small"
+    if not folder.is_dir():
+        pytest.skip(f"the small photographs are not at {folder}")
+    with tarfile.open(folder / "SegmentationClassAug.tar") as archive:
+        archive.extractall(tmp_path, filter="data")
+    lists = tmp_path / "ImageSets" / "FewShot"
+    lists.mkdir(parents=True)
+    for name in ("train.txt", "val.txt"):
+        (lists / name).write_bytes((folder / name).read_bytes())
+    found = {}
+    for fold, least in ((1, 10), (2, 10), (3, 10), (2, 80)):
+        options = EpisodeOptions(min_test_images=least)
+        index = IndexOptions(min_area=537, small_classes="drop")
+        streams = EpisodeStreams(PascalSource(tmp_path), fold, index=index, episodes=options, progress=False)
+        found[fold, least] = streams.too_small("test")
+    assert found == {
+        (1, 10): {"bus": 1, "car": 5},
+        (2, 10): {"diningtable": 3, "motorbike": 3},
+        (3, 10): {"pottedplant": 5, "train": 0, "tvmonitor": 3},
+        (2, 80): {"diningtable": 3, "horse": 76, "motorbike": 3},
+    }
+    empty = EpisodeStreams(
+        PascalSource(tmp_path), 0, index=IndexOptions(min_area=537), episodes=EpisodeOptions(min_test_images=10),
+        progress=False,
+    )  # fmt: skip
+    with pytest.raises(DataError, match=r"no novel class of fold 0.*aeroplane \(0\), bicycle \(1\).*bottle \(3\)"):
+        empty.too_small("test")
