@@ -25,6 +25,7 @@ from fss.data.eval_transform import eval_transform, resized_shape
 from fss.data.options import TransformOptions
 from fss.data.sources.voc import VocSource
 from fss.data.train_transform import train_transform
+from fss.types import InputSpec
 
 Array = npt.NDArray[Any]
 
@@ -177,13 +178,13 @@ def rows(photographs: Path | None = None) -> list[Row]:
         The lines of the table.
     """
     cv2.setNumThreads(0)
-    threads, options, random = torch.get_num_threads(), TransformOptions(), Random(0)
+    threads, options, images, random = torch.get_num_threads(), TransformOptions(), InputSpec(), Random(0)
     torch.set_num_threads(1)
     found = [] if photographs is None else sorted(photographs.rglob("*.jpg"))
     with tempfile.TemporaryDirectory() as folder:
         source = write_images(Path(folder) / "data", found)
-        train = EpisodeDataset(source, Draws(), train_transform(options), 0, "train", (1,))
-        test = EpisodeDataset(source, Draws(), eval_transform(options), 0, "test", (1,))
+        train = EpisodeDataset(source, Draws(), train_transform(options, images), 0, "train", (1,))
+        test = EpisodeDataset(source, Draws(), eval_transform(options, images), 0, "test", (1,))
 
         def augment(image: Array, label: Array) -> tuple[Tensor, Tensor]:
             return float32_pipeline(image, label, random, options.size, options)
@@ -193,7 +194,7 @@ def rows(photographs: Path | None = None) -> list[Row]:
 
         cached = VocSource(source.root)
         cached.keep_images(1 << 30)
-        kept = EpisodeDataset(cached, Draws(), train_transform(options), 0, "train", (1,))
+        kept = EpisodeDataset(cached, Draws(), train_transform(options, images), 0, "train", (1,))
 
         def plain(i: int) -> object:
             return plain_episode(source, i, augment)

@@ -136,6 +136,7 @@ def measure(shot: int, source: SegmentationSource, settings: Settings, profile: 
         loader = LoaderOptions(test_batch_size=1 if plain else settings.batch, workers=0, group_by_image=not plain)
         data = FewShotDataModule(
             source,
+            tested.model.input,
             0,
             shot,
             transforms=TransformOptions(size=settings.size),

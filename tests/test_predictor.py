@@ -15,13 +15,15 @@ from fss.methods.baseline import Baseline
 from fss.model.segmenter import FewShotSegmenter
 from fss.predictor import Predictor
 from fss.reports.overlay import overlay
+from fss.types import InputSpec
 
 
 class Bright(nn.Module):
     """Calls bright query pixels the object, and remembers what it was given."""
 
-    def __init__(self) -> None:
+    def __init__(self, images: InputSpec = ResNet.input) -> None:
         super().__init__()
+        self.input = images
         self.weight = nn.Parameter(torch.zeros(1))
         self.seen: tuple[Tensor, Tensor, Tensor] | None = None
 
@@ -126,6 +128,21 @@ def test_weights_that_have_diverged_give_no_mask() -> None:
     model.probability = lambda scores, shots: scores.softmax(dim=1)[:, 1] * torch.nan  # type: ignore[method-assign]
     with pytest.raises(FssError, match="diverged"):
         Predictor(model, 65)(make_image(9, 9), [(make_image(9, 9), mask(9, 9))])  # type: ignore[arg-type]
+
+
+def test_images_are_those_of_the_backbone() -> None:
+    """Mean, standard deviation and allowed sides come from the model, and the image fills what it can of the canvas."""
+    model = Bright(InputSpec(mean=(0.5, 0.4, 0.3), std=(0.5, 0.25, 0.2), step=14, offset=0))
+    white = np.full((30, 30, 3), 255, np.uint8)
+    Predictor(model, 56)(white, [(white, np.ones((30, 30), np.uint8))])  # type: ignore[arg-type]
+    assert model.seen is not None
+    query, images, masks = model.seen
+    for channel, value in enumerate((1.0, 2.4, 3.5)):
+        assert torch.allclose(query[:, channel], torch.tensor(value))
+        assert torch.allclose(images[:, :, channel], torch.tensor(value))
+    assert bool((masks == 1).all()), "no padding"
+    with pytest.raises(FssError, match=r"size=65 is not allowed: .*multiples of 14.*: 56 or 70"):
+        Predictor(model, 65)  # type: ignore[arg-type]
 
 
 def test_overlay() -> None:

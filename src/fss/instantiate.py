@@ -18,6 +18,9 @@ Node = Mapping[str, Any]
 # Keys that people and other groups read, but that are not passed to the target.
 _NOT_ARGUMENTS = ("name", "wants", "weights", "weights_content", "sizes", "support_view", "base_learner", "_target_")
 
+# Optional packages -> the extra of fss that installs them.
+_EXTRAS = {"timm": "timm", "huggingface_hub": "timm", "safetensors": "timm"}
+
 # Exceptions that mean bad arguments, by name as this module imports no library. Anything else is a bug.
 _REFUSALS = ("TypeError", "ValueError", "ImportError", "ModuleNotFoundError", "MisconfigurationException")
 
@@ -97,12 +100,31 @@ def imported(group: str, node: Node) -> Callable[..., Any]:
     try:
         attribute = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
+        refuse_without_extra(error, f"{group}={node['name']}" if "name" in node else path)
         reason = f"{path or 'nothing'} cannot be imported: {_in_one_line(error)}."
         raise FssError(_rejection(group, node, reason + _pythonpath_hint(path, reason))) from error
     if not callable(attribute):
         raise FssError(_rejection(group, node, f"{path} is no class or function."))
     target: Callable[..., Any] = attribute
     return target
+
+
+def refuse_without_extra(error: Exception, what: str) -> None:
+    """Say which extra installs the package that an import has missed; do nothing if that was no optional one.
+
+    Args:
+        error: what the import raised.
+        what: what was to be used, for the message.
+
+    Raises:
+        FssError: if an optional package is not installed.
+    """
+    package = str(getattr(error, "name", None) or "").split(".")[0]
+    if isinstance(error, ModuleNotFoundError) and package in _EXTRAS:
+        raise FssError(
+            f"{what} needs the package {package}, which is not installed: pip install 'fss[{_EXTRAS[package]}]', or "
+            f"pip install {package}."
+        ) from error
 
 
 def _arguments(group: str, node: Node) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fss.data.eval_transform import eval_transform, resized_shape
-from fss.data.options import TransformOptions
+from fss.data.options import TransformOptions, check_side
 from fss.data.reading.arrays import as_image, as_label
 from fss.data.reading.masks import UInt8
 from fss.errors import FssError
@@ -45,12 +45,16 @@ class Predictor:
 
     Args:
         model: in evaluation mode.
-        size: side S of its square input; S - 1 must be divisible by 8.
+        size: side S of its square input.
+
+    Raises:
+        FssError: if the backbone does not take this side.
     """
 
     def __init__(self, model: FewShotSegmenter, size: int) -> None:
         self.model, self.size = model, size
-        self._transform = eval_transform(TransformOptions(size=size))
+        check_side(size, model.input)
+        self._transform = eval_transform(TransformOptions(size=size), model.input)
 
     @classmethod
     def load(cls, path: str | Path, device: str | torch.device = "cpu", trusted: Sequence[str] = ()) -> Predictor:

@@ -8,11 +8,13 @@ Shape letters used in all docstrings of the package:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal, Protocol, runtime_checkable
 
 from torch import Generator, Tensor, nn
+
+from fss.input_spec import InputSpec as InputSpec  # of every backbone; a file of its own, without torch
 
 IGNORE = 255
 """Label value of pixels that the loss and all metrics ignore."""
@@ -189,32 +191,6 @@ class ParamGroup:
     optimizer: str = ""
 
 
-@dataclass(frozen=True)
-class InputSpec:
-    """The images that a backbone was made for.
-
-    Attributes:
-        mean: mean of each channel that normalisation subtracts, of values in [0, 1].
-        std: standard deviation that it divides by.
-        step: sides of the square input are ``step * n + offset``; 1 allows every side.
-        offset: see ``step``.
-    """
-
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    step: int = 8
-    offset: int = 1
-
-    def allows(self, size: int) -> bool:
-        """Tell whether a side is allowed, in pixels."""
-        return size >= self.step + self.offset and (size - self.offset) % self.step == 0
-
-    def around(self, size: int) -> tuple[int, int]:
-        """Return the nearest allowed sides that are not above and not below a side; equal if it is allowed itself."""
-        low = max((size - self.offset) // self.step, 1) * self.step + self.offset
-        return low, low if low >= size else low + self.step
-
-
 @runtime_checkable
 class StagedBackbone(Protocol):
     """A backbone of five stages.
@@ -238,6 +214,27 @@ class StagedBackbone(Protocol):
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Iterate over all parameters by name."""
+        ...
+
+
+@runtime_checkable
+class ImageBackbone(StagedBackbone, Protocol):
+    """A staged backbone that runs on images, as :class:`fss.backbones.staged.StagedModule` does.
+
+    Attributes:
+        input: normalisation and sides of its images.
+    """
+
+    input: InputSpec
+
+    def blocks(self, index: int) -> Sequence[nn.Module]:
+        """Return the modules of a stage that run in sequence and whose outputs are its taps."""
+        ...
+
+    def maps(
+        self, image: Tensor, stages: Collection[int], taps: Collection[int] = ()
+    ) -> tuple[dict[int, Tensor], dict[int, list[Tensor]]]:
+        """Run a backbone that is not ``stepwise`` once, for all wanted stages."""
         ...
 
 

@@ -24,7 +24,7 @@ from fss.metrics.geometry import at_label_size
 from fss.model.checkpoint import read_checkpoint
 from fss.results import load_result
 from fss.runs.build import build_data
-from fss.types import Episode
+from fss.types import Episode, InputSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = (
@@ -130,7 +130,7 @@ def test_loaded_model_reproduces_the_run(run: Run, monkeypatch: pytest.MonkeyPat
     merged = fss.load(path, merge=True)
     assert not [m for m in merged.modules() if isinstance(m, TunedLayer)]
     config = read_checkpoint(path).config
-    data = build_data(config, build_source(config["data"]))
+    data = build_data(config, build_source(config["data"]), InputSpec())
     data.setup("test")
     images = np.load(run.folder / "previews.npz")
     losses = []
@@ -196,7 +196,7 @@ def test_overfitting_repeats_the_same_episodes(run: Run, monkeypatch: pytest.Mon
     """conf/debug/overfit.yaml: the trainer's overfit_batches must work with our sampler."""
     monkeypatch.setenv("FSS_CACHE", str(run.home / "cache"))
     config = read_checkpoint(run.folder / "checkpoints" / "best.ckpt").config
-    data, net = build_data(config, build_source(config["data"])), Watch()
+    data, net = build_data(config, build_source(config["data"]), InputSpec()), Watch()
     trainer = pl.Trainer(
         max_epochs=2,
         overfit_batches=1,

@@ -118,7 +118,7 @@ def test_class_and_yaml_agree(group: str, option: str) -> None:
         assert cls.name == node["name"] == option
         assert issubclass(cls, FAMILIES[group][1])
         assert cls.__module__.startswith(f"fss.{FAMILIES[group][0]}.")
-    own = {"name", "wants", "weights", "sizes", "base_learner", "_target_"}
+    own = {"name", "wants", "weights", "sizes", "support_view", "base_learner", "_target_"}
     parameters = inspect.signature(cls).parameters
     assert node.keys() - own <= parameters.keys(), "the yaml offers arguments that the class does not take"
     siblings = [composed(f"{group}={o}")[group] for g, o in WITH_TARGET if g == group]

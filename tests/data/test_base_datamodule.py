@@ -14,13 +14,14 @@ from fss.data.episodes.options import EpisodeOptions
 from fss.data.options import LoaderOptions, TransformOptions
 from fss.data.sources.shapes import ShapesSource
 from fss.data.train_transform import train_transform
+from fss.types import InputSpec
 
 OPTIONS = TransformOptions(size=65, scale_min=0.5, scale_max=2.0)
 
 
 def module(source: ShapesSource, batch: int = 12, **more: object) -> BaseDataModule:
     loader = LoaderOptions(batch_size=batch, test_batch_size=4, workers=0, progress=False)
-    return BaseDataModule(source, fold=1, transforms=OPTIONS, loader=loader, **more)  # type: ignore[arg-type]
+    return BaseDataModule(source, InputSpec(), fold=1, transforms=OPTIONS, loader=loader, **more)  # type: ignore[arg-type]
 
 
 def test_labels_by_hand() -> None:
@@ -48,7 +49,7 @@ def test_training_is_a_function_of_seed_epoch_and_number(voc: ShapesSource) -> N
     labels = BaseLabels(voc.fold(1).base)
 
     def images(seed: int) -> BaseImages:
-        return BaseImages(voc, voc.ids("train"), labels, train_transform(OPTIONS), seed, "train")
+        return BaseImages(voc, voc.ids("train"), labels, train_transform(OPTIONS, InputSpec()), seed, "train")
 
     one, again, other = images(3)[2, 7], images(3)[2, 7], images(4)[2, 7]
     assert torch.equal(one.image, again.image)
@@ -75,7 +76,7 @@ def test_episodes_bring_base_labels_by_the_same_draw(voc: ShapesSource) -> None:
     def episodes(wanted: bool) -> FewShotDataModule:
         options = EpisodeOptions(test_episodes=6, base_labels=wanted)
         loader = LoaderOptions(batch_size=4, test_batch_size=2, workers=0, progress=False)
-        data = FewShotDataModule(voc, fold=1, transforms=OPTIONS, episodes=options, loader=loader)
+        data = FewShotDataModule(voc, InputSpec(), fold=1, transforms=OPTIONS, episodes=options, loader=loader)
         data.setup()
         return data
 

@@ -12,4 +12,5 @@ SIZES = {"pascal": (473, 0.9, 1.1), "coco": (641, 0.8, 1.25), "shapes": (129, 0.
 @pytest.mark.parametrize("name", SIZES)
 def test_sizes_and_scales(name):
     node = yaml.safe_load((CONF / f"{name}.yaml").read_text())
-    assert (node["size"], node["scale_min"], node["scale_max"]) == SIZES[name]
+    size, low, high = SIZES[name]
+    assert (node["size"], node["scale_min"], node["scale_max"]) == (f"${{fss.size:{size}}}", low, high)

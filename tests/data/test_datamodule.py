@@ -17,12 +17,13 @@ from fss.data.options import LoaderOptions, TransformOptions
 from fss.data.sources.pascal import PascalSource
 from fss.data.sources.shapes import ShapesSource
 from fss.errors import DataError
-from fss.types import Episode
+from fss.types import Episode, InputSpec
 
 
 def _module(source, workers=0, shot=1, batch=4, episodes=None, **options):
     return FewShotDataModule(
         source,
+        InputSpec(),
         fold=0,
         shot=shot,
         transforms=TransformOptions(size=65),
@@ -69,7 +70,7 @@ def test_shapes_types_and_order_of_a_batch(voc):
     assert batch.query.shape == (2, 3, 65, 65)
     assert batch.support_images.shape == (2, 2, 3, 65, 65)
     assert (batch.query_label.dtype, batch.class_id.dtype) == (torch.uint8, torch.int64)
-    transform = eval_transform(module.transforms)
+    transform = eval_transform(module.transforms, module.images)
     for b in range(2):
         class_id = int(batch.class_id[b])
         assert list(module.novel_classes)[int(batch.class_index[b])] == class_id
@@ -202,7 +203,7 @@ def test_missing_data_set_says_what_to_type(tmp_path):
 @pytest.mark.parametrize("wrong", [{"shot": 0}, {"seed": -3}, {"fold": 9}])
 def test_wrong_numbers(voc, wrong):
     with pytest.raises(DataError, match=next(iter(wrong))):
-        FewShotDataModule(voc, **({"fold": 0} | wrong))
+        FewShotDataModule(voc, InputSpec(), **({"fold": 0} | wrong))
     with pytest.raises(DataError, match="batch_size=200 is larger"):
         _module(voc, batch=200).train_dataloader()
     for options, bad in ((EpisodeOptions, {"selection": "val"}), (LoaderOptions, {"workers": -1})):
@@ -213,5 +214,5 @@ def test_wrong_numbers(voc, wrong):
 def test_foreign_classes_are_refused(voc):
     module = _module(voc)
     with pytest.raises(DataError, match=r"classes \[1, 2, 3, 4, 5\]"):
-        EpisodeDataset(voc, module.streams.test, eval_transform(module.transforms), 0, "test", [6, 7])
+        EpisodeDataset(voc, module.streams.test, eval_transform(module.transforms, module.images), 0, "test", [6, 7])
     assert callable(collate)

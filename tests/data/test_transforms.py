@@ -13,12 +13,16 @@ from tests.data.fabricate import make_image
 
 from fss.data import eval_transform as E
 from fss.data import train_transform as T
-from fss.data.normalisation import normalised
+from fss.data.normalisation import Normalise, mean_colour
 from fss.data.options import TransformOptions
 from fss.errors import DataError
+from fss.types import InputSpec
 
 MEAN = np.array([0.485, 0.456, 0.406]) * 255
 STD = np.array([0.229, 0.224, 0.225]) * 255
+IMAGENET = InputSpec()
+GREY = (124, 116, 104)
+OTHER = InputSpec(mean=(0.5, 0.4, 0.481), std=(0.5, 0.26, 0.31), step=14, offset=0)
 
 
 def _noise(shape=(90, 130)):
@@ -59,7 +63,7 @@ def test_scale_steps_by_one_over_factor(factor):
 
 def test_rotation_turns_about_the_half_size_with_mean_border():
     image, label = _noise(), _label()
-    step = T.RandomRotate(10, p=1.0)
+    step = T.RandomRotate(10, GREY, p=1.0)
     step.set_random_seed(3)
     matrix = step.get_params_dependent_on_data({"shape": image.shape}, {})["matrix"]
     angle = 10 * (2 * random.Random(3).random() - 1)
@@ -83,9 +87,9 @@ def test_rotation_with_a_fourth_channel_gives_the_same_grey_levels(shape):
     for image in (noise, cv2.GaussianBlur(noise, (0, 0), 4)):
         for angle in (-10, -3.3, 0, 0.01, 7):
             matrix = cv2.getRotationMatrix2D((shape[1] / 2, shape[0] / 2), angle, 1)
-            border = {"borderMode": cv2.BORDER_CONSTANT, "borderValue": T.MEAN_COLOUR}
+            border = {"borderMode": cv2.BORDER_CONSTANT, "borderValue": GREY}
             three = cv2.warpAffine(image, matrix, shape[::-1], flags=cv2.INTER_LINEAR, **border)
-            turned = T.RandomRotate(10, p=1.0).apply(image, matrix=matrix)
+            turned = T.RandomRotate(10, GREY, p=1.0).apply(image, matrix=matrix)
             assert turned.shape == image.shape
             assert (turned == three).all()
 
@@ -104,7 +108,7 @@ def test_flip_mirrors_columns():
 
 def test_small_images_are_padded_with_mean_and_ignored():
     image, label = _noise((90, 131)), _label((90, 131))
-    out = A.Compose([T.PadRandomCrop(161)])(image=image, mask=label)
+    out = A.Compose([T.PadRandomCrop(161, GREY)])(image=image, mask=label)
     top, left = 71 // 2, 30 // 2
     assert np.array_equal(out["image"][top : top + 90, left : left + 131], image)
     assert np.array_equal(out["mask"][top : top + 90, left : left + 131], label)
@@ -118,7 +122,7 @@ def test_crop_keeps_85_percent_of_the_foreground_where_it_can():
     label = np.zeros((200, 200), np.uint8)
     label[150:170, 150:170] = 1
     image = np.zeros((200, 200, 3), np.uint8)
-    crop = A.Compose([T.PadRandomCrop(97)])
+    crop = A.Compose([T.PadRandomCrop(97, GREY)])
     kept, tops = [], set()
     for seed in range(200):
         crop.set_random_state(np.random.default_rng(0), random.Random(seed))
@@ -131,7 +135,7 @@ def test_crop_keeps_85_percent_of_the_foreground_where_it_can():
 
 def test_crop_gives_up_after_31_redraws():
     label = np.ones((200, 200), np.uint8)
-    step = T.PadRandomCrop(97)
+    step = T.PadRandomCrop(97, GREY)
     step.py_random = random.Random(0)
     calls = []
     step.py_random.randint = lambda a, b: calls.append((a, b)) or a
@@ -141,7 +145,7 @@ def test_crop_gives_up_after_31_redraws():
 
 def test_steps_do_not_share_their_decisions():
     """Compose.set_random_seed would make rotation, blur and flip happen together or not at all."""
-    pipeline = T.train_transform(TransformOptions(size=97))._compose
+    pipeline = T.train_transform(TransformOptions(size=97), IMAGENET)._compose
     image, label = make_image(0), _label((96, 128))
     seen = set()
     for seed in range(60):
@@ -153,7 +157,10 @@ def test_steps_do_not_share_their_decisions():
 
 
 def test_training_is_a_function_of_the_seed():
-    one, two = T.train_transform(TransformOptions(size=97)), T.train_transform(TransformOptions(size=97))
+    one, two = (
+        T.train_transform(TransformOptions(size=97), IMAGENET),
+        T.train_transform(TransformOptions(size=97), IMAGENET),
+    )
     image, label = make_image(0), _label((96, 128))
     a = one(image, label, 5)
     one(image, label, 6)
@@ -184,6 +191,9 @@ def test_scale_factors_are_uniform():
         ((480, 640), 473, (352, 472)),
         ((640, 480), 641, (640, 480)),
         ((500, 375), 417, (416, 312)),
+        ((500, 500), 476, (476, 476)),
+        ((375, 500), 476, (352, 476)),
+        ((640, 480), 480, (480, 360)),
     ],
 )
 def test_test_geometry(shape, size, expected):
@@ -192,7 +202,7 @@ def test_test_geometry(shape, size, expected):
 
 def test_test_transform_equals_the_release():
     image, label = _noise((75, 100)), _label((75, 100))
-    out, mask = E.eval_transform(TransformOptions(size=97))(image, label, 0)
+    out, mask = E.eval_transform(TransformOptions(size=97), IMAGENET)(image, label, 0)
     h, w = 72, 96
     x, y = (np.arange(w) + 0.5) * 100 / w - 0.5, (np.arange(h) + 0.5) * 75 / h - 0.5
     canvas = np.zeros((97, 97, 3))
@@ -207,18 +217,30 @@ def test_test_transform_equals_the_release():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"size": 472}, {"size": 9}, {"scale_min": 0.0}, {"scale_max": 0.5}, {"rotate": -1.0}]
+    "wrong", [{"size": 9}, {"size": 97.0}, {"scale_min": 0.0}, {"scale_max": 0.5}, {"rotate": -1.0}]
 )
 def test_wrong_options(wrong):
     with pytest.raises(DataError, match="not allowed"):
         TransformOptions(**wrong)
 
 
+@pytest.mark.parametrize("images", [IMAGENET, OTHER], ids=["imagenet", "other"])
+def test_the_border_has_the_mean_colour_of_the_backbone(images):
+    """What lies outside of an image is zero after normalisation, up to half a grey level."""
+    assert mean_colour(IMAGENET) == GREY
+    image, label = make_image(0), _label((96, 128))
+    out, mask = T.train_transform(TransformOptions(size=196, scale_max=0.95), images)(image, label, 3)
+    border = out[:, :20].flatten(1)
+    assert bool((mask[:20] == 255).all())
+    assert bool((border.abs().amax(1) <= 0.5 / 255 / torch.tensor(images.std) + 1e-6).all())
+
+
+@pytest.mark.parametrize("images", [IMAGENET, OTHER], ids=["imagenet", "other"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_the_last_step_equals_albumentations_bit_for_bit(dtype):
+def test_the_last_step_equals_albumentations_bit_for_bit(dtype, images):
     image = _noise().astype(dtype) + (0 if dtype == np.uint8 else np.float32(0.3))
-    plain = A.Compose([A.Normalize(mean=T.MEAN, std=(0.229, 0.224, 0.225)), ToTensorV2()])(image=image)["image"]
-    out = normalised(image)
+    plain = A.Compose([A.Normalize(mean=images.mean, std=images.std), ToTensorV2()])(image=image)["image"]
+    out = Normalise(images)(image)
     assert out.is_contiguous()
     assert torch.equal(out, plain)
 
@@ -240,7 +262,7 @@ class PaddedCrop(T.PadRandomCrop):
         return {"top": top, "left": left, "pads": pads}
 
     def apply(self, img, top, left, pads, **params):
-        padded = np.stack([np.pad(img[..., k], pads, constant_values=c) for k, c in enumerate(T.MEAN_COLOUR)], axis=-1)
+        padded = np.stack([np.pad(img[..., k], pads, constant_values=c) for k, c in enumerate(GREY)], axis=-1)
         return padded[top : top + self.size, left : left + self.size]
 
     def apply_to_mask(self, mask, top, left, pads, **params):
@@ -252,7 +274,7 @@ def test_the_crop_equals_padding_the_whole_image(shape):
     image, label = _noise(shape), _label(shape)
     for seed in range(12):
         outs = []
-        for crop in (T.PadRandomCrop(97), PaddedCrop(97)):
+        for crop in (T.PadRandomCrop(97, GREY), PaddedCrop(97, GREY)):
             pipeline = A.Compose([crop], additional_targets={"more": "mask"})
             pipeline.set_random_state(np.random.default_rng(0), random.Random(seed))
             outs.append(pipeline(image=image, mask=label, more=label + 2))
@@ -263,7 +285,7 @@ def test_the_crop_equals_padding_the_whole_image(shape):
 def test_training_stays_near_the_float32_pipeline():
     """Scale, rotation and blur together: each rounds to grey levels, and OpenCV's 8-bit kernels have coarse weights."""
     image, label = make_image(0), _label((96, 128))
-    pipeline = T.train_transform(TransformOptions(size=97))
+    pipeline = T.train_transform(TransformOptions(size=97), IMAGENET)
     off = []
     for seed in range(16):
         out, mask = pipeline(image, label, seed)

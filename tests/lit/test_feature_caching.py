@@ -24,7 +24,7 @@ from fss.lit.callbacks.feature_caching import FeatureCaching
 from fss.lit.episodic import EpisodicModule
 from fss.lit.optim import Recipe
 from fss.methods.baseline import Baseline
-from fss.types import EpisodeFeatures, HeadOutput
+from fss.types import EpisodeFeatures, HeadOutput, InputSpec
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def module() -> EpisodicModule:
 
 def data(root: Path, size: int, group_by_image: bool) -> FewShotDataModule:
     return FewShotDataModule(
-        ShapesSource(root), 0, 1, transforms=TransformOptions(size=65), index=IndexOptions(min_area=150),
+        ShapesSource(root), InputSpec(), 0, 1, transforms=TransformOptions(size=65), index=IndexOptions(min_area=150),
         episodes=EpisodeOptions(test_episodes=30, sampler="release"),
         loader=LoaderOptions(test_batch_size=size, workers=0, group_by_image=group_by_image, progress=False),
     )  # fmt: skip

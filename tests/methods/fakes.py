@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fss.backbones.resnet import ResNet
+from fss.backbones.staged import StagedModule
 from fss.methods.base import FewShotHead
 from fss.nn.resize import up
 from fss.nn.votes import relative_votes
@@ -57,13 +58,13 @@ class SupportSign(FewShotHead):
         return HeadOutput(relative_votes([up(o.logits, size) for o in outputs]))
 
 
-class Affine(nn.Module):
+class Affine(StagedModule):
     """Five stages that halve or keep the size and add one constant each: everything can be worked out by hand."""
 
     channels = (3, 3, 3, 3, 3)
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(self.channels)
         self.norm_mode = "eval"
 
     def stage(self, index: int) -> nn.Module:

@@ -233,5 +233,5 @@ def test_wrong_shapes_are_named(query: tuple[int, ...], supports: tuple[int, ...
 
 
 def test_a_module_without_stages_is_refused() -> None:
-    with pytest.raises(TypeError, match="Conv2d is no StagedBackbone"):
+    with pytest.raises(TypeError, match="Conv2d is no ImageBackbone"):
         FewShotSegmenter(nn.Conv2d(3, 3, 1), Recorder())

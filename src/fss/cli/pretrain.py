@@ -51,8 +51,9 @@ def pretrain(
 
     hide_known_warnings()
     pl.seed_everything(seed, verbose=False)
-    train, classes = classification_loader(data, "train", batch_size, workers=1, seed=seed)
-    val, _ = classification_loader(data, "val", 256, workers=0, seed=seed)
+    images = ResNet.input
+    train, classes = classification_loader(data, "train", batch_size, workers=1, seed=seed, images=images)
+    val, _ = classification_loader(data, "val", 256, workers=0, seed=seed, images=images)
     model = Classifier(ResNet(depth, "torchvision", "torchvision", width), len(classes))
     trainer = pl.Trainer(
         max_epochs=epochs,

@@ -14,6 +14,7 @@ from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 
 from fss.commands import program
+from fss.config.backbone_facts import SIZES, VIEW
 from fss.config.base_learner_command import command
 from fss.config.checks import check
 from fss.config.compose import plain
@@ -40,7 +41,7 @@ NOTES = {
 }
 """Selections that a base learner knows, and what they mean."""
 
-_NOT_COMPARED = ("_target_", "weights", WEIGHTS, "dilation", NAME)
+_NOT_COMPARED = ("_target_", "weights", WEIGHTS, "dilation", SIZES, VIEW, NAME)
 
 
 @dataclass(frozen=True)

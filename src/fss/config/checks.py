@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fss.config.backbone_facts import check_backbone
 from fss.config.recording import check_recording
 from fss.config.value_ranges import check_values, whole
 from fss.data.sources.folds import FOLDS
@@ -44,6 +45,7 @@ def check(config: dict[str, Any]) -> None:
     if not isinstance(stages, list) or any(not isinstance(s, int) or not 0 <= s <= 4 for s in stages):
         raise FssError(f"finetune.stages={stages} is not allowed: give a list of stages 0 (stem) to 4, e.g. [2,3,4].")
     check_values(config)
+    check_backbone(config)
     check_recording(config)
 
 

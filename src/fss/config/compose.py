@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
+from fss.config.backbone_facts import RELEASED_VIEW, SIZES, VIEW, nearest_side, support_view
 from fss.config.checks import check
 from fss.config.identity import slug
 from fss.config.places import CONF, groups
@@ -28,25 +29,33 @@ def choices(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml") if not path.stem.startswith("_"))
 
 
-def plain(cfg: DictConfig) -> dict[str, Any]:
+def plain(cfg: DictConfig, backbone: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Resolve a configuration into plain values, without Hydra's own node.
 
     Args:
         cfg: composed configuration.
+        backbone: for ``eval.py``, whose configuration has none: sizes follow it.
 
     Returns:
         Nested dictionaries and lists.
     """
-    from omegaconf import OmegaConf
+    from omegaconf import OmegaConf, open_dict
 
     keys = [str(k) for k in cfg if k != "hydra"]
-    content = OmegaConf.to_container(OmegaConf.masked_copy(cfg, keys), resolve=True)
+    copied = OmegaConf.masked_copy(cfg, keys)
+    if backbone is not None:
+        with open_dict(copied):
+            copied["backbone"] = dict(backbone)
+    content = OmegaConf.to_container(copied, resolve=True)
     assert isinstance(content, dict)
-    return {str(k): v for k, v in content.items()}
+    return {str(k): v for k, v in content.items() if k in keys}
 
 
 def prepare_hydra(complete: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> None:
-    """Make ``${fss.slug:}`` known to OmegaConf, and let Hydra's errors through to :func:`friendly` (idempotent).
+    """Make our resolvers known to OmegaConf, and let Hydra's errors through to :func:`friendly` (idempotent).
+
+    ``${fss.slug:}`` is the name of a run, ``${fss.size:473}`` the allowed side of the backbone's input that is nearest
+    to 473, and ``${fss.support_view:}`` the view of the supports that the backbone can serve.
 
     From then on, whatever is composed from ``conf/`` is checked for options that nothing reads.
 
@@ -63,7 +72,37 @@ def prepare_hydra(complete: Callable[[dict[str, Any]], dict[str, Any]] | None = 
         return slug(config if complete is None else complete(config))
 
     OmegaConf.register_new_resolver("fss.slug", resolve, replace=True)
+    OmegaConf.register_new_resolver("fss.size", _size, replace=True)
+    OmegaConf.register_new_resolver("fss.support_view", _view, replace=True)
     _check_what_is_composed()
+
+
+def _size(wanted: int, *, _root_: DictConfig) -> int:
+    backbone = _backbone(_root_)
+    return wanted if backbone is None else nearest_side(backbone, wanted)
+
+
+def _view(*, _root_: DictConfig) -> str:
+    backbone = _backbone(_root_)
+    return RELEASED_VIEW if backbone is None else support_view(backbone)
+
+
+def _backbone(root: DictConfig) -> dict[str, Any] | None:
+    """Return the backbone's group; only what describes it is resolved, unless the class must be asked.
+
+    Without one (``eval.py``, whose backbone stands in the checkpoint) nothing is known yet.
+    """
+    from omegaconf import OmegaConf
+
+    node = OmegaConf.select(root, "backbone")
+    if node is None:
+        return None
+    known = {key: OmegaConf.select(node, key) for key in (SIZES, VIEW)}
+    if known[SIZES] is None:
+        found = OmegaConf.to_container(node, resolve=True)
+        assert isinstance(found, dict)
+        return {str(key): value for key, value in found.items()}
+    return {key: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for key, v in known.items()}
 
 
 def _check_what_is_composed() -> None:

@@ -12,6 +12,9 @@ import yaml
 from fss.results import ReportError
 
 _PACKAGE = re.compile(r"^#\s*@package\s+(\S+)")
+_FOLLOWS_BACKBONE = re.compile(r"\$\{fss\.(?:size:(\d+)|support_view:)\}")
+"""Defaults that depend on the backbone; shown as what the networks of the paper get."""
+_RELEASED_VIEW = "masked_before_stage4"
 _COMMENT = re.compile(r":?\s+#+\s*(.*)$")
 
 
@@ -162,7 +165,7 @@ def _source(node: yaml.Node) -> str:
     if isinstance(node, yaml.ScalarNode):
         if node.tag == "tag:yaml.org,2002:null":
             return "null"
-        return str(node.value) if node.value else "''"
+        return _FOLLOWS_BACKBONE.sub(lambda m: m[1] or _RELEASED_VIEW, str(node.value)) if node.value else "''"
     flow = yaml.serialize(_as_flow(node), Dumper=yaml.SafeDumper, width=10_000)
     return flow.strip().removesuffix("...").strip()
 

@@ -6,6 +6,8 @@ import hashlib
 import json
 from typing import Any
 
+from fss.config.backbone_facts import RELEASED_VIEW
+
 # Keys that do not determine a run's numbers: names, paths, loggers, hardware and display.
 _FREE = (
     "hydra",
@@ -28,6 +30,8 @@ _FREE = (
     "method.base_learner.train_if_missing",
     "method.base_learner.overrides",
     "method.base_learner.built",
+    "backbone.sizes",  # what its class says
+    "backbone.support_view",  # the method's stands beside it
     "finetune.memory",
     "trainer._target_",
     "trainer.accelerator",
@@ -60,6 +64,8 @@ def determining(config: dict[str, Any]) -> dict[str, Any]:
         if isinstance(node, dict):
             node.pop(leaf, None)
     data, backbone = kept.setdefault("data", {}), kept.get("backbone", {})
+    if kept.get("method", {}).get("support_view") == RELEASED_VIEW:  # what there was before the option
+        del kept["method"]["support_view"]
     if kept.get("finetune", {}).get("qkv") == "one":  # runs from before the option lack it
         del kept["finetune"]["qkv"]
     if data.get("min_test_images") is None:  # runs from before the option lack it

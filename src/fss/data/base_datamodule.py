@@ -17,12 +17,12 @@ from fss.data.episodes.options import check_least
 from fss.data.epoch_sampler import EpisodeIndexSampler
 from fss.data.eval_transform import eval_transform
 from fss.data.lazy_loader import EpisodeLoader
-from fss.data.options import LoaderOptions, TransformOptions
+from fss.data.options import LoaderOptions, TransformOptions, check_side
 from fss.data.sources.base import Facts, ListSplit, SegmentationSource
 from fss.data.sources.folds import name_classes
 from fss.data.sources.seen import facts_of
 from fss.data.train_transform import train_transform
-from fss.types import Split
+from fss.types import InputSpec, Split
 
 
 class BaseDataModule(LightningDataModule):
@@ -32,18 +32,20 @@ class BaseDataModule(LightningDataModule):
 
     Args:
         source: the data set.
+        images: normalisation and sides of the backbone.
         fold: 0..3.
         seed: seed of the image order and augmentation.
         transforms: sizes and ranges of the transforms.
         loader: batch sizes and workers.
 
     Raises:
-        DataError: if fold or seed is not allowed.
+        DataError: if fold or seed is not allowed, or the side of the input for this backbone.
     """
 
     def __init__(
         self,
         source: SegmentationSource,
+        images: InputSpec,
         fold: int,
         seed: int = 321,
         transforms: TransformOptions | None = None,
@@ -52,7 +54,8 @@ class BaseDataModule(LightningDataModule):
         super().__init__()
         check_least("seed", seed, 0)
         self.source, self.fold, self.seed = source, fold, seed
-        self.transforms = transforms or TransformOptions()
+        self.images, self.transforms = images, transforms or TransformOptions()
+        check_side(self.transforms.size, images)
         self.loading = loader or LoaderOptions()
         self.labels = BaseLabels(source.fold(fold).base)
 
@@ -126,7 +129,9 @@ class BaseDataModule(LightningDataModule):
         training, options = split == "train", self.loading
         build_transform = train_transform if training else eval_transform
         ids = self._ids("train" if training else "val")
-        dataset = BaseImages(self.source, ids, self.labels, build_transform(self.transforms), self.seed, split)
+        dataset = BaseImages(
+            self.source, ids, self.labels, build_transform(self.transforms, self.images), self.seed, split
+        )
         trainer = self.trainer
         rank, world = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
         size = options.batch_size if training else options.test_batch_size * world

@@ -15,13 +15,11 @@ from fss.commands import shell
 from fss.data.reading.images import read_image
 from fss.data.reading.masks import UInt8
 from fss.errors import DataError
-
-# The same normalisation as in segmentation.
-_NORMALISE = v2.Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+from fss.types import InputSpec
 
 
 def classification_loader(
-    root: Path, split: Literal["train", "val"], batch_size: int, workers: int, seed: int
+    root: Path, split: Literal["train", "val"], batch_size: int, workers: int, seed: int, images: InputSpec
 ) -> tuple[DataLoader[tuple[Tensor, Tensor]], list[str]]:
     """Return a data loader of images sorted into one folder per class.
 
@@ -31,6 +29,7 @@ def classification_loader(
         batch_size: images per step.
         workers: data loader workers.
         seed: seed of the order of the training images.
+        images: normalisation of the backbone.
 
     Returns:
         The loader of (images (N, 3, H, W), labels (N)), and the class names.
@@ -45,22 +44,22 @@ def classification_loader(
         v2.ToImage(),
         *(augment if split == "train" else [v2.Resize((size, size), antialias=True)]),
         v2.ToDtype(torch.float32, scale=True),
-        _NORMALISE,
+        v2.Normalize(images.mean, images.std),
     ]
     try:
-        images = ImageFolder(root / split, transform=v2.Compose(steps), loader=_read)
+        folder = ImageFolder(root / split, transform=v2.Compose(steps), loader=_read)
     except (FileNotFoundError, OSError) as error:
         raise DataError(
             f"There are no classes of images in {root / split}. The drawn data set brings them: "
             f"fss data shapes --root {shell(root.parent)}"
         ) from error
-    if split == "train" and len(images) < batch_size:
+    if split == "train" and len(folder) < batch_size:
         raise DataError(
-            f"batch_size={batch_size} is larger than the {len(images)} images in {root / split}: give at most "
-            f"--batch-size {len(images)}, or draw more with: fss data shapes --root DIR --pretrain-per-class N"
+            f"batch_size={batch_size} is larger than the {len(folder)} images in {root / split}: give at most "
+            f"--batch-size {len(folder)}, or draw more with: fss data shapes --root DIR --pretrain-per-class N"
         )
     loader = DataLoader(
-        images,
+        folder,
         batch_size,
         shuffle=split == "train",
         num_workers=workers,
@@ -68,7 +67,7 @@ def classification_loader(
         persistent_workers=workers > 0,
         generator=torch.Generator().manual_seed(seed),
     )
-    return loader, list(images.classes)
+    return loader, list(folder.classes)
 
 
 def _read(path: str) -> UInt8:

@@ -19,11 +19,11 @@ from fss.data.episodes.streams import EpisodeStreams
 from fss.data.epoch_sampler import EpisodeIndexSampler
 from fss.data.eval_transform import eval_transform
 from fss.data.lazy_loader import EpisodeLoader
-from fss.data.options import LoaderOptions, TransformOptions
+from fss.data.options import LoaderOptions, TransformOptions, check_side
 from fss.data.sources.base import Facts, ListSplit, SegmentationSource
 from fss.data.sources.seen import facts_of
 from fss.data.train_transform import train_transform
-from fss.types import Split
+from fss.types import InputSpec, Split
 
 
 class FewShotDataModule(LightningDataModule):
@@ -34,6 +34,7 @@ class FewShotDataModule(LightningDataModule):
 
     Args:
         source: the data set.
+        images: normalisation and sides of the backbone.
         fold: 0..3.
         shot: supports per episode.
         seed: seed of episodes and augmentation.
@@ -43,12 +44,13 @@ class FewShotDataModule(LightningDataModule):
         loader: batch sizes and workers.
 
     Raises:
-        DataError: if fold, shot or seed is not allowed.
+        DataError: if fold, shot or seed is not allowed, or the side of the input for this backbone.
     """
 
     def __init__(
         self,
         source: SegmentationSource,
+        images: InputSpec,
         fold: int,
         shot: int = 1,
         seed: int = 321,
@@ -59,7 +61,8 @@ class FewShotDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.loading = loader or LoaderOptions()
-        self.transforms = transforms or TransformOptions()
+        self.images, self.transforms = images, transforms or TransformOptions()
+        check_side(self.transforms.size, images)
         self.streams = EpisodeStreams(source, fold, shot, seed, index, episodes, self.loading.progress)
         self.source, self.fold, self.shot, self.seed = source, fold, shot, seed
 
@@ -170,7 +173,9 @@ class FewShotDataModule(LightningDataModule):
         build_transform = train_transform if training else eval_transform
         classes = tuple(self.streams.named(split))
         base = BaseLabels(self.streams.classes.base) if self.streams.episodes.base_labels else None
-        dataset = EpisodeDataset(self.source, draws, build_transform(self.transforms), self.seed, split, classes, base)
+        dataset = EpisodeDataset(
+            self.source, draws, build_transform(self.transforms, self.images), self.seed, split, classes, base
+        )
         rank, world = self._processes()
         options = self.loading
         size = options.batch_size if training else options.test_batch_size * world

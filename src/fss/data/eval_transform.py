@@ -10,10 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fss.data.normalisation import normalised
+from fss.data.normalisation import Normalise
 from fss.data.options import TransformOptions
 from fss.data.reading.masks import UInt8
-from fss.types import IGNORE
+from fss.types import IGNORE, InputSpec
 
 Array = npt.NDArray[Any]
 
@@ -50,17 +50,19 @@ class Transform(Protocol):
 
 
 class EvalTransform:
-    """Resize the longer side to S, round both sides down to multiples of 8, place top-left on an S x S canvas.
+    """Resize an image as :func:`resized_shape` says and place it top-left on an S x S canvas.
 
     Computed in float32, as in the release. The canvas is 0 before normalisation, not the mean colour; the label canvas
     is 255.
 
     Args:
         size: side S.
+        images: normalisation of the backbone.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, images: InputSpec) -> None:
         self.size = size
+        self._normalise = Normalise(images)
 
     def __call__(self, image: UInt8, label: UInt8, seed: int = 0) -> tuple[Tensor, Tensor]:
         """Transform an image and its label, see :class:`Transform`; nothing is random."""
@@ -71,7 +73,7 @@ class EvalTransform:
         return self._image(image), self._label(label), self._label(more)
 
     def _image(self, image: UInt8) -> Tensor:
-        return normalised(self._place(image.astype(np.float32), cv2.INTER_LINEAR, 0))
+        return self._normalise(self._place(image.astype(np.float32), cv2.INTER_LINEAR, 0))
 
     def _label(self, label: UInt8) -> Tensor:
         return torch.from_numpy(self._place(label, cv2.INTER_NEAREST, IGNORE))
@@ -86,24 +88,29 @@ class EvalTransform:
 def resized_shape(height: int, width: int, size: int) -> tuple[int, int]:
     """Return height and width after the test resize (protocol B.2): 375 x 500 at 473 -> 352 x 472.
 
+    The longer side fills the canvas, up to the one pixel that a side of 8m + 1 has beyond a multiple of 8: scores are
+    resized as if it did (:func:`fss.metrics.geometry.at_label_size`).
+
     Args:
         height: rows of the image.
         width: columns.
         size: side S of the canvas.
 
     Returns:
-        Multiples of 8, at least 8; the release fails on images over 59 times as long as wide.
+        The longer side S, or S - 1 where that divides by 8; the other one rounded down to a multiple of 8, at least 8.
+        The release, which rounds both and knows only sides of 8m + 1, fails on images over 59 times as long as wide.
     """
-    ratio = size / max(height, width)
-    sides = (size if side == max(height, width) else int(side * ratio) for side in (height, width))
-    h, w = (max(8, side // 8 * 8) for side in sides)
+    longer = max(height, width)
+    ratio, filled = size / longer, size - (size % 8 == 1)
+    h, w = (filled if side == longer else max(8, int(side * ratio) // 8 * 8) for side in (height, width))
     return h, w
 
 
-def eval_transform(options: TransformOptions) -> EvalTransform:
+def eval_transform(options: TransformOptions, images: InputSpec) -> EvalTransform:
     """Return the validation and test transform (protocol B.2, ``Resize``).
 
     Args:
         options: sizes.
+        images: normalisation of the backbone.
     """
-    return EvalTransform(options.size)
+    return EvalTransform(options.size, images)

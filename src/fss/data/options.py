@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fss.data.episodes.options import check_least, check_number
 from fss.errors import DataError
+from fss.input_spec import InputSpec
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class TransformOptions:
     """Sizes and ranges of the transforms.
 
     Attributes:
-        size: side S of the square network input; S - 1 must be divisible by 8.
+        size: side S of the square network input, at least 17; which sides are allowed beyond that, the backbone says
+            (:class:`fss.input_spec.InputSpec`).
         scale_min: smallest random scale factor in training.
         scale_max: largest one; the release uses 0.9..1.1 on PASCAL and 0.8..1.25 on COCO.
         rotate: largest rotation in degrees.
@@ -62,9 +64,6 @@ class TransformOptions:
             DataError: if a value is not allowed.
         """
         check_least("size", self.size, 17)
-        if (self.size - 1) % 8:
-            low = (self.size - 1) // 8 * 8 + 1
-            raise DataError(f"size={self.size} is not allowed: size - 1 must divide by 8, like {low} or {low + 8}.")
         for name in ("scale_min", "scale_max", "rotate"):
             check_number(name, getattr(self, name))
         if not 0 < self.scale_min <= self.scale_max:
@@ -76,3 +75,22 @@ class TransformOptions:
             raise DataError(f"rotate={self.rotate} is not allowed: give degrees from 0 to 180.")
         if not isinstance(self.augment, bool):
             raise DataError(f"augment={self.augment!r} is not allowed: give true or false.")
+
+
+def check_side(size: int, images: InputSpec, backbone: str = "this backbone") -> None:
+    """Refuse a side of the network input that a backbone does not take.
+
+    Args:
+        size: side S.
+        images: sides of the backbone.
+        backbone: its name, for the message.
+
+    Raises:
+        DataError: if it is not allowed.
+    """
+    if not images.allows(size):
+        near = dict.fromkeys(images.around(size))
+        raise DataError(
+            f"size={size} is not allowed: sides of {backbone} are {images.rule}. Give one of the nearest: "
+            f"{' or '.join(map(str, near))}."
+        )

@@ -9,7 +9,8 @@ Deviations of the training pipeline from the release:
 * Images stay uint8 until the end; the release computes in float32. Every step rounds to whole grey levels, and
   OpenCV's 8-bit bilinear kernels use fixed-point weights: each of scale and rotation is off by at most 1 grey level
   plus the rounding (test: at most 1.01), the blur by 0.5.
-* The border colour of rotation and padding is the rounded mean (124, 116, 104), not (123.675, 116.28, 103.53).
+* The border colour of rotation and padding is the mean of the backbone's normalisation, rounded: (124, 116, 104) with
+  ImageNet's, not (123.675, 116.28, 103.53).
 * Random numbers come from a generator seeded per image by (seed, epoch, split, episode, slot), not from a global
   one. All steps share that generator: ``Compose.set_random_seed`` would give every step the same numbers, so that
   flip, blur and rotation would happen together.
@@ -30,12 +31,10 @@ import torch
 from torch import Tensor
 
 from fss.data.eval_transform import Transform, eval_transform
-from fss.data.normalisation import MEAN, normalised
+from fss.data.normalisation import Normalise, mean_colour
 from fss.data.options import TransformOptions
 from fss.data.reading.masks import UInt8
-from fss.types import IGNORE
-
-MEAN_COLOUR = tuple(round(255 * m) for m in MEAN)
+from fss.types import IGNORE, InputSpec
 
 Array = npt.NDArray[Any]
 
@@ -70,12 +69,13 @@ class RandomRotate(A.DualTransform):  # type: ignore[misc]
 
     Args:
         limit: largest angle in degrees.
+        colour: the mean colour, in grey levels.
         p: probability.
     """
 
-    def __init__(self, limit: float, p: float = 0.5) -> None:
+    def __init__(self, limit: float, colour: tuple[int, ...], p: float = 0.5) -> None:
         super().__init__(p=p)
-        self.limit = limit
+        self.limit, self.colour = limit, colour
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         """Draw the angle and build the 2 x 3 matrix."""
@@ -85,7 +85,7 @@ class RandomRotate(A.DualTransform):  # type: ignore[misc]
 
     def apply(self, img: Array, matrix: Array, **params: Any) -> Array:
         """Rotate the image, bilinear, (H, W, 3)."""
-        return _warp(img, matrix, cv2.INTER_LINEAR, MEAN_COLOUR)
+        return _warp(img, matrix, cv2.INTER_LINEAR, self.colour)
 
     def apply_to_mask(self, mask: Array, matrix: Array, **params: Any) -> Array:
         """Rotate the label, nearest, (H, W)."""
@@ -129,13 +129,14 @@ class PadRandomCrop(A.DualTransform):  # type: ignore[misc]
 
     Args:
         size: side S.
+        colour: of the padding, in grey levels.
     """
 
     keep, redraws = 0.85, 31
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, colour: tuple[int, ...]) -> None:
         super().__init__(p=1.0)
-        self.size = size
+        self.size, self.colour = size, colour
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         """Draw the crop's offset in the image; it is negative where the crop reaches over the border."""
@@ -153,7 +154,7 @@ class PadRandomCrop(A.DualTransform):  # type: ignore[misc]
 
     def apply(self, img: Array, top: int, left: int, **params: Any) -> Array:
         """Crop the image, padded with the mean colour, (H, W, 3) -> (S, S, 3)."""
-        return self._cut(img, top, left, MEAN_COLOUR)
+        return self._cut(img, top, left, self.colour)
 
     def apply_to_mask(self, mask: Array, top: int, left: int, **params: Any) -> Array:
         """Crop the label, padded with 255, (H, W) -> (S, S)."""
@@ -171,9 +172,11 @@ class JointTransform:
 
     Args:
         steps: geometric and photometric steps on uint8 arrays; normalisation and conversion follow.
+        images: normalisation of the backbone.
     """
 
-    def __init__(self, steps: list[A.BasicTransform]) -> None:
+    def __init__(self, steps: list[A.BasicTransform], images: InputSpec) -> None:
+        self._normalise = Normalise(images)
         self._compose = A.Compose(steps, additional_targets={"more": "mask"})
 
     def __call__(self, image: UInt8, label: UInt8, seed: int) -> tuple[Tensor, Tensor]:
@@ -189,25 +192,28 @@ class JointTransform:
     def _run(self, seed: int, **arrays: UInt8) -> dict[str, Tensor]:
         self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
         out = self._compose(**arrays)
-        return {k: normalised(v) if k == "image" else torch.from_numpy(v) for k, v in out.items()}
+        return {k: self._normalise(v) if k == "image" else torch.from_numpy(v) for k, v in out.items()}
 
 
-def train_transform(options: TransformOptions) -> Transform:
+def train_transform(options: TransformOptions, images: InputSpec) -> Transform:
     """Return the training pipeline (protocol B.1).
 
     Args:
         options: sizes and ranges.
+        images: normalisation of the backbone.
     """
     if not options.augment:
-        return eval_transform(options)
+        return eval_transform(options, images)
+    colour = mean_colour(images)
     return JointTransform(
         [
             RandomScale(options.scale_min, options.scale_max),
-            RandomRotate(options.rotate),
+            RandomRotate(options.rotate, colour),
             BinomialBlur(),
             Flip(),
-            PadRandomCrop(options.size),
-        ]
+            PadRandomCrop(options.size, colour),
+        ],
+        images,
     )
 
 

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from fss.types import StagedBackbone
+from fss.model.features import run_stages
+from fss.types import ImageBackbone
 
 
 class Classifier(pl.LightningModule):
@@ -30,7 +31,7 @@ class Classifier(pl.LightningModule):
             lr: maximum learning rate of a one-cycle schedule.
         """
         super().__init__()
-        assert isinstance(backbone, StagedBackbone)
+        assert isinstance(backbone, ImageBackbone)
         self.backbone = backbone
         self.fc = nn.Linear(backbone.channels[-1], classes)
         self.lr = lr
@@ -46,9 +47,9 @@ class Classifier(pl.LightningModule):
         Returns:
             logits (N, classes).
         """
-        for index in range(5):
-            x = self.backbone.stage(index)(x)
-        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
+        last = len(self.backbone.channels) - 1
+        found, _ = run_stages(self.backbone, [x], range(last + 1), (last,))
+        logits: Tensor = self.fc(found[last][0].mean(dim=(2, 3)))
         return logits
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from fss.commands import program
 from fss.errors import FssError
 from fss.methods.baseline import META_HEAD, Baseline
+from fss.methods.masked_view import MaskedView
 from fss.methods.releases import PSPNET, STAGED, STAGES, KeyMap, Pairs, Release, deep_stem
 from fss.methods.separable import EncodedEpisode, Encoding
 from fss.nn.gram import gram, gram_distance, style_distance
@@ -18,7 +20,7 @@ from fss.nn.guidance import guidance
 from fss.nn.middle_features import middle_features
 from fss.nn.resize import up
 from fss.nn.shot_weights import ShotWeights
-from fss.types import AuxLogits, EpisodeFeatures, FeatureSpec, HeadOutput
+from fss.types import AuxLogits, EpisodeFeatures, HeadOutput
 
 LOW = 2
 """Stage whose Gram matrices are compared."""
@@ -77,6 +79,7 @@ class BAM(Baseline):
         meta_weight: float = 1.0,
         base_weight: float = 1.0,
         exclude_own: bool = True,
+        support_view: MaskedView = "masked_before_stage4",
     ) -> None:
         """Build the head.
 
@@ -90,11 +93,15 @@ class BAM(Baseline):
             base_weight: weight of the base learner's loss, which has no gradient.
             exclude_own: in training, ignore the base learner's probability of the episode's own class, which stands
                 in for a novel class. Validation on base classes always ignores it.
+            support_view: where the supports are masked: before stage 4 as in both releases, or ``masked_image``; psi
+                then compares the query with masked supports.
+
+        Raises:
+            FssError: if ``support_view`` is not one of the allowed values.
         """
-        super().__init__(channels, width, "mean", dropout)
-        stages = (LOW, 3, 4)
+        super().__init__(channels, width, "mean", dropout, support_view)
         extras = frozenset({"base_logits", "base_index"})
-        self.spec = FeatureSpec(stages=stages, support_view="masked_before_stage4", extras=extras)
+        self.spec = replace(self.spec, extras=extras)
         self.shot = shot
         self.weights = (meta_weight, base_weight)
         self.exclude_own = exclude_own
@@ -106,8 +113,9 @@ class BAM(Baseline):
         """Score one batch of episodes.
 
         Args:
-            features: stages 2, 3 and 4, supports masked before stage 4; in the extras ``base_logits`` (B, classes, h,
-                w) and, in training, ``base_index``: position of each episode's class among the base classes, (B).
+            features: stages 2, 3 and 4, supports masked as ``support_view`` says; in the extras ``base_logits`` (B,
+                classes, h, w) and, in training, ``base_index``: position of each episode's class among the base
+                classes, (B).
 
         Returns:
             The ensemble's scores (B, 2, h, w), linear in probabilities; ``branch_logits`` holds ``meta`` and ``base``.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fss.errors import FssError
+from fss.methods.masked_view import MaskedView, masked_view
 from fss.methods.releases import PSPNET, STAGED, KeyMap, Pairs, Release, Released, Shapes, deep_stem
 from fss.methods.separable import EncodedEpisode, Encoding, SeparableHead
 from fss.nn.aspp import ASPP
@@ -76,6 +77,7 @@ class Baseline(SeparableHead):
         width: int = 256,
         shot_aggregation: ShotAggregation = "mean",
         dropout: float = 0.5,
+        support_view: MaskedView = "masked_before_stage4",
     ) -> None:
         """Build the head.
 
@@ -84,11 +86,12 @@ class Baseline(SeparableHead):
             width: channels within the head; 256 in the paper.
             shot_aggregation: how the K supports are combined.
             dropout: share of reduced channels dropped in training; 0.5 in the release.
+            support_view: where the supports are masked: before stage 4 as in the release, or ``masked_image``.
 
         Raises:
-            FssError: if ``shot_aggregation`` is neither ``mean`` nor ``sum``.
+            FssError: if ``shot_aggregation`` or ``support_view`` is not one of the allowed values.
         """
-        super().__init__(FeatureSpec(stages=(2, 3, 4), support_view="masked_before_stage4"))
+        super().__init__(FeatureSpec(stages=(2, 3, 4), support_view=masked_view(support_view)))
         if shot_aggregation not in ("mean", "sum"):
             raise FssError(f"method.shot_aggregation={shot_aggregation!r}: choose mean, or sum as in the SVF release")
         self.shot_aggregation = shot_aggregation
@@ -115,7 +118,7 @@ class Baseline(SeparableHead):
         """Score one batch of episodes.
 
         Args:
-            features: stages 2, 3 and 4; supports masked before stage 4.
+            features: stages 2, 3 and 4; supports masked as ``support_view`` says.
 
         Returns:
             logits (B, 2, h, w) at the resolution of stage 3.

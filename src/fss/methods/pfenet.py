@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fss.errors import FssError
+from fss.methods.masked_view import MaskedView, masked_view
 from fss.methods.releases import PSPNET, STAGED, KeyMap, Release, Released, deep_stem
 from fss.methods.separable import EncodedEpisode, Encoding, SeparableHead
 from fss.nn.conv_stacks import classifier, reduction, refinement
@@ -72,6 +73,7 @@ class PFENet(SeparableHead):
         bins: Sequence[float] = (60, 30, 15, 8),
         dropout: float = 0.5,
         aux_weight: float = 1.0,
+        support_view: MaskedView = "masked_before_stage4",
     ) -> None:
         """Build the head.
 
@@ -81,11 +83,13 @@ class PFENet(SeparableHead):
             bins: grid sizes of the enrichment, fine to coarse; up to 1.0 a fraction of the feature map's height.
             dropout: share of reduced channels dropped in training; 0.5 in both releases.
             aux_weight: weight of the mean of the grids' auxiliary losses.
+            support_view: where the supports are masked: before stage 4 as in both releases, or ``masked_image``.
 
         Raises:
-            FssError: if there is no grid, or a size is neither an integer nor a fraction up to 1.0.
+            FssError: if there is no grid, or a size is neither an integer nor a fraction up to 1.0, or
+                ``support_view`` is not one of the allowed values.
         """
-        super().__init__(FeatureSpec(stages=(2, 3, 4), support_view="masked_before_stage4"))
+        super().__init__(FeatureSpec(stages=(2, 3, 4), support_view=masked_view(support_view)))
         if not bins or any(b <= 0 or (b > 1 and b != int(b)) for b in bins):
             raise FssError(
                 f"method.bins={list(bins)}: give one or more sides of grids, whole numbers above 1 or shares of the "
@@ -104,7 +108,7 @@ class PFENet(SeparableHead):
         """Score one batch of episodes.
 
         Args:
-            features: stages 2, 3 and 4; supports masked before stage 4.
+            features: stages 2, 3 and 4; supports masked as ``support_view`` says.
 
         Returns:
             logits (B, 2, h, w) at the resolution of stage 3, and one map per grid for the auxiliary losses.

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fss.model.features import run_stage
+from fss.model.features import run_stages
 from fss.model.map_cache import Maps
 from fss.nn.prototype import support_mask
 from fss.nn.resize import up
-from fss.types import Episode, EpisodeFeatures, FeatureSpec, StagedBackbone
+from fss.types import Episode, EpisodeFeatures, FeatureSpec, ImageBackbone
 
 Support = tuple[str, str]
 """Ids of image and class."""
@@ -22,17 +22,17 @@ class Run:
     """Runs some stages and keeps the outputs a head declared.
 
     Args:
-        backbone: called stage by stage.
+        backbone: runs on the images.
         spec: the head's declaration.
         others: other stages to keep.
     """
 
-    def __init__(self, backbone: StagedBackbone, spec: FeatureSpec, others: set[int]) -> None:
+    def __init__(self, backbone: ImageBackbone, spec: FeatureSpec, others: set[int]) -> None:
         self.backbone, self.spec = backbone, spec
         self.kept = others.union(spec.stages)
 
     def __call__(self, maps: Tensor, stages: range) -> list[Maps]:
-        """Run stages.
+        """Run consecutive stages, see :func:`fss.model.features.run_stages`.
 
         Args:
             maps: images, or the output of the stage before the first one, (N, C, h, w).
@@ -41,16 +41,12 @@ class Run:
         Returns:
             The kept maps of each image; each owns its memory.
         """
-        outputs: dict[int, Tensor] = {}
-        taps: dict[int, list[Tensor]] = {}
-        for index in stages:
-            (maps,), blocks = run_stage(self.backbone.stage(index), [maps], True, index in self.spec.taps)
-            if index in self.kept:
-                outputs[index] = maps
-            if index in self.spec.taps:
-                taps[index] = [block[0] for block in blocks]
+        outputs, taps = run_stages(self.backbone, [maps], stages, self.kept, self.spec.taps)
         return [
-            Maps({i: m[n].clone() for i, m in outputs.items()}, {i: [m[n].clone() for m in b] for i, b in taps.items()})
+            Maps(
+                {i: slot[n].clone() for i, (slot,) in outputs.items()},
+                {i: [slot[n].clone() for (slot,) in blocks] for i, blocks in taps.items()},
+            )
             for n in range(len(maps))
         ]
 

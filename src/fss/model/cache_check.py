@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from fss.errors import FssError
 from fss.finetune.chains.merged_copy import merged_copy
 from fss.methods.separable import encodes
 from fss.model.segmenter import FewShotSegmenter
-from fss.types import Episode, HeadOutput
+from fss.types import Episode, HeadOutput, ImageBackbone
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
 """Largest allowed difference relative to the largest score; ``HALF`` for narrower types."""
@@ -50,7 +51,7 @@ def check_cache(model: FewShotSegmenter, episode: Episode) -> None:
     try:
         place = "cpu" if device.type == "mps" else device  # MPS has no double precision
         double = double.to(place, torch.float64)
-        double.cache_features(ENOUGH, merged_copy(double.backbone))
+        double.cache_features(ENOUGH, cast(ImageBackbone | None, merged_copy(double.backbone)))
         with torch.autocast(device.type, enabled=False):
             difference = _difference(double, _moved(one, torch.device(place)))
     except RuntimeError:

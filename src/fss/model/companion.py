@@ -37,7 +37,7 @@ class BaseBranch(MulticlassSegmenter):
         """
         super().__init__(backbone, head)
         self.dropout = dropout
-        backbone.norm_mode = "eval"  # type: ignore[assignment]  # the base class checked that it is a StagedBackbone
+        backbone.norm_mode = "eval"  # type: ignore[assignment]  # the base class checked that it is an ImageBackbone
         self.requires_grad_(False)
         self.train(False)
 
@@ -88,9 +88,10 @@ class SharedPrefix:
             frozen: the backbone of the base branch.
 
         Returns:
-            Number of stages, 0 to 5; 0 while batch norm uses batch statistics.
+            Number of stages, 0 to 5; 0 while batch norm uses batch statistics, and for backbones whose stages cannot be
+            called one by one.
         """
-        if tuned.norm_mode != "eval" and tuned.training:
+        if not (tuned.stepwise and frozen.stepwise) or (tuned.norm_mode != "eval" and tuned.training):
             return 0
         state = tuple(_fingerprint(m) for b in (tuned, frozen) for m in _modules(b))
         if state != self._state or not all(_equal_values(*pair) for pair in _pairs(tuned, frozen, self._stages)):

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from fss.methods.separable import Encoding, SeparableHead
 from fss.model.batch import Batch, Run, Support
-from fss.model.features import MASKED_STAGE
+from fss.model.features import MASKED_STAGE, masks_late
 from fss.model.local_stage import LocalStage
 from fss.model.map_cache import Key, MapCache, Maps
 from fss.nn.prototype import support_mask
 from fss.nn.resize import up
-from fss.types import Episode, StagedBackbone
+from fss.types import Episode, ImageBackbone
 
 Compute = Callable[[Mapping[int, Tensor], Tensor], Tensor]
 """Kept stages of a query, each (1, C, h, w), and its image (1, 3, H, W) -> another value of it, (1, ...)."""
@@ -27,18 +27,18 @@ class EncodingCache:
     once they are no longer used, the cache drops them as the oldest entries.
     """
 
-    def __init__(self, cache: MapCache, backbone: StagedBackbone, head: SeparableHead) -> None:
+    def __init__(self, cache: MapCache, backbone: ImageBackbone, head: SeparableHead) -> None:
         """Store the parts.
 
         Args:
             cache: stores maps and encodings.
-            backbone: called stage by stage.
+            backbone: runs on the images.
             head: computes the encodings.
         """
         self.cache, self.backbone, self.head = cache, backbone, head
         spec = head.spec
         self.last = max(spec.stages)
-        self.late = spec.support_view == "masked_before_stage4" and self.last >= MASKED_STAGE
+        self.late = masks_late(spec, self.last)
         self.hidden = spec.support_view == "masked_image"
         self.run = Run(backbone, spec, {MASKED_STAGE - 1} if self.late else set())
         self._masked_stage: LocalStage | None = None

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from fss.methods.separable import Encoding, SeparableHead
 from fss.model.batch import Batch, Input, Run
 from fss.model.encoding_cache import Compute, EncodingCache
-from fss.model.features import MASKED_STAGE
+from fss.model.features import MASKED_STAGE, masks_late
 from fss.model.map_cache import Key, MapCache, Maps
-from fss.types import Episode, EpisodeFeatures, FeatureSpec, StagedBackbone
+from fss.types import Episode, EpisodeFeatures, FeatureSpec, ImageBackbone
 
 IMAGES_AT_ONCE = 1
 """Images per backbone pass. With one, its maps do not depend on which others were cached, so no bit depends on the
@@ -48,12 +48,12 @@ class FeatureCache:
         cache: the maps.
     """
 
-    def __init__(self, limit: int, backbone: StagedBackbone) -> None:
+    def __init__(self, limit: int, backbone: ImageBackbone) -> None:
         """Start with an empty cache.
 
         Args:
             limit: largest size of the cache in bytes; the maps of the current batch are held in addition.
-            backbone: called stage by stage.
+            backbone: runs on the images.
         """
         self.backbone = backbone
         self.cache = MapCache(limit)
@@ -73,7 +73,7 @@ class FeatureCache:
         """
         batch = Batch(episode)
         last = max((*spec.stages, *spec.taps))
-        late = spec.support_view == "masked_before_stage4" and last >= MASKED_STAGE
+        late = masks_late(spec, last)
         hidden = spec.support_view == "masked_image"
         run = Run(self.backbone, spec, {MASKED_STAGE - 1} if late else set())
         names = batch.queries if hidden else [*batch.queries, *(n for n, _ in batch.supports)]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from fss.methods.base_learner import LAST_STAGE, BaseLearner
+from fss.model.features import run_stages
 from fss.nn.resize import up
-from fss.types import StagedBackbone
+from fss.types import ImageBackbone
 
 
 class MulticlassSegmenter(nn.Module):
@@ -21,15 +22,15 @@ class MulticlassSegmenter(nn.Module):
         """Combine the two.
 
         Args:
-            backbone: must follow :class:`fss.types.StagedBackbone`.
+            backbone: must follow :class:`fss.types.ImageBackbone`.
             head: built for the backbone's channels.
 
         Raises:
             TypeError: if the backbone does not follow the protocol.
         """
         super().__init__()
-        if not isinstance(backbone, StagedBackbone):
-            raise TypeError(f"{type(backbone).__name__} is no StagedBackbone: it needs channels, norm_mode, stage(i)")
+        if not isinstance(backbone, ImageBackbone):
+            raise TypeError(f"{type(backbone).__name__} is no ImageBackbone: derive it from StagedModule")
         self.backbone = backbone
         self.head = head
 
@@ -49,12 +50,13 @@ class MulticlassSegmenter(nn.Module):
 
         Args:
             maps: input of stage ``first``: the image (B, 3, H, W) for 0, else the output of the previous stage.
-            first: first stage to run; 5 runs none.
+            first: first stage to run; 5 runs none. 0 if the backbone is not ``stepwise``.
 
         Returns:
             logits (B, classes, h, w).
         """
-        for index in range(first, LAST_STAGE + 1):
-            maps = self.backbone.stage(index)(maps)
+        if first <= LAST_STAGE:
+            found, _ = run_stages(self.backbone, [maps], range(first, LAST_STAGE + 1), (LAST_STAGE,))
+            (maps,) = found[LAST_STAGE]
         logits: Tensor = self.head(maps)
         return logits

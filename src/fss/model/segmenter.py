@@ -18,7 +18,7 @@ from fss.model.features import extract
 from fss.model.head_call import call_head, generators
 from fss.nn.prototype import support_mask
 from fss.nn.resize import up
-from fss.types import Episode, EpisodeFeatures, HeadOutput, StagedBackbone
+from fss.types import Episode, EpisodeFeatures, HeadOutput, ImageBackbone, InputSpec
 
 _OPTIONAL = frozenset({"previous_prediction", "base_index"})
 """Extras that exist only in later refinement rounds or only in training."""
@@ -37,25 +37,32 @@ class FewShotSegmenter(nn.Module):
         """Combine the parts.
 
         Args:
-            backbone: must follow :class:`fss.types.StagedBackbone`.
+            backbone: must follow :class:`fss.types.ImageBackbone`.
             head: built for the backbone's channels.
             companion: for heads that need ``base_logits``.
 
         Raises:
             TypeError: if the backbone does not follow the protocol.
+            FssError: if the backbone cannot serve the head's view of the supports, or the companion's expects other
+                images.
         """
         super().__init__()
-        if not isinstance(backbone, StagedBackbone):
-            raise TypeError(
-                f"{type(backbone).__name__} is no StagedBackbone: it needs channels, norm_mode and stage(i)"
-            )
+        if not isinstance(backbone, ImageBackbone):
+            raise TypeError(f"{type(backbone).__name__} is no ImageBackbone: derive it from StagedModule")
+        _check_view(backbone, head)
+        _check_same_images(backbone, companion)
         self.backbone = backbone
         self.head = head
         self.companion = companion
         self._shared = SharedPrefix()
         self._cache: FeatureCache | None = None
 
-    def cache_features(self, limit: int | None, backbone: StagedBackbone | None = None) -> None:
+    @property
+    def input(self) -> InputSpec:
+        """Normalisation and sides of the images, which are the backbone's."""
+        return self.backbone.input
+
+    def cache_features(self, limit: int | None, backbone: ImageBackbone | None = None) -> None:
         """Cache feature maps by image id from now on; for test episodes, whose images never change.
 
         Weights must not change until the next call: call it at the start of every pass, and with None at its end.
@@ -243,6 +250,25 @@ class FewShotSegmenter(nn.Module):
 
 def _size(images: Tensor) -> tuple[int, int]:
     return images.shape[-2], images.shape[-1]
+
+
+def _check_view(backbone: ImageBackbone, head: FewShotHead) -> None:
+    if head.spec.support_view == "masked_before_stage4" and not backbone.stepwise:
+        raise FssError(
+            f"{type(head).__name__} masks the supports before stage 4 (masked_before_stage4), but the stages of "
+            f"{type(backbone).__name__} cannot be run one by one. Mask the support images instead: "
+            "method.support_view=masked_image, or choose a backbone of convolutions."
+        )
+
+
+def _check_same_images(backbone: ImageBackbone, companion: BaseBranch | None) -> None:
+    """Refuse a base learner whose backbone expects other images: both see the same ones."""
+    if companion is not None and companion.backbone.input != backbone.input:
+        raise FssError(
+            f"The base learner's backbone expects images of {companion.backbone.input}, the model's of "
+            f"{backbone.input}: both see the same ones. Give a base learner of this backbone, or leave "
+            "method.base_learner.checkpoint out."
+        )
 
 
 def _check(query: Tensor, support_images: Tensor, support_masks: Tensor) -> None:

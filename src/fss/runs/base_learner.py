@@ -9,6 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from fss.backbones.described import described
 from fss.config.base_learner import NAME, NOTES, RUNS, base_learner_config, checkpoint_of, differences, find
 from fss.config.base_learner_command import command
 from fss.config.identity import slug
@@ -25,7 +26,7 @@ from fss.lit.callbacks.seeding import StepSeed
 from fss.model.build import build_base_learner, build_strategy
 from fss.model.checkpoint import Checkpoint, read_checkpoint
 from fss.runs.attempts import once
-from fss.runs.build import build_base_data, build_recipe
+from fss.runs.build import build_base_data, build_recipe, check_images
 from fss.runs.fit_and_test import fit, test
 from fss.runs.job import Job, card, finished
 from fss.runs.known_warnings import hide_known_warnings
@@ -53,10 +54,13 @@ def train_base_learner(job: Job, source: SegmentationSource) -> float:
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
         remove_leftovers(job.folder)
     pl.seed_everything(config["seed"], workers=True, verbose=False)
-    data = build_base_data(config, source)
+    images = described(config["backbone"]).input
+    data = build_base_data(config, source, images)
     data.setup("fit")
+    model = build_base_learner(config, len(data.base_classes) + 1)
+    check_images(model.backbone, images)
     module = BaseLearnerModule(
-        build_base_learner(config, len(data.base_classes) + 1),
+        model,
         build_recipe(config["recipe"]),
         list(data.base_classes.values()),
         config["recipe"].get("index_split"),

@@ -19,6 +19,7 @@ from fss.data.sources.base import SegmentationSource
 from fss.errors import FssError
 from fss.instantiate import Node, partial
 from fss.lit.optim import Optimisation, Recipe
+from fss.types import ImageBackbone, InputSpec
 
 FEATURE_CACHE_MB = 4096
 """Default of ``feature_cache_mb``."""
@@ -60,12 +61,15 @@ def _optimisation(group: str, node: Node) -> Optimisation:
     return Optimisation(optimizer, schedule)
 
 
-def build_data(config: Node, source: SegmentationSource, test_shot: int | None = None) -> FewShotDataModule:
+def build_data(
+    config: Node, source: SegmentationSource, images: InputSpec, test_shot: int | None = None
+) -> FewShotDataModule:
     """Build the data module.
 
     Args:
         config: the whole configuration.
         source: the data set.
+        images: normalisation and sides of the backbone.
         test_shot: supports in the test, if other than in training.
 
     Returns:
@@ -75,6 +79,7 @@ def build_data(config: Node, source: SegmentationSource, test_shot: int | None =
     selection: Selection = "base" if config["selection"] == "base" else "novel"
     return FewShotDataModule(
         source,
+        images,
         fold=config["fold"],
         shot=config["shot"],
         seed=config["seed"],
@@ -97,19 +102,37 @@ def build_data(config: Node, source: SegmentationSource, test_shot: int | None =
     )
 
 
-def build_base_data(config: Node, source: SegmentationSource) -> BaseDataModule:
+def build_base_data(config: Node, source: SegmentationSource, images: InputSpec) -> BaseDataModule:
     """Build the data module of ``method=base_learner``.
 
     Args:
         config: the whole configuration.
         source: the data set.
+        images: normalisation and sides of the backbone.
 
     Returns:
         The data module.
     """
     return BaseDataModule(
-        source, config["fold"], config["seed"], _options(TransformOptions, config["data"]), _loading(config)
+        source, images, config["fold"], config["seed"], _options(TransformOptions, config["data"]), _loading(config)
     )
+
+
+def check_images(backbone: ImageBackbone, images: InputSpec) -> None:
+    """Make sure that a model gets the images that its backbone expects.
+
+    Args:
+        backbone: of the model.
+        images: normalisation and sides that the data module was built for, from the backbone without its weights.
+
+    Raises:
+        FssError: if they differ, which is a defect of the backbone's class.
+    """
+    if backbone.input != images:
+        raise FssError(
+            f"The images are normalised for {images}, but {type(backbone).__name__} with its weights expects "
+            f"{backbone.input}: its class must say so without the weights, as its attribute input."
+        )
 
 
 def feature_cache_mb(config: Node) -> int:

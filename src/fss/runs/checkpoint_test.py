@@ -6,6 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from fss.backbones.described import described
 from fss.commands import noun
 from fss.config.source import build_source
 from fss.data.datamodule import FewShotDataModule
@@ -23,7 +24,7 @@ from fss.lit.generalised import GeneralisedModule
 from fss.model.checkpoint import Checkpoint
 from fss.model.load import rebuild
 from fss.model.segmenter import FewShotSegmenter
-from fss.runs.build import build_data, build_recipe, feature_cache_mb
+from fss.runs.build import build_data, build_recipe, check_images, feature_cache_mb
 from fss.runs.fit_and_test import show
 from fss.runs.job import Job
 from fss.runs.known_warnings import hide_known_warnings
@@ -96,10 +97,11 @@ def test_checkpoint(job: Job, checkpoint: Checkpoint) -> float:
     remove_leftovers(job.folder)
     source = build_source(config["data"])
     source.check("val")
-    data = build_data(config, source)
+    data = build_data(config, source, described(config["backbone"]).input)
     data.setup("test")
     pl.seed_everything(config["test_seed"], workers=True, verbose=False)
     model, strategy = rebuild(checkpoint)
+    check_images(model.backbone, data.images)
     known = facts(
         config, f"tested by {noun('eval')} from {checkpoint.path.name} of run {checkpoint.identity[:12]}",
         checkpoint.config["shot"], (*job.notes, *too_small(config, data.left_out("test"))),
@@ -122,7 +124,7 @@ def _episodic(
         model, build_recipe(job.config["recipe"]), train_classes=novel, val_classes=novel, test_classes=novel,
         base_classes=len(data.streams.classes.base), left_out=data.left_out("test"),
     )  # fmt: skip
-    return module, build_trainer(job, BackboneFinetune(strategy), known, logger=False)
+    return module, build_trainer(job, BackboneFinetune(strategy), known, data.images, logger=False)
 
 
 def _generalised(

@@ -7,6 +7,7 @@ import os
 import pytorch_lightning as pl
 import torch
 
+from fss.backbones.described import described
 from fss.config.base_learner import NAME, find
 from fss.data.sources.base import SegmentationSource
 from fss.files import remove_leftovers
@@ -15,7 +16,7 @@ from fss.lit.episodic import EpisodicModule
 from fss.lit.optim import freeze_untrained
 from fss.model.build import build_backbone, build_head, build_model, build_strategy
 from fss.runs.base_learner import built_from, obtain
-from fss.runs.build import build_data, build_recipe
+from fss.runs.build import build_data, build_recipe, check_images
 from fss.runs.fit_and_test import fit, test
 from fss.runs.job import Job, card
 from fss.runs.known_warnings import hide_known_warnings
@@ -40,7 +41,8 @@ def train_few_shot(job: Job, source: SegmentationSource) -> float:
     config = job.config
     classes = len(source.fold(config["fold"]).base) + 1
     check_shared_memory(config["recipe"]["batch_size"], config["shot"], config["data"]["size"], config["workers"])
-    data = build_data(config, source)
+    images = described(config["backbone"]).input
+    data = build_data(config, source, images)
     data.setup()  # a data set that is too small for training or test fails before anything is trained
     left_out = data.left_out("val", "test")
     notes = (*job.notes, *too_small(config, left_out))
@@ -51,8 +53,10 @@ def train_few_shot(job: Job, source: SegmentationSource) -> float:
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
         remove_leftovers(job.folder)
     pl.seed_everything(config["seed"], workers=True, verbose=False)
+    model = build_model(config, learner=None if learner is None else learner.state)
+    check_images(model.backbone, images)
     module = EpisodicModule(
-        build_model(config, learner=None if learner is None else learner.state),
+        model,
         build_recipe(config["recipe"]),
         train_classes=list(data.base_classes.values()),
         val_classes=list(data.val_classes.values()),
@@ -65,7 +69,8 @@ def train_few_shot(job: Job, source: SegmentationSource) -> float:
     resumed = interrupted(job)
     loggers = build_loggers(config["logger"], job.folder, job.name, config, resumed)
     more = [*recorders(loggers, job.name, learner), *checkpointing(job)]
-    trainer = build_trainer(job, finetune, facts(config, notes=notes), logger=loggers, more=more)
+    known = facts(config, notes=notes)
+    trainer = build_trainer(job, finetune, known, images, logger=loggers, more=more)
     fit(trainer, module, data, resumed)
     return test(job, trainer, module, data)
 

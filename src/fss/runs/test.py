@@ -42,13 +42,14 @@ def run(cfg: DictConfig) -> float:
         FssError: if the checkpoint or an option is wrong.
     """
     try:
-        return _run(plain(cfg))
+        return _run(cfg)
     except (FssError, OSError):
         remove_if_unused(Path(HydraConfig.get().runtime.output_dir))
         raise
 
 
-def _run(asked: dict[str, Any]) -> float:
+def _run(cfg: DictConfig) -> float:
+    asked = plain(cfg)
     if asked["ckpt"] == "???":
         raise FssError(
             f"Say which checkpoint to test: {program('eval')} ckpt=multirun/<group>/<run>/checkpoints/best.ckpt "
@@ -62,6 +63,8 @@ def _run(asked: dict[str, Any]) -> float:
     checkpoint = read_checkpoint(asked["ckpt"], trusted)
     theirs = ("recipe", "trainer") if asked.get("data") else ("data", "recipe", "trainer")
     refuse_strangers(checkpoint.path, [checkpoint.config[group] for group in theirs], trusted)
+    if asked.get("data"):  # the nearest side that this backbone takes, where none was typed
+        asked["data"] = plain(cfg, checkpoint.config["backbone"])["data"]
     config = merged(asked, checkpoint.config)
     check(config)
     seen, notes = unseen_alone(config, asked, checkpoint)

@@ -11,7 +11,6 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
 
-from fss.backbones.weights import IMAGENET_MEAN, IMAGENET_STD
 from fss.commands import program
 from fss.config.recording import FOLDER, records
 from fss.errors import FssError
@@ -38,6 +37,7 @@ from fss.lit.layer_sync import SharedNorms
 from fss.runs.artifacts import RunArtifacts
 from fss.runs.build import feature_cache_mb
 from fss.runs.job import Job
+from fss.types import InputSpec
 
 
 def checkpointing(job: Job) -> list[pl.Callback]:
@@ -60,6 +60,7 @@ def build_trainer(
     job: Job,
     finetune: BackboneFinetune,
     known: RunFacts,
+    images: InputSpec,
     logger: Sequence[Logger] | bool,
     more: Sequence[pl.Callback] = (),
 ) -> pl.Trainer:
@@ -69,6 +70,7 @@ def build_trainer(
         job: the run.
         finetune: injects the strategy.
         known: facts for the result file.
+        images: normalisation of the backbone, to undo it in pictures.
         logger: loggers, or False for none.
         more: other callbacks.
 
@@ -77,17 +79,17 @@ def build_trainer(
     """
     config = job.config
     cost = CostMeter()
-    images = PreviewRecorder(job.folder, config["previews"], IMAGENET_MEAN, IMAGENET_STD)
+    previews = PreviewRecorder(job.folder, config["previews"], images.mean, images.std)
     callbacks = [
         finetune,
         StepSeed(config["seed"]),
         ProgressLog(),
         cost,
         FeatureCaching(feature_cache_mb(config)),
-        images,
+        previews,
         EpisodeRecorder(job.folder),
         RunArtifacts(job.folder, config["finetune"]["name"], config["previews"], finetune),
-        *(recording_callbacks(job) if more else ()),  # a test alone records nothing
+        *(recording_callbacks(job, images) if more else ()),  # a test alone records nothing
         ResultWriter(job.folder, known, finetune, cost),
         *more,
     ]
@@ -175,7 +177,7 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(kind, type) and isinstance(value, kind)
 
 
-def recording_callbacks(job: Job) -> list[pl.Callback]:
+def recording_callbacks(job: Job, images: InputSpec) -> list[pl.Callback]:
     """Return the callbacks that record a training, none unless it is asked for.
 
     They come after the one that injects the strategy: singular values before training are taken in its ``setup``; and
@@ -183,6 +185,7 @@ def recording_callbacks(job: Job) -> list[pl.Callback]:
 
     Args:
         job: the run.
+        images: normalisation of the backbone.
     """
     if not records(job.config):
         return []
@@ -193,8 +196,8 @@ def recording_callbacks(job: Job) -> list[pl.Callback]:
     return [
         CurveRecorder(folder),
         SpectrumRecorder(folder, node["every"]),
-        ComponentRecorder(folder, looked, IMAGENET_MEAN, IMAGENET_STD),
-        GalleryRecorder(folder, node["gallery"], IMAGENET_MEAN, IMAGENET_STD),
+        ComponentRecorder(folder, looked, images.mean, images.std),
+        GalleryRecorder(folder, node["gallery"], images.mean, images.std),
     ]
 
 

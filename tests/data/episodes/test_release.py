@@ -22,6 +22,7 @@ from fss.data.options import LoaderOptions
 from fss.data.sources.pascal import PascalSource
 from fss.data.sources.shapes import ShapesSource
 from fss.errors import DataError
+from fss.types import InputSpec
 
 FIRST = {  # protocol D.1: class, query, support; 1 shot, seed 321
     0: "1 33 8_3926, 4 61 9_828, 2 129 7_5107, 5 346 7_5304, 4 529 9_469, 5 559 8_5812",
@@ -179,7 +180,7 @@ def test_validation_keeps_the_training_s_shot(voc):
 def test_loaders_serve_the_list_whatever_their_number(voc, workers):
     options = EpisodeOptions(test_episodes=10, sampler="release")
     loading = LoaderOptions(test_batch_size=2, workers=workers, progress=False)
-    data = FewShotDataModule(voc, 0, 1, episodes=options, loader=loading)
+    data = FewShotDataModule(voc, InputSpec(), 0, 1, episodes=options, loader=loading)
     data.setup("test")
     seen = [pair for e in data.test_dataloader() for pair in zip(e.query_ids, e.support_ids, strict=True)]
     assert seen == [(d.query, list(d.supports)) for d in record(_stream(voc, 0, 1, test_episodes=10).test)]

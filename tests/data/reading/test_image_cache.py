@@ -19,6 +19,7 @@ from fss.data.reading.image_cache import ImageCache
 from fss.data.sources.voc import VocSource
 from fss.data.train_transform import train_transform
 from fss.errors import DataError
+from fss.types import InputSpec
 
 
 def array(size: int) -> np.ndarray:
@@ -84,7 +85,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("limit", [0, 20_000, 1 << 20])  # none, one image, all
 def test_episodes_are_the_same(root: Path, limit: int) -> None:
-    transform = train_transform(TransformOptions(size=65))
+    transform = train_transform(TransformOptions(size=65), InputSpec())
     plain = EpisodeDataset(VocSource(root), Draws(), transform, 0, "train", (1,))
     source = VocSource(root)
     source.keep_images(limit)

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from fss.finetune.chains.merged_copy import merged_copy
 from fss.model.cache_check import check_cache
 from fss.model.segmenter import FewShotSegmenter
-from fss.types import StagedBackbone
+from fss.types import ImageBackbone
 
 
 class FeatureCaching(pl.Callback):
@@ -65,8 +65,8 @@ class FeatureCaching(pl.Callback):
 
     def _start(self, pl_module: pl.LightningModule) -> None:
         model = _model(pl_module)
-        backbone = cast(StagedBackbone, model.backbone)
-        model.cache_features(self.limit, None if self.limit is None else merged_copy(backbone))
+        merged = None if self.limit is None else merged_copy(model.backbone)
+        model.cache_features(self.limit, cast(ImageBackbone | None, merged))
 
 
 def _model(module: pl.LightningModule) -> FewShotSegmenter:
