@@ -77,16 +77,16 @@ def step(net: ResNet, x: Tensor) -> None:
 
 
 def saved_bytes(net: nn.Module, run: Callable[[], Any]) -> int:
-    """Count what a run saves for its backward pass, outside parameters; each storage once.
+    """Count what a run saves for its backward pass, outside parameters and buffers; each storage once.
 
     Args:
-        net: its parameters do not count.
+        net: its parameters and buffers do not count.
         run: forward pass and backward pass.
 
     Returns:
         Bytes.
     """
-    parameters = {p.untyped_storage().data_ptr() for p in net.parameters()}
+    parameters = {t.untyped_storage().data_ptr() for t in (*net.parameters(), *net.buffers())}
     found: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:

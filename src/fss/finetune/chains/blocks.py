@@ -27,6 +27,9 @@ from fss.finetune.layers.tuned import TunedLayer
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
+_MOST = 24
+"""Factored layers of a block at most: what is computed again at a time should stay small."""
+
 Way = Literal["chain", "again", "as before"]
 
 
@@ -167,8 +170,8 @@ def way(block: nn.Module) -> Way | None:
 def blocks(root: nn.Module, fused: Sequence[type[nn.Module]]) -> Iterator[nn.Module]:
     """Yield the blocks below a root, and what within them runs by itself where the whole block cannot.
 
-    A block holds factored layers and is not made of blocks itself: nothing that it contains lists several modules of at
-    least two factored layers each, as the stages of a network do.
+    A block holds factored layers and is not made of blocks itself, as the stages of a network are: nothing in it has
+    several children of at least two factored layers each, in a list or of one class.
 
     Args:
         root: a stage, or a whole network; yielded itself if it is a block.
@@ -184,7 +187,7 @@ def blocks(root: nn.Module, fused: Sequence[type[nn.Module]]) -> Iterator[nn.Mod
             continue
         if type(module) in _CONTAINERS and not _is_stack(module):
             continue
-        if _count(module) and not any(_lists_blocks(m) for m in module.modules()):
+        if 0 < _count(module) <= _MOST and not any(_has_blocks(m) for m in module.modules()):
             yield module
 
 
@@ -194,10 +197,9 @@ def _is_stack(module: nn.Module) -> bool:
     return type(module) is nn.Sequential and any(issubclass(k, FactoredLayer) for k in kinds) and SVFConv2d not in kinds
 
 
-def _lists_blocks(module: nn.Module) -> bool:
-    if not isinstance(module, _CONTAINERS):
-        return False
-    return sum(_count(child) >= 2 and not isinstance(child, TunedLayer) for child in module.children()) >= 2
+def _has_blocks(module: nn.Module) -> bool:
+    kinds = [type(m) for m in module.children() if _count(m) >= 2 and not isinstance(m, TunedLayer)]
+    return len(kinds) >= 2 and (isinstance(module, _CONTAINERS) or len(set(kinds)) < len(kinds))
 
 
 def _count(module: nn.Module) -> int:
