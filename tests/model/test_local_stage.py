@@ -92,11 +92,82 @@ class Pooled(nn.Module):
         return x + x.mean(dim=(2, 3), keepdim=True)
 
 
+class Windows(nn.Module):
+    """Adds the mean of its window to every position: what belongs together depends on where the map begins."""
+
+    def __init__(self, side: int = 3) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, x: Tensor) -> Tensor:
+        pad = [(-s) % self.side for s in x.shape[-2:]]
+        padded = nn.functional.pad(x, (0, pad[1], 0, pad[0]))
+        means = nn.functional.avg_pool2d(padded, self.side)
+        return x + nn.functional.interpolate(means, scale_factor=self.side)[..., : x.shape[-2], : x.shape[-1]]
+
+
+class Positions(nn.Module):
+    """Adds the row number to every value."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.arange(x.shape[-2], dtype=x.dtype)[:, None]
+
+
+class Attention(nn.Module):
+    """Self-attention over all positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.flatten(2).transpose(1, 2)
+        return self.attention(tokens, tokens, tokens)[0].transpose(1, 2).view_as(x)
+
+
+class Sized(nn.Module):
+    """Takes maps of one size alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("position", torch.randn(4, SIDE, SIDE))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.position
+
+
+class ChannelNorm(nn.Module):
+    """LayerNorm over the channels of every position, as ConvNeXt has it: (N, C, h, w) becomes NHWC and back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return out
+
+
+@torch.inference_mode()
+def test_a_norm_over_channels_reaches_no_further() -> None:
+    torch.manual_seed(0)
+    stage = nn.Sequential(nn.Conv2d(4, 4, 7, padding=3, groups=4), ChannelNorm(), nn.Conv2d(4, 4, 1), nn.GELU())
+    x = torch.randn(1, 4, SIDE, SIDE)
+    inside = LocalStage(stage, x)
+    assert inside.blocks is not None
+    assert [reach for _, reach in inside.blocks] == [3, 0, 0, 0]
+    where = MASKS["middle"] > 0
+    torch.testing.assert_close(inside(x, MASKS["middle"])[..., where], stage(x)[..., where], rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "last",
-    [Pooled(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3, padding=LARGEST, dilation=LARGEST)],
-    ids=["all", "size", "far"],
-)
+    [
+        Pooled(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3, padding=LARGEST, dilation=LARGEST), Windows(), Windows(2),
+        Positions(), Attention(), Sized(),
+    ],
+    ids=["all", "size", "far", "windows", "even windows", "positions", "attention", "one size"],
+)  # fmt: skip
 @torch.inference_mode()
 def test_a_stage_that_cannot_be_cut_runs_as_a_whole(last: nn.Module) -> None:
     stage = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), last)

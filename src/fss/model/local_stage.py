@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,6 +12,10 @@ from torch.nn.modules.module import _has_any_global_hook
 
 LARGEST = 16
 """Reach of a block from which cropping no longer pays off; in stage 4 of the ResNets blocks reach 2 to 8."""
+SHIFTS = (1, 2)
+"""By how much strips are moved to see whether the output moves with them; windows and strides within a block do not."""
+ROUNDING = 1e-2
+"""Allowed difference relative to the largest value, also in half precision."""
 STRIPS = ((2 * LARGEST + 1, 5), (5, 2 * LARGEST + 1))
 """Sizes of the maps on which the reach is measured, one per axis."""
 
@@ -65,7 +70,8 @@ class LocalStage:
 
     An output position depends only on inputs within the block's reach, so cutting off everything farther away does not
     change it. The reach is measured, not derived from the layers: a NaN in the middle of a strip spreads exactly that
-    far. A stage that mixes all positions, changes the size, or holds hooks runs on the whole map.
+    far. A stage that mixes all positions, changes the size, takes no strips, or holds hooks runs on the whole map; so
+    does one whose output depends on where the map begins, as with windows or absolute positions.
     """
 
     def __init__(self, stage: nn.Module, like: Tensor) -> None:
@@ -82,12 +88,16 @@ class LocalStage:
             return
         strips = [like.new_zeros(1, like.shape[1], *size) for size in STRIPS]
         for block in _blocks(stage):
-            measured = [_measure_reach(block, strip) for strip in strips]
-            reaches = [reach for reach, _ in measured]
-            if max(reaches) >= LARGEST:
+            try:
+                measured = [_measure_reach(block, strip) for strip in strips]
+            except Exception:  # a block for maps of one size alone; it runs as it always does
                 self.blocks = None
                 return
-            self.blocks.append((block, max(reaches)))
+            reach = max(reach for reach, _ in measured)
+            if reach >= LARGEST or not all(_is_the_same_anywhere(block, strip, reach) for strip in strips):
+                self.blocks = None
+                return
+            self.blocks.append((block, reach))
             strips = [strip for _, strip in measured]
 
     def __call__(self, maps: Tensor, mask: Tensor) -> Tensor:
@@ -145,3 +155,21 @@ def _measure_reach(block: nn.Module, strip: Tensor) -> tuple[int, Tensor]:
     hit = output.isnan().any(dim=1)[0].any(dim=3 - along).nonzero().flatten()
     reach = int((hit - length // 2).abs().max()) if len(hit) else LARGEST
     return reach, output.new_zeros(output.shape)
+
+
+def _is_the_same_anywhere(block: nn.Module, strip: Tensor, reach: int) -> bool:
+    """Tell whether a block computes the same of two strips where they overlap, but for what their ends can reach."""
+    along = 2 if strip.shape[-2] > strip.shape[-1] else 3
+    length, longer = strip.shape[along], list(strip.shape)
+    longer[along] += max(SHIFTS)
+    values = torch.arange(math.prod(longer), dtype=torch.float64).mul_(12.9898).sin_().mul_(43758.5453).frac_()
+    probe = values.view(longer).to(strip)  # no random number is drawn, and no two positions are alike
+    first: Tensor = block(probe.narrow(along, 0, length))
+    scale = first.abs().amax()
+    for shift in SHIFTS:
+        shifted: Tensor = block(probe.narrow(along, shift, length))
+        inner = length - shift - 2 * reach
+        difference = first.narrow(along, shift + reach, inner) - shifted.narrow(along, reach, inner)
+        if not bool(difference.abs().amax() <= ROUNDING * scale):
+            return False
+    return True
