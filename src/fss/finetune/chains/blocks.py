@@ -27,6 +27,7 @@ from fss.finetune.layers.tuned import TunedLayer
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
+_RATES = ("p", "drop_prob", "drop_rate", "drop_path_rate")
 _MOST = 24
 """Factored layers of a block at most: what is computed again at a time should stay small."""
 
@@ -39,8 +40,8 @@ class Lean:
 
     Attributes:
         memory: what is kept for the backward pass.
-        lines: mode of the block -> its chain, None if it is none.
-        plans: mode of the block and of autograd -> what it keeps for being computed again, None if it cannot be.
+        lines: mode and shape of the input -> the block's chain, None if it is none.
+        plans: likewise, with all that gradients depend on -> what is kept for being computed again, None if it cannot.
         last: how the block was run last; None before its first call.
     """
 
@@ -57,7 +58,8 @@ class LeanBlock(nn.Module):
 
     def forward(self, *given: Any, **named: Any) -> Any:
         """Run the block."""
-        y = None if torch.compiler.is_compiling() or current() is not None else _lean(self, given, named)
+        traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+        y = None if traced or current() is not None else _run_lean(self, given, named)
         return self._plain(*given, **named) if y is None else y
 
     def _plain(self, *given: Any, **named: Any) -> Any:
@@ -69,27 +71,25 @@ class LeanBlock(nn.Module):
         return _empty, (plain_class(self),), *reduced[2:]
 
 
-def _lean(block: LeanBlock, given: Sequence[Any], named: Mapping[str, Any]) -> Tensor | None:
-    """Run a block in a lean way, if there is one; not within a block that is computed again itself."""
+def _run_lean(block: LeanBlock, given: tuple[Any, ...], named: Mapping[str, Any]) -> Tensor | None:
+    """Run a block in a lean way, if there is one; None if it must run as its class does."""
     block._lean.last = "as before"
-    if not given or not _is_free(block, given[0]):
+    x, rest = given[0] if given else None, Arguments(given[1:], named)
+    if not torch.is_grad_enabled() or not isinstance(x, Tensor) or not x.is_floating_point() or x.is_meta:
         return None
-    x, rest = cast(Tensor, given[0]), Arguments(tuple(given[1:]), named)
+    trained = {n: p for n, p in block.named_parameters() if p.requires_grad}
+    if not (x.requires_grad or trained) or x.numel() == 0 or is_hooked(block):
+        return None
+    if any(isinstance(m, _BatchNorm) and m.training for m in block.modules()):
+        return None
     y = _as_chain(block, x, rest)
-    return _again(block, x, rest) if y is None else y
-
-
-def _is_free(block: LeanBlock, x: object) -> bool:
-    """Tell whether a block may be run in another way than its own."""
-    if not isinstance(x, Tensor) or not x.is_floating_point() or x.is_meta or x.numel() == 0 or is_hooked(block):
-        return False
-    return not any(isinstance(m, _BatchNorm) and m.training for m in block.modules())
+    return _again(block, x, rest, trained) if y is None else y
 
 
 def _as_chain(block: LeanBlock, x: Tensor, rest: Arguments) -> Tensor | None:
     if rest.given or rest.named or _draws(block):
         return None
-    lean, mode = block._lean, (block.training, x.dim())
+    lean, mode = block._lean, (block.training, x.shape[1:])
     if mode not in lean.lines:
         lean.lines[mode] = find_line(block, block._plain, x.shape)
     line = lean.lines[mode]
@@ -99,17 +99,15 @@ def _as_chain(block: LeanBlock, x: Tensor, rest: Arguments) -> Tensor | None:
     return y
 
 
-def _again(block: LeanBlock, x: Tensor, rest: Arguments) -> Tensor | None:
-    lean = block._lean
-    trained = {n: p for n, p in block.named_parameters() if p.requires_grad}
-    if lean.memory == "fast" or not torch.is_grad_enabled() or not (x.requires_grad or trained) or not rest.simple:
+def _again(block: LeanBlock, x: Tensor, rest: Arguments, trained: Mapping[str, nn.Parameter]) -> Tensor | None:
+    lean, parameters = block._lean, list(trained.values())
+    # gradient hooks would be called for the gradients of either run
+    if lean.memory == "fast" or not rest.simple or any(p._backward_hooks for p in parameters):
         return None
-    if any(p._backward_hooks for p in trained.values()):
-        return None  # they would be called for the gradients of either run
-    parameters = list(trained.values())
-    mode = (block.training, x.dim(), x.requires_grad, tuple(trained), torch.is_autocast_enabled(x.device.type))
+    autocast = torch.is_autocast_enabled(x.device.type)
+    mode = (block.training, x.shape[1:], rest.kinds, x.requires_grad, tuple(trained), autocast)
     if mode not in lean.plans:
-        lean.plans[mode] = find_plan(block._plain, lean.memory, x, rest, parameters)
+        lean.plans[mode] = find_plan(block, block._plain, lean.memory, x, rest, parameters)
     plan = lean.plans[mode]
     if plan is None:
         return None
@@ -119,8 +117,8 @@ def _again(block: LeanBlock, x: Tensor, rest: Arguments) -> Tensor | None:
 
 def _draws(block: nn.Module) -> bool:
     """Tell whether something in a block may draw random numbers, as dropout does while it trains."""
-    rates = ("p", "drop_prob", "drop_rate", "drop_path_rate")
-    return any(m.training and any(getattr(m, r, None) not in (0, None) for r in rates) for m in block.modules())
+    rates = (getattr(m, rate, 0) for m in block.modules() if m.training for rate in _RATES)
+    return any(isinstance(rate, int | float) and rate > 0 for rate in rates)
 
 
 _CLASSES: dict[type[nn.Module], type[LeanBlock]] = {}

@@ -1,8 +1,9 @@
 """Blocks whose convolutions follow each other in a line, found by running them once and watching their layers.
 
 Inverted residuals, bottlenecks and pairs of convolution and batch norm differ in the names of their layers and in
-where they add their input. A run on a fixed pattern shows which layer reads the output of which; whether and where
-something is added is tried out, and only a chain whose output is the block's own counts.
+where they add their input. A run on a fixed pattern shows which layer reads the output of which, and that nothing but
+an addition is computed besides; what is added, and where, is tried out. Only a chain whose output is the block's own
+counts.
 """
 
 from __future__ import annotations
@@ -10,18 +11,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
 
 from fss.finetune.chains.links import Link, act_of, is_frozen, is_plain, only_s_trains, run
 from fss.finetune.chains.memory import Memory
+from fss.finetune.chains.surroundings import unmoved
 from fss.finetune.layers.factored import FactoredLayer, SVFConv2d
 
 _CLOSE = 1e-4
 """Greatest difference, relative to the largest value, of a chain to its block in single precision."""
+
+_ADDS = {"add", "add_", "__add__", "__iadd__", "__radd__"}
+_SILENT = {"__get__", "size", "dim", "__len__", "is_contiguous", "is_floating_point"}
 
 Add = Literal["nothing", "before", "after"]
 """Whether the residual is added before or after the last activation."""
@@ -94,14 +101,19 @@ def find_line(block: nn.Module, forward: Callable[[Tensor], object], shape: Sequ
         return None
     value = layers[0].S
     x = pattern((1, *shape[1:]), value)
-    with torch.no_grad(), torch.autocast(value.device.type, enabled=False):
+    # normal tensors even in inference mode, as their versions are read
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(value.device.type, enabled=False):
         try:
-            events, y = _watch(block, forward, x)
+            with unmoved(block) as moved:
+                entrance = pattern((1, *shape[1:]), value)
+                events, outside, y = _watch(block, forward, entrance)
         except RuntimeError:  # such as a type without convolutions on this device
             return None
-        if not isinstance(y, Tensor):
+        if moved() or not isinstance(y, Tensor) or any(name not in _ADDS for name in outside) or len(outside) > 1:
             return None
-        return next((line for line in _guesses(events, x) if _gives(line, block, x, y)), None)
+        x = pattern((1, *shape[1:]), value)  # anew: layers may have worked in place
+        adds: tuple[Add, ...] = ("before", "after") if outside else ("nothing",)
+        return next((line for line in _guesses(events, entrance, adds) if _gives(line, block, x, y)), None)
 
 
 def pattern(shape: Sequence[int], like: Tensor) -> Tensor:
@@ -113,26 +125,55 @@ def pattern(shape: Sequence[int], like: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Event:
+    """A call of a layer; the tensors are kept, so that their identity tells who reads whose output."""
+
     name: str
     module: nn.Module
     reads: Tensor
     writes: Tensor
+    idle: bool
 
 
-def _watch(block: nn.Module, forward: Callable[[Tensor], object], x: Tensor) -> tuple[list[_Event], object]:
-    """Run a block and note the calls of its layers; tensors are kept, so that identity tells who reads whose output."""
+class _Outside(TorchFunctionMode):
+    """Names of the functions that a block calls between those of its layers, those that compute nothing left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.depth, self.names = 0, list[str]()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", str(func))
+        if self.depth == 0 and name not in _SILENT:
+            self.names.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def _watch(block: nn.Module, forward: Callable[[Tensor], object], x: Tensor) -> tuple[list[_Event], list[str], object]:
+    """Run a block; return the calls of its layers, what it calls besides, and its output."""
     events: list[_Event] = []
+    outside = _Outside()
+    versions: list[int] = []
+
+    def enter(module: nn.Module, inputs: tuple[object, ...]) -> None:
+        outside.depth += 1
+        versions.append(inputs[0]._version if inputs and isinstance(inputs[0], Tensor) else 0)
+
+    def leave(name: str, module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+        outside.depth -= 1
+        reads, before = inputs[0] if len(inputs) == 1 else None, versions.pop()
+        if isinstance(reads, Tensor) and isinstance(output, Tensor):
+            idle = reads is output and reads._version == before
+            events.append(_Event(name, module, reads, output, idle))
+        else:
+            outside.names.append(name)
+
     with ExitStack() as stack:
         for name, module in _layers(block):
-
-            def note(module: nn.Module, inputs: tuple[object, ...], output: object, name: str = name) -> None:
-                reads = inputs[0] if inputs else None
-                if isinstance(reads, Tensor) and isinstance(output, Tensor):
-                    events.append(_Event(name, module, reads, output))
-
-            stack.callback(module.register_forward_hook(note).remove)
+            stack.callback(module.register_forward_pre_hook(enter).remove)
+            stack.callback(module.register_forward_hook(partial(leave, name)).remove)
+        stack.enter_context(outside)
         y = forward(x)
-    return events, y
+    return events, outside.names, y
 
 
 def _layers(block: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -146,29 +187,27 @@ def _layers(block: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, module
 
 
-def _guesses(events: Sequence[_Event], x: Tensor) -> Iterator[Line]:
-    """Yield the lines that the calls may stand for."""
+def _guesses(events: Sequence[_Event], entrance: Tensor, adds: Sequence[Add]) -> Iterator[Line]:
+    """Yield the lines that the calls may stand for: one path through the layers, or two whose ends are added."""
     paths: list[list[_Event]] = []
     loose: list[_Event] = []
     for event in events:
-        if event.reads is event.writes and act_of(event.module) is None:
+        if event.idle:
             continue  # identity, and dropout that is off
         path = next((p for p in paths if p[-1].writes is event.reads), None)
         if path is not None:
             path.append(event)
-        elif event.reads is x:
+        elif event.reads is entrance:
             paths.append([event])
         else:
             loose.append(event)
-    if not 1 <= len(paths) <= 2 or len(loose) > 1:
+    if not 1 <= len(paths) <= 2 or len(loose) > 1 or (len(paths) == 2 and "nothing" in adds):
         return
     for main, other in [(paths[0], paths[1:]), *([(paths[1], paths[:1])] if len(paths) == 2 else [])]:
         steps = _steps([*main, *loose])  # what reads a sum is the activation behind the addition
         shortcut = _steps(other[0]) if other else ()
         if steps is not None and shortcut is not None:
-            adds: tuple[Add, ...] = ("before", "after") if other else ("nothing", "before", "after")
-            for add in adds:
-                yield Line(steps, add, shortcut)
+            yield from (Line(steps, add, shortcut) for add in adds)
 
 
 def _steps(events: Sequence[_Event]) -> tuple[Step, ...] | None:

@@ -8,23 +8,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fss.finetune.chains.line import pattern
 from fss.finetune.chains.memory import CHEAP, Memory
 from fss.finetune.chains.replay import Arguments, Forward, Plan, gradients, stand_in, unseen
-from fss.finetune.chains.surroundings import Surroundings
+from fss.finetune.chains.surroundings import Surroundings, unmoved
 from fss.finetune.chains.tape import Call, Recording, Replay, Survey, running, storage
 
 _CLOSE, _CLOSE_IN_HALF = 1e-3, 5e-2
 """Greatest difference, relative to the largest value, between gradients of a block and of its second run."""
 
 
-def find_plan(forward: Forward, memory: Memory, x: Tensor, rest: Arguments, trained: Sequence[Tensor]) -> Plan | None:
+def find_plan(
+    block: nn.Module, forward: Forward, memory: Memory, x: Tensor, rest: Arguments, trained: Sequence[Tensor]
+) -> Plan | None:
     """Choose what a block keeps, on a fixed pattern of the input's shape.
 
     Args:
-        forward: the block's own forward.
+        block: the block.
+        forward: its own forward.
         memory: what is kept for the backward pass.
         x: an input.
         rest: other arguments, :attr:`Arguments.simple`.
@@ -37,11 +40,13 @@ def find_plan(forward: Forward, memory: Memory, x: Tensor, rest: Arguments, trai
     leaf, survey = sample.clone().requires_grad_(x.requires_grad), Survey()
     with unseen(), then.again(), torch.enable_grad():
         try:
-            with running(survey):
+            with running(survey), unmoved(block) as moved:
                 y = forward(leaf, *rest.given, **rest.named)
         except RuntimeError:  # such as an operation in place on the input
             return None
-        if not isinstance(y, Tensor) or not y.requires_grad or not survey.seen or storage(y) == storage(leaf):
+        if moved() or not survey.seen or not isinstance(y, Tensor) or not y.requires_grad:
+            return None
+        if storage(y) == storage(leaf):
             return None
         g = pattern(y.shape, y.detach())
         wanted = [*([leaf] if leaf.requires_grad else []), *trained]

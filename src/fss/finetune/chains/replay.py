@@ -60,11 +60,21 @@ class Arguments:
         values = (*self.given, *self.named.values())
         return all(_is_constant(v) for v in values)
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What the arguments are: constants themselves, of tensors only that they are tensors."""
+        named = (f"{k}={_kind(v)}" for k, v in sorted(self.named.items()))
+        return (*(_kind(v) for v in self.given), *named)
+
     def put(self, tensors: Sequence[Tensor | None]) -> Arguments:
         """Return the same with other tensors."""
         rest = list(tensors)
         given = tuple(rest.pop(0) if isinstance(v, Tensor) else v for v in self.given)
         return Arguments(given, {k: rest.pop(0) if isinstance(v, Tensor) else v for k, v in self.named.items()})
+
+
+def _kind(value: object) -> str:
+    return "tensor" if isinstance(value, Tensor) else repr(value)
 
 
 def _is_constant(value: object) -> bool:

@@ -1,14 +1,14 @@
-"""Random numbers and autocast of a forward pass, for running it a second time in the backward pass."""
+"""What a forward pass depends on besides its input, for running it a second time: random numbers, autocast, buffers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,30 @@ class Surroundings:
         if self.dtype is None:
             return nullcontext()
         return torch.autocast(self.device.type, self.dtype, cache_enabled=False)
+
+
+@contextmanager
+def unmoved(block: nn.Module) -> Iterator[Callable[[], bool]]:
+    """Put the buffers of a block back that a trial run moves.
+
+    Args:
+        block: the block.
+
+    Yields:
+        A function that tells afterwards whether a buffer was moved.
+    """
+    before = {name: (buffer, buffer._version, buffer.clone()) for name, buffer in block.named_buffers()}
+    moved: list[str] = []
+    try:
+        yield lambda: bool(moved)
+    finally:
+        now = dict(block.named_buffers())
+        for name, (buffer, version, values) in before.items():
+            if now.get(name) is not buffer or buffer._version != version:
+                moved.append(name)
+                with torch.no_grad():
+                    buffer.copy_(values)
+        moved += sorted(now.keys() - before.keys())
 
 
 def _random(device: torch.device) -> tuple[Tensor, ...]:
