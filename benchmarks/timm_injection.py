@@ -87,7 +87,6 @@ MODELS = (
     Model("mixnet_s", "conv"),
     Model("repvgg_a0", "conv"),
     Model("densenet121", "conv"),
-    Model("vgg11_bn", "conv", 64, {"feature_window_size": 2}),
     Model("hrnet_w18_small", "conv"),
     Model("mambaout_femto", "conv"),
     Model("tf_efficientnet_lite0", "subclassed conv"),
