@@ -17,6 +17,7 @@ import fss
 from fss.config.base_learner import _whole, base_learner_config, command, differences
 from fss.config.compose import plain, prepare_hydra
 from fss.config.identity import identity
+from fss.data.sources.shapes import ShapesSource
 
 COMMON = (
     *TINY, "data.base.size=65", "data.base.epochs=2", "data.epochs=2", "data.test_episodes=12", "data.val_episodes=6",
@@ -182,6 +183,25 @@ def test_generalised_by_eval(home: Path, both: tuple[Path, Path, str]) -> None:
     )
     assert code == 0, text
     assert "miou_b" not in result(home / "other")["scores"], "its base learner does not know that fold's classes"
+
+
+def test_generalised_tests_leave_base_and_novel_classes_out(home: Path, both: tuple[Path, Path, str]) -> None:
+    source = ShapesSource(home / "data/shapes")
+    masks = [source.mask(image) for image in source.ids("val")]
+    counts = {name: sum(bool((mask == c).any()) for mask in masks) for c, name in source.class_names.items()}
+    least = max(sorted(counts.values())[5], min(list(counts.values())[:5]) + 1)
+    few = {name: count for name, count in counts.items() if count < least}
+    options = ("task=generalised", "test_episodes=6", "tau=0.6", f"min_test_images={least}", "trainer=cpu", "out=few")
+    code, text = call(home, "eval.py", f"ckpt={both[1] / 'checkpoints/best.ckpt'}", *options)
+    assert code == 0, text
+    scores = result(home / "few")["scores"]
+    assert scores["left_out"] == few
+    base, novel = ([n for n in group if n not in few] for group in (list(counts)[5:], list(counts)[:5]))
+    assert 0 < len(novel) < 5, counts
+    assert 0 < len(base) < 15, counts
+    assert scores["miou_base"] == pytest.approx(sum(scores["per_class"][n] for n in base) / len(base))
+    assert scores["miou_novel"] == pytest.approx(sum(scores["per_class"][n] for n in novel) / len(novel))
+    assert result(home / "few")["notes"][0].startswith(f"data.min_test_images={least}: left out of the mean IoU")
 
 
 def test_interrupted_in_either_stage(both: tuple[Path, Path, str], drawn: Path, tmp_path: Path) -> None:
