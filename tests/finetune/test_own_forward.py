@@ -29,6 +29,7 @@ from fss.finetune.scale_out import ScaleOut
 from fss.finetune.svf import SVF
 from fss.finetune.svf_bn import SVFBN
 from fss.finetune.svf_bounded import SVFBounded
+from fss.finetune.svf_foundation import SVFFoundation
 from fss.finetune.svf_residual import SVFResidual
 from fss.finetune.svf_rotated import SVFRotated
 
@@ -372,6 +373,11 @@ def test_values_that_a_layer_normalises_away_are_refused() -> None:
     depthwise = nn.Sequential(Standardised(6, 6, 3))
     depthwise[0].groups, depthwise[0].weight = 6, nn.Parameter(torch.randn(6, 1, 3, 3))  # type: ignore[assignment]
     assert apply(model, ScaleIn()).trainable_total == 6 * 9 + 4
+
+
+def test_what_surrounds_the_layers_trains_in_svf_foundation_but_not_their_bias() -> None:
+    report = apply(make("same"), SVFFoundation())
+    assert set(report.trainable) == {"first.S", "layer.parametrizations.weight.0.tuned.S", "norm.weight", "norm.bias"}
 
 
 def test_a_layer_that_counts_and_draws_is_run_without_a_trace() -> None:

@@ -10,8 +10,7 @@ from torch import nn
 from fss.finetune.base import Strategy
 from fss.finetune.chains.fuse import check_memory
 from fss.finetune.layers.factorise import factored_layers
-from fss.finetune.layers.surgery import check_stages
-from fss.finetune.layers.tuned import TunedLayer
+from fss.finetune.layers.surgery import check_stages, is_tuned
 from fss.finetune.svf import SVF
 from fss.types import StagedBackbone
 
@@ -63,7 +62,7 @@ class SVFFoundation(Strategy):
 
 def _outside(module: nn.Module) -> Iterator[nn.Parameter]:
     """Yield the parameters that are not part of a tuned layer."""
-    if not isinstance(module, TunedLayer):
+    if not is_tuned(module):
         yield from module.parameters(recurse=False)
         for child in module.children():
             yield from _outside(child)
