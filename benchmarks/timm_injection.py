@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import argparse
 import copy
+import hashlib
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from fss.files import atomic
 from fss.finetune import apply, merge
 from fss.finetune.adapter import Adapter
 from fss.finetune.base import Strategy
+from fss.finetune.layers import svd
 from fss.finetune.layers.factored import FactoredLayer
 from fss.finetune.layers.geometry import LinearGeometry
 from fss.finetune.layers.module_stages import keeps_statistics
@@ -266,6 +269,26 @@ def counts(name: str, **options: Any) -> tuple[int, int, int]:
     return found[0], found[1], found[2]
 
 
+@contextmanager
+def decomposed_once() -> Iterator[None]:
+    """Compute the decomposition of equal matrices once: six strategies begin with the same one."""
+    known: dict[bytes, tuple[Tensor, Tensor, Tensor]] = {}
+    plain = svd._svd
+
+    def remembered(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        key = hashlib.sha256(matrix.contiguous().numpy().tobytes() + str(tuple(matrix.shape)).encode()).digest()
+        if key not in known:
+            known[key] = plain(matrix)
+        u, s, vt = known[key]
+        return u.clone(), s.clone(), vt.clone()
+
+    svd._svd = remembered
+    try:
+        yield
+    finally:
+        svd._svd = plain
+
+
 def measure(model: Model) -> dict[str, tuple[Outcome, str]]:
     """Inject every strategy into a model.
 
@@ -330,7 +353,8 @@ def main(arguments: list[str]) -> int:
     good = True
     for model in models:
         begun = time.perf_counter()
-        found = measure(model)
+        with decomposed_once():
+            found = measure(model)
         svf = found["svf"][0]
         good &= all(one.good(name) for name, (one, _) in found.items())
         cells = [model.name, model.kind, f"{svf.replaced} + {svf.on_weight}"]
