@@ -38,6 +38,10 @@ CONVS = {
     "3x3 dilated": (5, 7, 3, {"padding": 4, "dilation": 4}),
     "3x3 oblong": (5, 7, (3, 1), {"padding": (1, 0), "stride": (1, 2)}),
     "grouped": (8, 12, 3, {"padding": 1, "groups": 4}),
+    "depthwise": (6, 6, 3, {"padding": 1, "groups": 6}),
+    "depthwise strided": (6, 6, 5, {"padding": 4, "dilation": 2, "stride": 2, "groups": 6, "bias": True}),
+    "one output per group": (12, 6, 3, {"padding": 1, "groups": 6}),
+    "two outputs per channel": (6, 12, 3, {"padding": 1, "groups": 6}),
     "wide": (3, 40, 3, {"padding": 1}),
     "narrow": (40, 3, 1, {}),
     "bias": (5, 7, 3, {"padding": 1, "bias": True}),
@@ -60,7 +64,7 @@ def far(a: Tensor, b: Tensor) -> float:
         return float((a - b).abs().max() / b.abs().max().clamp(min=1e-30))
 
 
-def stack(kind: str, norm: bool, relu: bool) -> nn.Sequential:
+def stack(kind: str, norm: bool, act: type[nn.Module] | None) -> nn.Sequential:
     c_in, c_out, kernel, options = CONVS[kind]
     conv = SVFConv2d.from_conv(nn.Conv2d(c_in, c_out, kernel, **{"bias": False, **options}))
     if conv.bias is not None:
@@ -69,7 +73,7 @@ def stack(kind: str, norm: bool, relu: bool) -> nn.Sequential:
         frozen.requires_grad_(False)
     layers: list[nn.Module] = [conv]
     layers += [nn.BatchNorm2d(c_out).requires_grad_(False)] if norm else []
-    layers += [nn.ReLU(inplace=True)] if relu else []
+    layers += [act(inplace=True)] if act is not None else []
     made = nn.Sequential(*layers).double().eval()
     unusual(made)
     return made
@@ -96,11 +100,12 @@ def run(model: Callable[[Tensor], Any], x: Tensor, parameters: list[nn.Parameter
 
 
 @pytest.mark.parametrize("memory", MEMORIES)
-@pytest.mark.parametrize(("norm", "relu"), [(True, True), (True, False), (False, True), (False, False)])
+@pytest.mark.parametrize("act", [None, nn.ReLU, nn.ReLU6])
+@pytest.mark.parametrize("norm", [True, False])
 @pytest.mark.parametrize("kind", CONVS)
-def test_one_convolution(kind: str, norm: bool, relu: bool, memory: Any) -> None:
+def test_one_convolution(kind: str, norm: bool, act: type[nn.Module] | None, memory: Any) -> None:
     torch.manual_seed(0)
-    plain = stack(kind, norm, relu)
+    plain = stack(kind, norm, act)
     fused = copy.deepcopy(plain)
     fuse(Holder(fused), memory)  # type: ignore[arg-type]
     assert type(fused) is FusedSequential

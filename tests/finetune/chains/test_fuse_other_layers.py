@@ -70,7 +70,7 @@ def test_a_block_with_other_layers_computes_what_they_say(name: str, change: str
 @pytest.mark.parametrize("kind", [Bent, nn.ReLU6, nn.LeakyReLU])
 def test_a_stack_with_another_activation_computes_what_it_says(kind: type[nn.Module]) -> None:
     torch.manual_seed(0)
-    plain = stack("3x3", True, False)
+    plain = stack("3x3", True, None)
     plain.append(kind())
     fused = copy.deepcopy(plain)
     fuse(Holder(fused), "least")  # type: ignore[arg-type]

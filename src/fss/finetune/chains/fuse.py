@@ -86,7 +86,7 @@ class FusedSequential(_Fused, nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the sequence."""
-        if _must_run_plain(self):
+        if _must_run_plain(self, x):
             for layer in self.children():
                 x = layer(x)
             return x
@@ -99,15 +99,15 @@ def _residual(block: Any, x: Tensor, plain: Callable[[Tensor], Tensor], depth: i
     """Run a torchvision residual block as a chain, or layer by layer where a chain would not be exact."""
     pairs = [(getattr(block, f"conv{i}"), getattr(block, f"bn{i}")) for i in range(1, depth + 1)]
     act = act_of(block.relu)
-    if act is None or _must_run_plain(block) or not all(fits(conv, norm) for conv, norm in pairs):
+    if act is None or _must_run_plain(block, x) or not all(fits(conv, norm) for conv, norm in pairs):
         return plain(x)
     residual = x if block.downsample is None else block.downsample(x)
     return run(x, residual, [Link(conv, norm, act) for conv, norm in pairs], block.memory)
 
 
-def _must_run_plain(block: nn.Module) -> bool:
+def _must_run_plain(block: nn.Module, x: Tensor) -> bool:
     """Tell whether somebody waits for the layers of a block: a hook, or a block around it that is computed again."""
-    return is_hooked(block) or (not torch.compiler.is_compiling() and current() is not None)
+    return x.is_meta or is_hooked(block) or (not torch.compiler.is_compiling() and current() is not None)
 
 
 def _segments(layers: Sequence[nn.Module]) -> Iterator[nn.Module | list[Link]]:

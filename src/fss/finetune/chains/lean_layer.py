@@ -25,7 +25,7 @@ def run(layer: FactoredLayer, x: Tensor) -> Tensor:
     Returns:
         Its output.
     """
-    if not _knows(layer):
+    if x.is_meta or torch._C._get_tracing_state() is not None or not _knows(layer):
         return layer.formula(x)
     tape = None if torch.compiler.is_compiling() else current()
     return alone(layer, x) if tape is None else _on_tape(layer, x, tape)

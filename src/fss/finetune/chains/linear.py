@@ -37,8 +37,9 @@ def linear(layer: SVFLinear, x: Tensor) -> Tensor:
 
 def right(layer: SVFLinear, x: Tensor) -> Tensor:
     """Return V x, (..., groups * R), without gradients."""
+    x = _cast(x)
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-        return _right(_cast(x), layer.V)
+        return _right(x, layer.V)
 
 
 def left(layer: SVFLinear, inner: Tensor) -> Tensor:
@@ -54,8 +55,8 @@ def whole(layer: SVFLinear, x: Tensor) -> Tensor:
     stacked = layer.V.shape[0]  # groups * R
     if positions * (stacked * fan_in + out * rank - out * fan_in) < out * rank * fan_in:
         return left(layer, right(layer, x))
+    x = _cast(x)
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-        x = _cast(x)
         weight = rebuild(layer.U, layer.values, layer.V, layer.geometry.groups)
         return F.linear(x, weight.to(x.dtype), None if layer.bias is None else layer.bias.to(x.dtype))
 
@@ -89,10 +90,10 @@ class _Linear(torch.autograd.Function):
         V: Tensor,
         bias: Tensor | None,
     ) -> Tensor:
+        ctx.groups, ctx.dtype = groups, x.dtype
+        x = _cast(x)
         with torch.autocast(x.device.type, enabled=False):
-            if inner is None:
-                inner = _right(_cast(x), V)
-            ctx.groups, ctx.dtype = groups, x.dtype
+            inner = _right(x, V) if inner is None else inner
             ctx.save_for_backward(inner, S, U, V)
             if fill is not None:
                 return inner.new_full((*inner.shape[:-1], len(U)), fill)
@@ -106,7 +107,7 @@ class _Linear(torch.autograd.Function):
         with torch.autocast(g.device.type, enabled=False):
             h = _left_back(g, U, ctx.groups)
             if ctx.needs_input_grad[4]:
-                s_gradient = (h * inner).flatten(0, -2).sum(dim=0, dtype=S.dtype)
+                s_gradient = (h * inner).view(-1, len(S)).sum(dim=0, dtype=S.dtype)
             if ctx.needs_input_grad[3]:
                 x_gradient = F.linear(h, (V * S[:, None]).t().to(h.dtype)).to(ctx.dtype)
         return None, None, None, x_gradient, s_gradient, None, None, None
