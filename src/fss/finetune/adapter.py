@@ -102,15 +102,18 @@ class Adapter(Strategy):
             An empty list.
 
         Raises:
-            FssError: if a stage is not an ``nn.Sequential`` or its width is unknown.
+            FssError: if stages are not called one by one, or one is not an ``nn.Sequential`` or of unknown width.
         """
         for index in self.stages:
             stage = backbone.stage(index)
-            if not isinstance(stage, nn.Sequential) or index >= len(backbone.channels):
+            appendable = isinstance(stage, nn.Sequential) and len(stage) > 0 and index < len(backbone.channels)
+            if not backbone.stepwise or not appendable:
                 raise FssError(
-                    "finetune=adapter needs a backbone of stages whose widths are known, as those of fss.backbones. "
-                    "On other modules use svf, scale_out or lora."
+                    f"finetune=adapter needs a backbone whose stages are nn.Sequential, give maps of known widths and "
+                    f"run one by one, as ResNet and VGG; stage {index} of this one does not. On it use svf, scale_out "
+                    "or lora."
                 )
+            assert isinstance(stage, nn.Sequential)
             if not isinstance(stage[-1], Bottleneck):
                 channels = backbone.channels[index]
                 like = next(stage.parameters())
