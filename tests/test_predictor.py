@@ -27,7 +27,7 @@ class Bright(nn.Module):
         self.weight = nn.Parameter(torch.zeros(1))
         self.seen: tuple[Tensor, Tensor, Tensor] | None = None
 
-    def forward(self, query: Tensor, images: Tensor, masks: Tensor) -> Tensor:
+    def forward(self, query: Tensor, images: Tensor, masks: Tensor, query_padding: Tensor) -> Tensor:
         self.seen = (query, images, masks)
         score = 10 * query[:, :1]
         return torch.cat([-score, score], dim=1)

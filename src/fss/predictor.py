@@ -98,8 +98,8 @@ class Predictor:
         images = torch.stack([image for image, _ in pairs])[None].to(device)
         masks = torch.stack([label for _, label in pairs])[None].to(device)
         height, width = query.shape[:2]
-        image, _ = self._transform(query, np.zeros((height, width), np.uint8), 0)
-        logits = self.model(image[None].to(device), images, masks).float()
+        image, padding = self._transform(query, np.zeros((height, width), np.uint8), 0)
+        logits = self.model(image[None].to(device), images, masks, padding[None].to(device)).float()
         h, w = resized_shape(height, width, self.size)
         full_logits = up(logits[:, :, :h, :w], (height, width), align_corners=False)
         probability = self.model.probability(full_logits, len(pairs))[0].cpu().numpy()

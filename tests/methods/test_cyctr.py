@@ -465,15 +465,21 @@ def test_svf_reaches_every_singular_value() -> None:
         assert float(gradient.abs().max()) > 0, name
 
 
-def test_tests_with_the_cache_equal_those_without() -> None:
+@pytest.mark.usefixtures("few_keys")
+def test_a_test_depends_on_the_seed_of_the_episode_but_not_on_cache_or_batch() -> None:
     torch.manual_seed(0)
     backbone = tiny()
-    net = FewShotSegmenter(backbone, CyCTR(backbone.channels, width=8)).eval()
-    given = episode(2, 2, 65)
+    net = FewShotSegmenter(backbone, CyCTR(backbone.channels, width=8)).double().eval()
+    given = episode(2, 2, 65, seeds=[7, 8])
+    given.query, given.support_images = given.query.double(), given.support_images.double()
     with torch.no_grad():
         plain = net.run_episode(given).logits
+        assert not torch.allclose(net.run_episode(replace(given, seeds=[7, 9])).logits[1], plain[1], atol=1e-6)
+        last = net.head_output(given.query[1:], given.support_images[1:], given.support_labels[1:], seeds=[8])
+        assert torch.allclose(last.logits, plain[1:], rtol=0, atol=1e-12)
         net.cache_features(1 << 30)
-        assert torch.allclose(net.run_episode(given).logits, plain, atol=1e-5)
+        for _ in range(2):
+            assert torch.allclose(net.run_episode(given).logits, plain, rtol=0, atol=1e-12)
 
 
 def test_biases_of_the_transformer_do_not_decay() -> None:

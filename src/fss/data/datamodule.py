@@ -172,10 +172,10 @@ class FewShotDataModule(LightningDataModule):
         draws = getattr(self.streams, split)
         build_transform = train_transform if training else eval_transform
         classes = tuple(self.streams.named(split))
-        base = BaseLabels(self.streams.classes.base) if self.streams.episodes.base_labels else None
-        dataset = EpisodeDataset(
-            self.source, draws, build_transform(self.transforms, self.images), self.seed, split, classes, base
-        )
+        wanted = self.streams.episodes
+        base = BaseLabels(self.streams.classes.base) if wanted.base_labels else None
+        transform = build_transform(self.transforms, self.images)
+        dataset = EpisodeDataset(self.source, draws, transform, self.seed, split, classes, base, wanted.padding)
         rank, world = self._processes()
         options = self.loading
         size = options.batch_size if training else options.test_batch_size * world

@@ -48,6 +48,7 @@ class EpisodeItem:
     full_label: Tensor | None
     seed: int
     base: BaseItem | None = None
+    query_padding: Tensor | None = None
 
 
 @dataclass
@@ -76,6 +77,7 @@ class EpisodeDataset(Dataset[EpisodeItem]):
         split: random stream of the transforms; ``train`` keeps no full-size labels.
         class_ids: classes of the split; ``class_index`` is a class's position in their ascending order.
         base_labels: adds the base-class labels of the query; None for methods that do not need them.
+        padding: adds ``query_padding``, 255 where the transform pads the query and 0 elsewhere.
         head_seed: seed of the random numbers that heads draw; None: ``seed``.
 
     Raises:
@@ -91,6 +93,7 @@ class EpisodeDataset(Dataset[EpisodeItem]):
         split: Split,
         class_ids: Sequence[int],
         base_labels: BaseLabels | None = None,
+        padding: bool = False,
         head_seed: int | None = None,
     ) -> None:
         unknown = set(draws.class_ids) - set(class_ids)
@@ -100,7 +103,7 @@ class EpisodeDataset(Dataset[EpisodeItem]):
         self.seed, self.split = seed, split
         self.head_seed = seed if head_seed is None else head_seed
         self.class_index = {c: k for k, c in enumerate(sorted(class_ids))}
-        self.base_labels = base_labels
+        self.base_labels, self.padding = base_labels, padding
 
     def __len__(self) -> int:
         """Return the number of episodes per epoch."""
@@ -119,10 +122,12 @@ class EpisodeDataset(Dataset[EpisodeItem]):
         draw = self.draws.draw(epoch, i)
         seeds = [augment_seed(self.seed, epoch, self.split, i, slot) for slot in range(1 + len(draw.supports))]
         image, mask = read_pair(self.source, draw.query)
-        label, base = binary_label(mask, draw.class_id), None
-        if self.base_labels is None:
+        label, base, padding = binary_label(mask, draw.class_id), None, None
+        if self.padding:
+            query, query_label, padding = self.transform.with_more(image, label, np.zeros_like(label), seeds[0])
+        elif self.base_labels is None:
             query, query_label = self.transform(image, label, seeds[0])
-        else:
+        if self.base_labels is not None:
             full_base = self.base_labels(mask)
             query, query_label, base_label = self.transform.with_more(image, label, full_base, seeds[0])
             kept_full_base = None if self.split == "train" else torch.from_numpy(full_base)
@@ -140,6 +145,7 @@ class EpisodeDataset(Dataset[EpisodeItem]):
             full_label=None if self.split == "train" else torch.from_numpy(label),
             seed=head_seed(self.head_seed, epoch, self.split, i),
             base=base,
+            query_padding=padding,
         )
 
     def _support(self, image_id: str, seed: int, class_id: int) -> tuple[Tensor, Tensor]:
@@ -210,6 +216,9 @@ def collate(items: list[EpisodeItem]) -> Episode:
             "base_label": _stacked([b.label for b in base_items]),
             "base_index": torch.tensor([b.index for b in base_items]),
         }
+    paddings = [e.query_padding for e in items if e.query_padding is not None]
+    if paddings:
+        extras["query_padding"] = _stacked(paddings)
     return Episode(
         query=_stacked([e.query for e in items]),
         query_label=_stacked([e.query_label for e in items]),

@@ -151,7 +151,9 @@ class CyCTR(SeparableHead):
         Raises:
             FssError: if an argument is not one of the allowed values.
         """
-        super().__init__(FeatureSpec(stages=(2, 3, 4), needs_query_label=True, draws=True))
+        super().__init__(
+            FeatureSpec((2, 3, 4), extras=frozenset({"query_padding"}), needs_query_label=True, draws=True)
+        )
         if key_draw not in ("episode", "global"):
             raise FssError(f"method.key_draw={key_draw!r}: choose episode, or global as in the release")
         if key_flags not in ("own", "release"):

@@ -20,8 +20,8 @@ from fss.nn.prototype import support_mask
 from fss.nn.resize import up
 from fss.types import Episode, EpisodeFeatures, HeadOutput, ImageBackbone, InputSpec
 
-_OPTIONAL = frozenset({"previous_prediction", "base_index"})
-"""Extras that exist only in later refinement rounds or only in training."""
+_OPTIONAL = frozenset({"previous_prediction", "base_index", "query_padding"})
+"""Extras that exist only in later refinement rounds, in training, or where images are padded."""
 
 
 class FewShotSegmenter(nn.Module):
@@ -88,13 +88,16 @@ class FewShotSegmenter(nn.Module):
         finally:
             self._cache = cache
 
-    def forward(self, query: Tensor, support_images: Tensor, support_masks: Tensor) -> Tensor:
+    def forward(
+        self, query: Tensor, support_images: Tensor, support_masks: Tensor, query_padding: Tensor | None = None
+    ) -> Tensor:
         """Segment queries.
 
         Args:
             query: normalised RGB, (B, 3, H, W).
             support_images: normalised RGB, (B, K, 3, H, W).
             support_masks: 1 on the class, 0 elsewhere, 255 counts as background, (B, K, H, W).
+            query_padding: above zero where a query is padded, (B, H, W), for heads that read it; None: nowhere.
 
         Returns:
             logits: scores of background and foreground, (B, 2, H, W).
@@ -104,7 +107,8 @@ class FewShotSegmenter(nn.Module):
                 the resolution of the feature maps.
         """
         _check(query, support_images, support_masks)
-        features = self._features(query, support_images, support_masks, {})
+        extras = {} if query_padding is None else {"query_padding": query_padding}
+        features = self._features(query, support_images, support_masks, extras)
         if not self.training:
             _check_coverage(features)
         features.generators = generators(self.head, (), len(query))

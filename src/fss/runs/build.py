@@ -94,6 +94,7 @@ def build_data(
             replay=data["episodes"],
             sampler=data.get("sampler", "stateless"),  # checkpoints from before the option lack it
             base_labels=config["method"].get("wants", {}).get("base_labels", False),
+            padding=config["method"].get("wants", {}).get("padding", False),
             task=config.get("task", "episodes"),
             left_out=tuple(config.get("tested", {}).get("left_out", ())),
             min_test_images=data.get("min_test_images"),  # likewise

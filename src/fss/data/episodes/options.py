@@ -62,6 +62,7 @@ class EpisodeOptions:
             ``release``: as the 8 data loader workers of SVF and BAM draw them. Training episodes, and validation on
             base classes, which the releases do not have, are always stateless.
         base_labels: whether every query also has labels of all base classes.
+        padding: whether every query also has a map of its padding.
         task: what is tested. ``episodes``: one novel class against the rest; ``generalised``: base classes and one
             novel class together, on all images of the list.
         left_out: names of novel classes that are not tested, as the model was trained on them under another fold or
@@ -78,6 +79,7 @@ class EpisodeOptions:
     replay: str | Path | None = None
     sampler: Sampler = "stateless"
     base_labels: bool = False
+    padding: bool = False
     task: Task = "episodes"
     left_out: tuple[str, ...] = ()
     min_test_images: int | None = None
