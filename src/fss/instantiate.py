@@ -15,8 +15,8 @@ T = TypeVar("T")
 Node = Mapping[str, Any]
 """A configuration group as plain values: the import path ``_target_`` and the arguments of that class or function."""
 
-# Keys that people and other groups read, but that are not passed to the target.
-_NOT_ARGUMENTS = ("name", "wants", "weights", "weights_content", "sizes", "support_view", "base_learner", "_target_")
+_NOT_ARGUMENTS = ("name", "wants", "weights", "weights_content", "base_learner", "_target_")
+_OF_BACKBONE = ("sizes", "support_view")  # describe its class; heads have an argument support_view
 
 # Optional packages -> the extra of fss that installs them.
 _EXTRAS = {"timm": "timm", "huggingface_hub": "timm", "safetensors": "timm"}
@@ -127,8 +127,18 @@ def refuse_without_extra(error: Exception, what: str) -> None:
         ) from error
 
 
+def not_arguments(group: str) -> tuple[str, ...]:
+    """Return the keys of a group that people and other groups read, and that no constructor gets.
+
+    Args:
+        group: its name.
+    """
+    return (*_NOT_ARGUMENTS, *(_OF_BACKBONE if group == "backbone" else ()))
+
+
 def _arguments(group: str, node: Node) -> dict[str, Any]:
-    arguments = {str(k): v for k, v in node.items() if k not in _NOT_ARGUMENTS}
+    others = not_arguments(group)
+    arguments = {str(k): v for k, v in node.items() if k not in others}
     special = targets(arguments) or sorted(k for k in arguments if k.startswith("_"))
     if special:
         text = f"its arguments hold {special[0]}, but only plain values are allowed beside and below _target_."

@@ -223,12 +223,18 @@ class ImageBackbone(StagedBackbone, Protocol):
 
     Attributes:
         input: normalisation and sides of its images.
+        notes: what the result of a run must say about it.
     """
 
     input: InputSpec
+    notes: tuple[str, ...]
 
     def blocks(self, index: int) -> Sequence[nn.Module]:
         """Return the modules of a stage that run in sequence and whose outputs are its taps."""
+        ...
+
+    def as_map(self, output: Tensor) -> Tensor:
+        """Return the output of a block as a map (N, C, h, w)."""
         ...
 
     def maps(

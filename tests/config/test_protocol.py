@@ -34,6 +34,7 @@ def command(name: str, row: str) -> list[str]:
         ("recipe.optimizer.lr=0.1", "recipe.optimizer.lr=0.1 instead of 0.015"),
         ("recipe.backbone_lr_factor=1", "recipe.backbone_lr_factor=1 instead of 0.1"),
         ("method.dropout=0", "method.dropout=0 instead of 0.5"),
+        ("method.support_view=masked_image", "method.support_view=masked_image instead of masked_before_stage4"),
         ("test_seed=1", "test_seed=1 instead of 321"),
     ],
 )
@@ -56,6 +57,13 @@ def test_what_a_run_adds_to_its_options_is_no_deviation() -> None:
     config["data"] |= {"content": "1", "episodes_content": "2"}
     config["backbone"]["weights_content"] = "3"
     config["method"]["base_learner"] |= {"identity": "4", "checkpoint": "x.ckpt", "built": {}}
+    assert deviations(config, row) == []
+
+
+def test_runs_from_before_sizes_and_views_were_options_deviate_in_nothing() -> None:
+    row = command("table08", "t08r03")
+    config = composed(row)
+    del config["backbone"]["sizes"], config["method"]["support_view"]
     assert deviations(config, row) == []
 
 

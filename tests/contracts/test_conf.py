@@ -21,7 +21,7 @@ from fss.config.compose import plain, prepare_hydra
 from fss.config.identity import slug
 from fss.data.options import TransformOptions
 from fss.finetune.base import Strategy
-from fss.instantiate import targets
+from fss.instantiate import not_arguments, targets
 from fss.methods.base import FewShotHead
 from fss.methods.base_learner import BaseLearner
 
@@ -118,7 +118,7 @@ def test_class_and_yaml_agree(group: str, option: str) -> None:
         assert cls.name == node["name"] == option
         assert issubclass(cls, FAMILIES[group][1])
         assert cls.__module__.startswith(f"fss.{FAMILIES[group][0]}.")
-    own = {"name", "wants", "weights", "sizes", "support_view", "base_learner", "_target_"}
+    own = set(not_arguments(group))
     parameters = inspect.signature(cls).parameters
     assert node.keys() - own <= parameters.keys(), "the yaml offers arguments that the class does not take"
     siblings = [composed(f"{group}={o}")[group] for g, o in WITH_TARGET if g == group]

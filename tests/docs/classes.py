@@ -24,7 +24,7 @@ from fss.config.base_learner import completed
 from fss.config.checks import check
 from fss.config.compose import CONF, composed, plain, prepare_hydra
 from fss.config.test_options import merged
-from fss.instantiate import _NOT_ARGUMENTS
+from fss.instantiate import not_arguments
 from fss.reports.figures.base import kinds
 from fss.reports.paper_tables import tables
 from fss.sweeps.grid import planned
@@ -118,7 +118,7 @@ def check_arguments(config: dict[str, Any]) -> None:
         node = config[group]
         module, _, name = node["_target_"].rpartition(".")
         target = getattr(import_module(module), name)
-        arguments = {key: value for key, value in node.items() if key not in _NOT_ARGUMENTS}
+        arguments = {key: value for key, value in node.items() if key not in not_arguments(group)}
         try:
             inspect.signature(target).bind_partial(**arguments)
         except TypeError as error:

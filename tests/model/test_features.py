@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from tests.methods.fakes import Affine, inputs, tiny
+from tests.model.tokens import tokens
 from torch import Tensor, nn
 
+from fss.errors import FssError
 from fss.finetune.freeze import Freeze
 from fss.finetune.full import Full
 from fss.finetune.svf import SVF
@@ -213,3 +215,44 @@ def test_extras_are_handed_on() -> None:
     extra = torch.ones(2)
     found = extract(tiny(), FeatureSpec(stages=(0,)), *inputs(), {"boundary": extra})
     assert found.extras["boundary"] is extra
+
+
+def test_a_plain_transformer_runs_once_for_all_stages_and_taps() -> None:
+    """Features equal those of its own call, image by image; support images are masked before it."""
+    backbone = tokens(depth=2)
+    query, supports, labels = inputs(2, 2, size=35)
+    spec = FeatureSpec(stages=(2, 4), taps=(3, 4), support_view="masked_image")
+    with torch.no_grad():
+        found = extract(backbone, spec, query, supports, labels)
+        assert backbone.calls == 6, "query and supports in one batch, once"
+        masked = supports * (labels == 1).float()[:, :, None]
+        for images, stages, taps in (
+            (query, found.query, found.query_taps),
+            *((masked[:, k], {i: m[:, k] for i, m in found.support.items()},
+               {i: [m[:, k] for m in ms] for i, ms in found.support_taps.items()}) for k in range(2)),
+        ):  # fmt: skip
+            expected, blocks = backbone.maps(images, (2, 4), (3, 4))
+            assert stages.keys() == {2, 4}
+            assert stages[4].shape == (2, 8, 5, 5)
+            for i in (2, 4):
+                torch.testing.assert_close(stages[i], expected[i])
+            for i in (3, 4):
+                assert len(taps[i]) == 2
+                for one, other in zip(taps[i], blocks[i], strict=True):
+                    torch.testing.assert_close(one, other)
+    assert torch.equal(found.query_taps[4][-1], found.query[4])
+
+
+def test_a_plain_transformer_cannot_be_masked_between_stages() -> None:
+    spec = FeatureSpec(stages=(3, 4), support_view="masked_before_stage4")
+    with pytest.raises(FssError, match="Tokens cannot start at stage 4"):
+        extract(tokens(), spec, *inputs(size=35))
+
+
+def test_slots_of_a_plain_transformer_are_apart_with_batch_statistics() -> None:
+    backbone = tokens()
+    together = extract(backbone, FeatureSpec(stages=(4,)), *inputs(2, 3, size=35))
+    backbone.norm_mode = "train"
+    apart = extract(backbone.train(), FeatureSpec(stages=(4,)), *inputs(2, 3, size=35))
+    torch.testing.assert_close(together.query[4], apart.query[4])
+    torch.testing.assert_close(together.support[4], apart.support[4])

@@ -20,6 +20,7 @@ class StagedModule(nn.Module):
         channels: output channels of stages 0 to 4.
         input: normalisation and sides of the images; ImageNet's statistics and sides of 8m + 1 pixels by default.
         stepwise: whether each stage can be called on the map of the one before; see :meth:`maps`.
+        notes: what the result of a run must say about this backbone.
         weight_files: which weight files fit, for the message about one that does not.
         norm_mode: ``eval`` keeps batch norm in evaluation mode even after ``train()``; fine-tuning freezes the
             statistics this way by default (released option ``fix_bn``). ``train`` is PFENet's original behaviour.
@@ -33,6 +34,7 @@ class StagedModule(nn.Module):
     channels: tuple[int, ...]
     input: InputSpec = InputSpec()
     stepwise: bool = True
+    notes: tuple[str, ...] = ()
 
     def __init__(self, channels: tuple[int, ...]) -> None:
         super().__init__()
@@ -68,6 +70,18 @@ class StagedModule(nn.Module):
         """
         return to_stage_keys(state)
 
+    def published(self, weights: str) -> Mapping[str, Tensor] | None:
+        """Read the weights that an option names, in backbones that know by themselves where they are.
+
+        Args:
+            weights: value of ``backbone.weights``, never ``none``.
+
+        Returns:
+            Stage name -> tensor; None: the records of :mod:`fss.backbones.weight_files` tell, and files are read as
+            :meth:`stage_keys` says.
+        """
+        return None
+
     def blocks(self, index: int) -> Sequence[nn.Module]:
         """Return the modules of a stage that run in sequence and whose outputs are its taps, e.g. residual blocks.
 
@@ -75,6 +89,17 @@ class StagedModule(nn.Module):
             index: 0 (the stem) to 4.
         """
         return list(self.stage(index).children())
+
+    def as_map(self, output: Tensor) -> Tensor:
+        """Return what a block of :meth:`blocks` gives as a map.
+
+        Args:
+            output: of a block.
+
+        Returns:
+            (N, C, h, w).
+        """
+        return output
 
     def maps(
         self, image: Tensor, stages: Collection[int], taps: Collection[int] = ()

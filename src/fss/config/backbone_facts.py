@@ -36,7 +36,7 @@ def sides(backbone: Node) -> InputSpec:
     if given is None:
         return _asked(_text(backbone))[0]
     whole = isinstance(given, list) and all(isinstance(v, int) and not isinstance(v, bool) for v in given)
-    if not whole or len(given) != 2 or not 0 <= given[1] < max(given[0], 1):
+    if not whole or len(given) != 2 or not 0 <= given[1] < given[0]:
         raise FssError(
             f"backbone.{SIZES}={given} is not allowed: it describes the backbone as [step, offset], e.g. [8,1] for "
             "sides of 8n + 1. Leave the option out."

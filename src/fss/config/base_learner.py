@@ -13,9 +13,9 @@ from typing import Any
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 
-from fss.commands import program
+from fss.commands import option, program
 from fss.config.backbone_facts import SIZES, VIEW
-from fss.config.base_learner_command import command
+from fss.config.base_learner_command import command, search_path
 from fss.config.checks import check
 from fss.config.compose import plain
 from fss.config.content import DATA, WEIGHTS, with_content
@@ -41,6 +41,7 @@ NOTES = {
 }
 """Selections that a base learner knows, and what they mean."""
 
+_NOT_ARGUMENTS = ("_target_", "name", "weights", WEIGHTS, SIZES, VIEW, NAME)
 _NOT_COMPARED = ("_target_", "weights", WEIGHTS, "dilation", SIZES, VIEW, NAME)
 
 
@@ -166,7 +167,11 @@ def base_learner_config(config: Config) -> Config:
     named |= {group: choices[group] for group in ("data", "backbone", "debug") if choices.get(group)}
     picked = [f"{group}={choice}" for group, choice in named.items()]
     picked += [f"+size={choices['size']}"] if choices.get("size") else []  # no entry of the defaults list
+    picked += search_path()
     picked += [f"++data.base.{k}={v}" for k, v in config["data"].get("base", {}).items()]
+    if config["backbone"].get(SIZES) is None:  # sizes follow the class, which needs its arguments
+        arguments = [k for k in config["backbone"] if k not in _NOT_ARGUMENTS]
+        picked += [option(f"++backbone.{k}", config["backbone"][k]) for k in arguments]
     base = plain(compose("config", overrides=[*picked, f"method={NAME}", *own]))
     given = {o.split("=", 1)[0].lstrip("+~") for o in own}
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from fss.config.backbone_facts import RELEASED_VIEW
 from fss.config.compose import composed
 from fss.config.identity import determining
 
@@ -65,8 +66,9 @@ def _flat(config: Config) -> dict[str, Any]:
         if not name.startswith(f"method.{_BASE_LEARNER}.") and not name.endswith(_LISTS):
             flat[name] = value
     flat |= {f"data.{name}": given[name] for name in _LISTS if given.get(name) is not None}
-    flat.setdefault("data.min_test_images", None)  # an identity has these two only where they are set
+    flat.setdefault("data.min_test_images", None)  # an identity has these only where they are set
     flat.setdefault("finetune.qkv", "one")
+    flat.setdefault("method.support_view", RELEASED_VIEW)
     return flat | {f"data.base.{name}": value for name, value in given.get("base", {}).items()}
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from fss.errors import FssError
+from fss.model.taps import tapping
 from fss.nn.prototype import support_mask
 from fss.nn.resize import up
 from fss.types import EpisodeFeatures, FeatureSpec, ImageBackbone
@@ -132,7 +132,7 @@ def run_stages(
         if index in kept:
             outputs[index] = parts
         if blocks_of is not None:
-            tapped[index] = caught
+            tapped[index] = [[backbone.as_map(tap) for tap in slots] for slots in caught]
     return outputs, tapped
 
 
@@ -143,7 +143,7 @@ def _run_stage(
     outputs: list[Tensor] = []
     taps: list[list[Tensor]] = []
     for batch in [torch.cat(parts)] if together else parts:
-        with _taps(blocks or ()) as caught:
+        with tapping(blocks or ()) as caught:
             outputs.append(stage(batch))
         taps.append(caught)
     return _split(outputs, len(parts)), [_split(list(block), len(parts)) for block in zip(*taps, strict=True)]
@@ -152,61 +152,3 @@ def _run_stage(
 def _split(batches: list[Tensor], slots: int) -> Slots:
     """Return the maps of every slot, from one batch of all slots or from one batch each."""
     return batches if len(batches) == slots else list(batches[0].chunk(slots))
-
-
-@contextmanager
-def _taps(blocks: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """Collect what every block returns, before its last ReLU if it ends in one, while a stage runs."""
-    caught: list[Tensor] = []
-    watched = [_Block(block) for block in blocks]
-    try:
-        for block in watched:
-            block.listen()
-        yield caught
-        caught.extend(block.tap() for block in watched)
-    finally:
-        for block in watched:
-            block.leave()
-
-
-class _Block:
-    """Listens to a block: to its output, and to the input of the ReLU that computes it, if one does."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-        self.relus = [m for m in module.modules() if isinstance(m, nn.ReLU)]
-        if not self.relus and not any(True for _ in module.children()):
-            raise ValueError(
-                f"taps need residual blocks or other modules of several layers; stage holds {type(module).__name__}"
-            )
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
-        self._before: Tensor | None = None
-        self._after: Tensor | None = None
-        self._tap: Tensor | None = None
-
-    def listen(self) -> None:
-        for relu in self.relus:
-            self._handles.append(relu.register_forward_pre_hook(self._enter))
-            self._handles.append(relu.register_forward_hook(self._exit))
-        self._handles.append(self.module.register_forward_hook(self._end))
-
-    def leave(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def tap(self) -> Tensor:
-        assert self._tap is not None, f"{type(self.module).__name__} was not called"
-        return self._tap
-
-    def _enter(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self._before = inputs[0].clone()  # the ReLU works in place; the block's last call wins
-
-    def _exit(self, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        self._after = output
-
-    def _end(self, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if self.relus and self._before is None:
-            raise RuntimeError(f"{type(self.module).__name__} ran without calling its ReLU: its tap cannot be told")
-        ends_in_relu = output is self._after
-        self._tap = self._before if ends_in_relu else output.clone()  # the next block may work in place
-        self._before = self._after = None

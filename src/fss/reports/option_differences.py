@@ -19,6 +19,8 @@ _MEANS = (
     "trainer.log_every_n_steps",
 )  # fmt: skip
 """Options that say where and on what it was run."""
+_DESCRIBING = ("backbone.sizes", "backbone.support_view")
+"""What describes a backbone's class; runs from before lack it."""
 
 
 def option_differences(results: Sequence[Result], setting: Callable[[Result], tuple[str, ...]]) -> dict[str, str]:
@@ -79,6 +81,8 @@ def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
         if not prefix and key not in _LABELLED:
             continue
         name = f"{prefix}.{key}" if prefix else key
+        if name in _DESCRIBING:
+            continue
         if isinstance(value, Mapping):
             yield from _leaves(value, name)
         elif not key.startswith("_"):

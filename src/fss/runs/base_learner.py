@@ -30,7 +30,7 @@ from fss.runs.build import build_base_data, build_recipe, check_images
 from fss.runs.fit_and_test import fit, test
 from fss.runs.job import Job, card, finished
 from fss.runs.known_warnings import hide_known_warnings
-from fss.runs.provenance import facts
+from fss.runs.provenance import facts, of_backbone
 from fss.runs.resume import interrupted
 from fss.runs.trainer import assemble, checkpointing
 from fss.tracking.loggers import build_loggers, recorders
@@ -97,7 +97,8 @@ def obtain(job: Job) -> Checkpoint | None:
         path = found.checkpoint
     else:
         return None
-    checkpoint = read_checkpoint(path)
+    module = str(config["backbone"]["_target_"]).rpartition(".")[0]  # this run imports it, too
+    checkpoint = read_checkpoint(path, () if module.startswith("fss.") else (module,))
     wrong = differences(checkpoint.config, config)
     if wrong:
         raise FssError(
@@ -161,5 +162,6 @@ def _callbacks(job: Job, module: BaseLearnerModule) -> list[pl.Callback]:
     config, cost = job.config, CostMeter()
     everything = BackboneFinetune(build_strategy(config["finetune"]))  # only reports: nothing is frozen or swapped
     everything.report = report_trainable(config["finetune"]["name"], module.model.backbone, [])
-    known = facts(config, NOTES[config["selection"]], notes=job.notes)
+    notes = (*job.notes, *of_backbone(config, module.model.backbone))
+    known = facts(config, NOTES[config["selection"]], notes=notes)
     return [StepSeed(config["seed"]), cost, ResultWriter(job.folder, known, everything, cost)]

@@ -29,7 +29,7 @@ from fss.runs.fit_and_test import show
 from fss.runs.job import Job
 from fss.runs.known_warnings import hide_known_warnings
 from fss.runs.processes.signals import ending_on_signals
-from fss.runs.provenance import facts, too_small
+from fss.runs.provenance import facts, of_backbone, too_small
 from fss.runs.trainer import assemble, build_trainer
 
 
@@ -104,7 +104,8 @@ def test_checkpoint(job: Job, checkpoint: Checkpoint) -> float:
     check_images(model.backbone, data.images)
     known = facts(
         config, f"tested by {noun('eval')} from {checkpoint.path.name} of run {checkpoint.identity[:12]}",
-        checkpoint.config["shot"], (*job.notes, *too_small(config, data.left_out("test"))),
+        checkpoint.config["shot"],
+        (*job.notes, *too_small(config, data.left_out("test")), *of_backbone(config, model.backbone)),
     )  # fmt: skip
     make = _generalised if "task" in config else _episodic
     module, trainer = make(job, model, data, strategy, known)

@@ -20,7 +20,7 @@ from fss.runs.build import build_data, build_recipe, check_images
 from fss.runs.fit_and_test import fit, test
 from fss.runs.job import Job, card
 from fss.runs.known_warnings import hide_known_warnings
-from fss.runs.provenance import facts, too_small
+from fss.runs.provenance import facts, of_backbone, too_small
 from fss.runs.resume import interrupted
 from fss.runs.shared_memory import check_shared_memory
 from fss.runs.trainer import assemble, build_trainer, checkpointing
@@ -69,7 +69,7 @@ def train_few_shot(job: Job, source: SegmentationSource) -> float:
     resumed = interrupted(job)
     loggers = build_loggers(config["logger"], job.folder, job.name, config, resumed)
     more = [*recorders(loggers, job.name, learner), *checkpointing(job)]
-    known = facts(config, notes=notes)
+    known = facts(config, notes=(*notes, *of_backbone(config, model.backbone)))
     trainer = build_trainer(job, finetune, known, images, logger=loggers, more=more)
     fit(trainer, module, data, resumed)
     return test(job, trainer, module, data)

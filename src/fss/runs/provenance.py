@@ -9,8 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from fss.config.backbone_facts import RELEASED_VIEW, VIEW
 from fss.config.identity import identity
 from fss.lit.callbacks.result import RunFacts
+from fss.types import ImageBackbone
 
 SELECTION_NOTES = {
     "novel": "the tested checkpoint is the best on these very test episodes (the field's convention): optimistic",
@@ -74,6 +76,25 @@ def too_small(config: dict[str, Any], left_out: Mapping[str, Mapping[str, int]] 
     return tuple(notes)
 
 
+def of_backbone(config: dict[str, Any], backbone: ImageBackbone) -> tuple[str, ...]:
+    """Say what is special about a run's backbone.
+
+    Args:
+        config: resolved configuration.
+        backbone: of the model, with its weights.
+
+    Returns:
+        Notes for the result.
+    """
+    view = config["method"].get(VIEW)
+    if view in (None, RELEASED_VIEW):
+        return backbone.notes
+    return (
+        *backbone.notes,
+        f"method.{VIEW}={view}: support images are masked; the releases of this head mask their maps before stage 4",
+    )
+
+
 def facts(
     config: dict[str, Any], note: str | None = None, trained_shot: int | None = None, notes: tuple[str, ...] = ()
 ) -> RunFacts:
@@ -88,8 +109,6 @@ def facts(
     Returns:
         The facts for the result file.
     """
-    from fss.lit.callbacks.result import RunFacts
-
     rule = config["selection"]
     key = {group: config[group]["name"] for group in ("data", "method", "backbone", "finetune", "recipe")}
     key |= {"fold": config["fold"], "shot": config["shot"], "seed": config["seed"], "experiment": config["group"]}
