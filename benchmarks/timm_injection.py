@@ -95,20 +95,20 @@ MODELS = (
     Model("tf_efficientnet_lite0", "subclassed conv"),
     Model("tf_mobilenetv3_small_minimal_100", "subclassed conv"),
     Model("resnetv2_50x1_bit", "subclassed conv"),
-    Model("nf_resnet26", "subclassed conv"),
+    Model("nf_resnet26", "subclassed conv", 96, {"channels": (64, 128, 256, 512)}),
     Model("nf_regnet_b0", "subclassed conv"),
     Model("swin_tiny_patch4_window7_224", "transformer", 224),
-    Model("swinv2_cr_tiny_ns_224", "transformer", 224),
+    Model("swinv2_cr_tiny_ns_224", "transformer", 224, {"embed_dim": 48, "num_heads": (3, 3, 6, 12)}),
     Model("vit_small_patch14_dinov2", "transformer", 98, {"img_size": 98}),
     Model("vit_small_patch16_dinov3", "transformer"),
-    Model("beit_base_patch16_224", "transformer", 224, {"depth": 3}),
+    Model("beit_base_patch16_224", "transformer", 224, {"depth": 4, "embed_dim": 192, "num_heads": 3}),
     Model("eva02_tiny_patch14_224", "transformer", 224),
     Model("cait_xxs24_224", "transformer", 224, {"depth": 8}),
     Model("xcit_nano_12_p16_224", "transformer", 224),
     Model("pvt_v2_b0", "transformer"),
-    Model("hiera_tiny_224", "transformer", 224),
-    Model("sam2_hiera_tiny", "transformer", 128),
-    Model("davit_tiny", "hybrid", 224),
+    Model("hiera_tiny_224", "transformer", 224, {"embed_dim": 48}),
+    Model("sam2_hiera_tiny", "transformer", 128, {"embed_dim": 48}),
+    Model("davit_tiny", "hybrid", 224, {"embed_dims": (48, 96, 192, 384), "num_heads": (3, 6, 12, 12)}),
     Model("fastvit_t8", "hybrid", 128),
     Model("levit_128s", "hybrid", 224),
     Model("mobilevit_xxs", "hybrid", 128),
@@ -357,7 +357,8 @@ def main(arguments: list[str]) -> int:
             found = measure(model)
         svf = found["svf"][0]
         good &= all(one.good(name) for name, (one, _) in found.items())
-        cells = [model.name, model.kind, f"{svf.replaced} + {svf.on_weight}"]
+        narrow = " (narrow)" if model.options.keys() - {"img_size"} else ""
+        cells = [model.name + narrow, model.kind, f"{svf.replaced} + {svf.on_weight}"]
         cells += [cell(name, *one) for name, one in found.items()]
         cells += _rest([one for one, _ in found.values()])
         lines.append(f"| {' | '.join(cells)} |")
