@@ -238,8 +238,9 @@ def test_failed_download_names_file_and_address(monkeypatch: pytest.MonkeyPatch,
     assert str(tmp_path / "weights" / "resnet50-0676ba61.pth") in text
     assert "no route to host" in text
     assert list((tmp_path / "weights").iterdir()) == []
+    target = "fss.backbones.resnet.ResNet"
     with pytest.raises(FssError, match=r"resnet18-f37072fd\.pth"):
-        build_backbone({"name": "resnet18", "stem": "torchvision", "weights": "imagenet"})
+        build_backbone({"name": "resnet18", "_target_": target, "stem": "torchvision", "weights": "imagenet"})
 
 
 class Answer(io.BytesIO):

@@ -10,6 +10,8 @@ from pathlib import Path
 import fss
 
 SOURCE = Path(fss.__file__).parent
+OPTIONAL = {"timm", "huggingface_hub", "safetensors"}
+"""Packages that a file may need and a user need not have."""
 
 
 def defined(package: str, wanted: Callable[[type], bool]) -> dict[str, type]:
@@ -24,7 +26,12 @@ def defined(package: str, wanted: Callable[[type], bool]) -> dict[str, type]:
     """
     found = {}
     for path in sorted((SOURCE / package.replace(".", "/")).glob("*.py")):
-        module = importlib.import_module(f"fss.{package}.{path.stem}".removesuffix(".__init__"))
+        try:
+            module = importlib.import_module(f"fss.{package}.{path.stem}".removesuffix(".__init__"))
+        except ModuleNotFoundError as error:
+            if error.name not in OPTIONAL:
+                raise
+            continue
         for name, cls in vars(module).items():
             own = inspect.isclass(cls) and cls.__module__ == module.__name__
             if own and not inspect.isabstract(cls) and wanted(cls):

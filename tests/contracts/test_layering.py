@@ -79,6 +79,9 @@ LIBRARIES: dict[str, set[str]] = {
         "finetune",
         "data",
     },  # chains know its blocks
+    "timm": {"backbones"},  # these three are optional
+    "huggingface_hub": {"backbones"},
+    "safetensors": {"backbones"},
     "torchmetrics": {"metrics"},
     "pytorch_lightning": {"data", "lit", "lit.callbacks", "tracking", "runs", "runs.processes"},
     "lightning_fabric": {"tracking"},

@@ -23,7 +23,9 @@ __all__ = [
     "LoadReport",
     "WeightRecord",
     "WeightsError",
+    "existing",
     "load_into",
+    "load_weights",
     "read_state_dict",
     "resolve",
     "weights_dir",
@@ -41,7 +43,7 @@ class LoadReport:
     """Which tensors of a weight file were loaded into a backbone.
 
     Attributes:
-        source: the file.
+        source: the file, or the name of the weights.
         loaded: number of tensors copied.
         missing: backbone tensors that the file lacks; always empty, as :func:`load_into` rejects such a file.
         unused: tensors of the file that the backbone does not have.
@@ -72,12 +74,7 @@ def resolve(weights: str, name: str, stem: str) -> Path | None:
     if weights == "none":
         return None
     if weights != "imagenet":
-        path = Path(weights).expanduser()
-        if not path.is_file():
-            raise WeightsError(
-                f"backbone.weights={weights} is not a file. Allowed: none, imagenet, or the path of a .pth file."
-            )
-        return path
+        return existing(weights, "none, imagenet, or the path of a .pth file")
     record = RECORDS.get((name, stem))
     if record is None:
         recorded = ", ".join(_label(*key) for key in RECORDS)
@@ -97,6 +94,22 @@ def resolve(weights: str, name: str, stem: str) -> Path | None:
     else:
         _download(record, target)
     return target
+
+
+def existing(weights: str, allowed: str) -> Path:
+    """Return the file that an option names.
+
+    Args:
+        weights: value of ``backbone.weights``.
+        allowed: what it may be, in words.
+
+    Raises:
+        WeightsError: if there is no such file.
+    """
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise WeightsError(f"backbone.weights={weights} is not a file. Allowed: {allowed}.")
+    return path
 
 
 def _check(record: WeightRecord, path: Path) -> None:
@@ -183,7 +196,33 @@ def load_into(backbone: StagedModule, path: Path) -> LoadReport:
     Raises:
         WeightsError: if a shape differs or the file lacks a tensor of the backbone.
     """
-    state = backbone.stage_keys(read_state_dict(path))
+    return _load(backbone, backbone.stage_keys(read_state_dict(path)), str(path))
+
+
+def load_weights(backbone: StagedModule, weights: str, name: str, stem: str) -> None:
+    """Give a backbone the weights that an option names.
+
+    Args:
+        backbone: receives the weights.
+        weights: value of ``backbone.weights``.
+        name: name of the backbone, e.g. ``resnet50``.
+        stem: its stem; empty if it has only one.
+
+    Raises:
+        WeightsError: if they cannot be found, read or matched.
+    """
+    if weights == "none":
+        return
+    state = backbone.published(weights)
+    if state is not None:
+        _load(backbone, state, weights)
+        return
+    path = resolve(weights, name, stem)
+    if path is not None:
+        load_into(backbone, path)
+
+
+def _load(backbone: StagedModule, state: Mapping[str, Tensor], source: str) -> LoadReport:
     expected = backbone.state_dict()
     mismatched = [
         f"{k}: file {tuple(state[k].shape)}, backbone {tuple(expected[k].shape)}"
@@ -194,10 +233,10 @@ def load_into(backbone: StagedModule, path: Path) -> LoadReport:
     unused = [k for k in state if k not in expected]
     if mismatched or missing:
         raise WeightsError(
-            f"{path} does not fit this backbone.\n  shapes differ: {mismatched[:4] or 'none'} ({len(mismatched)})\n"
+            f"{source} does not fit this backbone.\n  shapes differ: {mismatched[:4] or 'none'} ({len(mismatched)})\n"
             f"  missing: {missing[:4] or 'none'} ({len(missing)})\n{backbone.weight_files}"
         )
     backbone.load_state_dict({k: v for k, v in state.items() if k in expected}, strict=False)
     if unused:
-        log.warning("%s: %d tensors have no place in the backbone: %s", path, len(unused), ", ".join(unused[:6]))
-    return LoadReport(str(path), sum(k in state for k in expected), missing, unused)
+        log.warning("%s: %d tensors have no place in the backbone: %s", source, len(unused), ", ".join(unused[:6]))
+    return LoadReport(source, sum(k in state for k in expected), missing, unused)

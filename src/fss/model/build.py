@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fss.backbones.staged import StagedModule
-from fss.backbones.weights import load_into, resolve
+from fss.backbones.weights import load_weights
 from fss.errors import FssError
 from fss.finetune.base import Strategy
 from fss.instantiate import Node, imported, make
@@ -33,10 +33,9 @@ def build_backbone(node: Node, pretrained: bool = True) -> StagedModule:
     Raises:
         FssError: if options or weights are wrong or missing.
     """
-    path = resolve(node["weights"], node["name"], node.get("stem", "")) if pretrained else None
     backbone = make("backbone", node, StagedModule)
-    if path is not None:
-        load_into(backbone, path)
+    if pretrained:
+        load_weights(backbone, node["weights"], node["name"], node.get("stem", ""))
     return backbone
 
 

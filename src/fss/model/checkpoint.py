@@ -13,7 +13,7 @@ import torch
 from fss.commands import noun, program
 from fss.errors import FssError, unreadable
 from fss.files import CHECKPOINT_FORMAT
-from fss.instantiate import targets
+from fss.instantiate import refuse_without_extra, targets
 
 _BUILT = ("backbone", "method", "finetune")
 _GROUPS = (*_BUILT, "data", "recipe", "trainer")
@@ -134,6 +134,7 @@ def _is_harmless(target: str) -> bool:
         return False
     try:
         found = getattr(import_module(module), name)
-    except (ImportError, AttributeError):
+    except (ImportError, AttributeError) as error:
+        refuse_without_extra(error, target)
         return False
     return getattr(found, "__module__", None) == module
