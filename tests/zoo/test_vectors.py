@@ -33,7 +33,7 @@ def compared(module: ModuleType, variant: str, folder: Path) -> dict[str, float]
 @pytest.mark.parametrize(("name", "variant"), CASES)
 def test_every_number(name: str, variant: str, tmp_path: Path) -> None:
     deviations = compared(NETWORKS[name], variant, tmp_path)
-    assert len(deviations) > 10
+    assert len(deviations) > 5
     assert {n: d for n, d in deviations.items() if not d < tables.PRINTED} == {}
 
 

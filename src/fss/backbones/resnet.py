@@ -9,6 +9,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from fss.backbones.staged import StagedModule
 from fss.errors import FssError
+from fss.types import InputSpec
 
 Stem = Literal["deep", "torchvision"]
 Dilation = Literal["uniform", "torchvision", "none"]
@@ -68,6 +69,8 @@ class ResNet(StagedModule):
         stem_out = 2 * width if stem == "deep" else width
         outs = tuple(width * 2**i * block.expansion for i in range(4))
         super().__init__((stem_out, *outs))
+        if dilation == "none":
+            self.input = InputSpec(step=1, offset=0)  # nothing has to end at a position of the coarsest map
         self.layer0 = _deep_stem(width) if stem == "deep" else _torchvision_stem(width)
         ins = (stem_out, *outs[:-1])
         for i in range(4):

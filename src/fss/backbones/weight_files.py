@@ -57,6 +57,7 @@ RECORDS: dict[tuple[str, str], WeightRecord] = {
     ("resnet152", "torchvision"): _torchvision("resnet152", "394f9c45", "torchvision"),
     ("resnet152", "deep"): WeightRecord("resnet152_v2.pth", "", None, "deep"),
     ("vgg16", ""): _torchvision("vgg16_bn", "6c64b313", ""),
+    ("vgg16_plain", ""): _torchvision("vgg16", "397923af", ""),
     ("efficientnet_lite0", ""): _lite(0, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
     ("efficientnet_lite2", ""): _lite(2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
 }

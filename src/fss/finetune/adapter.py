@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -116,7 +117,7 @@ class Adapter(Strategy):
             assert isinstance(stage, nn.Sequential)
             if not isinstance(stage[-1], Bottleneck):
                 channels = backbone.channels[index]
-                like = next(stage.parameters())
+                like = next(chain(stage.parameters(), (p for _, p in backbone.named_parameters())))
                 stage.append(Bottleneck(channels, max(1, channels // self.reduction), like))
         return []
 

@@ -108,6 +108,20 @@ def torchvision_resnet(prefix: str) -> Pairs:
     return ((f"{prefix}conv1.", "backbone.layer0.0."), (f"{prefix}bn1.", "backbone.layer0.1."), *stages)
 
 
+def torchvision_vgg(prefix: str) -> Pairs:
+    """Return the names of torchvision's VGG-16 without batch norm, ``vgg16_plain`` here.
+
+    Args:
+        prefix: what stands before them, such as ``backbone.``.
+    """
+    first = {0: (0, 2, 5, 7), 10: (0, 2, 4), 17: (0, 2, 4), 23: (1, 3, 5)}
+    return tuple(
+        (f"{prefix}features.{number + place}.", f"backbone.layer{stage}.{place}.")
+        for stage, (number, places) in enumerate(first.items())
+        for place in places
+    )
+
+
 def deep_stem(backbone: str, dilation: str) -> list[str]:
     """Return the options of a ResNet in PSPNet's code and what builds on it; none for VGG.
 
