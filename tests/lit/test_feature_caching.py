@@ -92,7 +92,7 @@ def test_a_tuned_backbone_is_merged_for_the_test_and_the_model_is_not(
     assert isinstance(layer, SVFConv2d)
     with monkeypatch.context() as patch:
         patch.setattr("fss.lit.callbacks.feature_caching.check_cache", lambda *_: None)  # it runs the model itself
-        patch.setattr("fss.finetune.chains.fuse.chain", None)  # no factored layer runs
+        patch.setattr("fss.finetune.chains.links.chain", None)  # no factored layer runs
         patch.setattr(SVFConv2d, "forward", None)
         ours = rows(tmp_path, tested, data(root, 4, True), 64)
     assert torch.equal(ours, plain)
