@@ -123,7 +123,7 @@ def test_every_record_is_pinned() -> None:
     deep = {(f"resnet{depth}", "deep") for depth in (50, 101, 152)}
     plain = {(f"resnet{depth}", "torchvision") for depth in (18, 50, 101, 152)}
     lite = {("efficientnet_lite0", ""), ("efficientnet_lite2", "")}
-    assert set(RECORDS) == deep | plain | lite | {("vgg16", "")}
+    assert set(RECORDS) == deep | plain | lite | {("vgg16", ""), ("vgg16_plain", "")}
     assert {k for k, r in RECORDS.items() if r.url is None} == deep | lite
     assert {k for k, r in RECORDS.items() if r.package} == lite
     for (_, stem), record in RECORDS.items():
@@ -146,6 +146,7 @@ def test_addresses_are_those_of_torchvision() -> None:
         "resnet101": resnet.ResNet101_Weights.IMAGENET1K_V1,
         "resnet152": resnet.ResNet152_Weights.IMAGENET1K_V1,
         "vgg16": vgg.VGG16_BN_Weights.IMAGENET1K_V1,
+        "vgg16_plain": vgg.VGG16_Weights.IMAGENET1K_V1,
     }
     ours = {name: record.url for (name, stem), record in RECORDS.items() if record.url is not None}
     assert ours == {name: entry.url for name, entry in theirs.items()}
@@ -153,7 +154,7 @@ def test_addresses_are_those_of_torchvision() -> None:
 
 def test_backbones_without_stems_are_named_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FSS_WEIGHTS", str(tmp_path))
-    with pytest.raises(WeightsError, match=r"backbone vgg11 \(recorded: .*resnet50 with stem=deep, .*, vgg16\)"):
+    with pytest.raises(WeightsError, match=r"backbone vgg11 \(recorded: .*resnet50 with stem=deep, .*, vgg16, "):
         resolve("imagenet", "vgg11", "")
 
 
