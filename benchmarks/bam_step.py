@@ -17,7 +17,7 @@ from benchmarks.released_form import as_released
 from benchmarks.rows import Row
 from benchmarks.training import saved_bytes
 from fss.backbones.resnet import ResNet
-from fss.finetune.chains.fuse import Memory
+from fss.finetune.chains.memory import Memory
 from fss.finetune.svf import SVF
 from fss.methods.bam import BAM
 from fss.methods.base_learner import BaseLearner

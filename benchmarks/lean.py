@@ -18,7 +18,8 @@ from benchmarks.rows import Row
 from benchmarks.training import saved_bytes
 from fss.backbones.efficientnet_lite import EfficientNetLite
 from fss.finetune import ModuleStages
-from fss.finetune.chains.fuse import Memory, fuse
+from fss.finetune.chains.fuse import fuse
+from fss.finetune.chains.memory import Memory
 from fss.finetune.svf import SVF
 from fss.types import StagedBackbone
 

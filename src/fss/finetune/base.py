@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from fss.errors import FssError
 from fss.finetune.applied import check_alone, forget, remember
-from fss.finetune.chains.fuse import Memory, fuse
+from fss.finetune.chains.fuse import fuse
+from fss.finetune.chains.memory import Memory
 from fss.finetune.layers.nothing_to_train import nothing_to_train
 from fss.finetune.layers.surgery import LAST_STAGE, Site, Structure, find
 from fss.finetune.layers.tuned import TunedLayer

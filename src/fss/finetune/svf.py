@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fss.errors import FssError
 from fss.finetune.base import Strategy
-from fss.finetune.chains.fuse import check_memory
+from fss.finetune.chains.memory import check_memory
 from fss.finetune.layers.factored import FactoredLayer
 from fss.finetune.layers.factorise import factored_layers, factorise
 from fss.finetune.layers.qkv import check_qkv, stacked_layers
@@ -46,7 +46,7 @@ class SVF(Strategy):
             stages: stages whose factors train, 0 (stem) to 4.
             factors: which of U, S and V train.
             rank_rounding: round ranks down to a multiple of this; 1 is exact, 4 is the release.
-            memory: what the backward pass keeps if only S trains, see :data:`fss.finetune.chains.fuse.Memory`.
+            memory: what the backward pass keeps if only S trains, see :data:`fss.finetune.chains.memory.Memory`.
             qkv: whether a linear layer named ``qkv`` is decomposed as ``one`` matrix, or as ``three``, those of query,
                 key and value. Torch's own attention is always three.
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fss.errors import FssError
 from fss.finetune.base import Strategy
-from fss.finetune.chains.fuse import check_memory
+from fss.finetune.chains.memory import check_memory
 from fss.finetune.layers.factored import FactoredLayer
 from fss.finetune.layers.factorise import factored_layers, factorise
 from fss.finetune.layers.surgery import check_stages
@@ -46,7 +46,7 @@ class SVFBounded(Strategy):
             stages: stages whose singular values train, 0 (stem) to 4.
             rule: ``relative``, ``svb`` or ``clamp``.
             epsilon: width of the interval, >= 0.
-            memory: what the backward pass keeps, see :data:`fss.finetune.chains.fuse.Memory`.
+            memory: what the backward pass keeps, see :data:`fss.finetune.chains.memory.Memory`.
 
         Raises:
             FssError: if a stage or rule does not exist, or epsilon is not a finite number >= 0.

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import nn
 
 from fss.finetune.base import Strategy
-from fss.finetune.chains.fuse import check_memory
+from fss.finetune.chains.memory import check_memory
 from fss.finetune.layers.factorise import factored_layers
 from fss.finetune.layers.surgery import check_stages, is_tuned
 from fss.finetune.svf import SVF
@@ -39,7 +39,7 @@ class SVFFoundation(Strategy):
         Args:
             stages: stages that train, 0 (stem) to 4; all of them as published.
             memory: what the backward pass keeps of layers of which only S trains, see
-                :data:`fss.finetune.chains.fuse.Memory`.
+                :data:`fss.finetune.chains.memory.Memory`.
 
         Raises:
             FssError: if a stage or memory rule does not exist.

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from fss.finetune.base import Strategy
 from fss.finetune.bn import AFFINE
-from fss.finetune.chains.fuse import check_memory
+from fss.finetune.chains.memory import check_memory
 from fss.finetune.composed import Composed
 from fss.finetune.ln import LN
 from fss.finetune.svf import SVF
@@ -40,7 +40,7 @@ class SVFLN(Composed):
             ln_stages: stages whose LayerNorm trains.
             affine: weight, bias, or both, of LayerNorm.
             memory: what the backward pass keeps of layers of which only S trains, see
-                :data:`fss.finetune.chains.fuse.Memory`.
+                :data:`fss.finetune.chains.memory.Memory`.
 
         Raises:
             FssError: if a stage, factor or memory rule does not exist, or an option is out of range.

@@ -10,7 +10,8 @@ from tests.finetune.chains.test_fuse import run, unusual
 from torch import Tensor, nn
 
 from fss.finetune import ModuleStages
-from fss.finetune.chains.fuse import Memory, fuse
+from fss.finetune.chains.fuse import fuse
+from fss.finetune.chains.memory import Memory
 from fss.finetune.svf import SVF
 
 

@@ -19,13 +19,11 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from fss.finetune.chains import lean_layer
 from fss.finetune.chains.blocks import LeanBlock, blocks, make_lean, make_plain
 from fss.finetune.chains.links import Link, act_of, fits, is_hooked, is_norm, run
-from fss.finetune.chains.memory import Memory, check_memory
+from fss.finetune.chains.memory import Memory
 from fss.finetune.chains.tape import current
 from fss.finetune.layers.factored import FactoredLayer, SVFConv2d, SVFLinear
 from fss.finetune.layers.surgery import LAST_STAGE
 from fss.types import StagedBackbone
-
-__all__ = ["FusedBasicBlock", "FusedBottleneck", "FusedSequential", "Memory", "check_memory", "fuse"]
 
 
 def fuse(backbone: StagedBackbone, memory: Memory) -> None:
