@@ -325,7 +325,7 @@ def cell(name: str, outcome: Outcome, more: str) -> str:
 def _why(message: str) -> str:
     """Shorten a refusal."""
     for long, short in (
-        ("needs a backbone of stages", "no stages"),
+        ("finetune=adapter needs", "no stages of known width"),
         ("no weight or bias of batch norm", "no batch norm"),
     ):
         if long in message:
