@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from tests.methods.fakes import tiny
+from tests.model.tokens import tokens
 from torch import Tensor
 
 from fss.backbones.resnet import ResNet
@@ -81,3 +82,19 @@ def test_last_convolutions_of_a_stage() -> None:
     assert last(ResNet(50, width=4)) == ["layer3.5.conv2", "layer3.5.conv3"]
     assert last(tiny()) == ["layer3.1.conv2"], "a shortcut is no convolution of the block"
     assert len(last(VGG(width=4))) == 1
+
+
+def test_a_plain_transformer_shows_its_patch_embedding() -> None:
+    """Its stages run in one call; of its layers only the embedding is a convolution."""
+    backbone = tokens()
+    plain = copy.deepcopy(backbone)
+    SVF(stages=(0, 1, 2, 3, 4)).apply(backbone)
+    layers, seen = tuned_convolutions(backbone), {}
+    assert list(layers) == ["layer0.patches"]
+    x = torch.randn(2, 3, 35, 35)
+    look_inside(backbone, x, layers, lambda name, entered: seen.update({name: component_maps(layers[name], entered)}))
+    layer = layers["layer0.patches"]
+    mixed = torch.einsum("or,nrhw->nohw", layer.U.flatten(1), seen["layer0.patches"])
+    convolution = plain.get_submodule("layer0.patches")
+    expected = convolution(x) - convolution.bias[:, None, None]  # type: ignore[operator,index]
+    torch.testing.assert_close(mixed, expected, rtol=1e-4, atol=1e-5)

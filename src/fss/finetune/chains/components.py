@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fss.finetune.layers.factored import SVFConv2d
 from fss.finetune.layers.surgery import LAST_STAGE, find
-from fss.types import StagedBackbone
+from fss.types import ImageBackbone, StagedBackbone
 
 See = Callable[[str, Tensor], None]
 """Called with the name of a convolution and its input, (N, Ci, H, W)."""
@@ -70,7 +70,7 @@ def component_maps(layer: SVFConv2d, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def look_inside(backbone: StagedBackbone, images: Tensor, layers: dict[str, SVFConv2d], see: See) -> None:
+def look_inside(backbone: ImageBackbone, images: Tensor, layers: dict[str, SVFConv2d], see: See) -> None:
     """Run images through a backbone and pass the inputs of some of its convolutions to a function.
 
     Fused blocks run layer by layer meanwhile. The backbone is not changed.
@@ -84,6 +84,9 @@ def look_inside(backbone: StagedBackbone, images: Tensor, layers: dict[str, SVFC
     wanted = {id(layer) for layer in layers.values()}
     last = max((i for i in range(LAST_STAGE + 1) if _contains(backbone.stage(i), wanted)), default=-1)
     with _report_inputs(layers, see):
+        if last >= 0 and not backbone.stepwise:
+            backbone.maps(images, [last])
+            return
         for index in range(last + 1):
             images = backbone.stage(index)(images)
 
