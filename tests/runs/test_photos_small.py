@@ -23,13 +23,10 @@ def photos(home: Path) -> Path:
     return write_voc(home / "photos")
 
 
-def test_each_strategy_has_its_rate() -> None:
-    for name in ("svf", "full"):
-        config = composed(["experiment=photos_small", f"finetune={name}"])
-        assert config["recipe"]["backbone_lr_factor"] == config["strategy_lr"][name] > 0
-    assert composed(["experiment=photos_small", "finetune=lora"])["recipe"]["backbone_lr_factor"] == 0.1
+def test_the_preset_is_small_and_leaves_small_classes_out() -> None:
     config = composed(["experiment=photos_small"])
     assert (config["fold"], config["data"]["size"], config["data"]["min_test_images"]) == (2, 129, 10)
+    assert (config["backbone"]["name"], config["selection"]) == ("efficientnet_lite0", "last")
 
 
 def test_a_run_on_photographs(home: Path, photos: Path) -> None:
