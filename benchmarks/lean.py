@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from statistics import median
@@ -117,17 +117,16 @@ def measure(network: Network, rule: Memory, rounds: int) -> tuple[tuple[int, int
     return kept, seconds
 
 
-def rows(rounds: int = 5, wanted: tuple[Network, ...] = NETWORKS) -> list[Row]:
+def rows(rounds: int = 5, wanted: tuple[Network, ...] = NETWORKS) -> Iterator[Row]:
     """Measure and compare with the targets.
 
     Args:
         rounds: timed steps of each form.
         wanted: networks; those of timm are left out where it is not installed.
 
-    Returns:
+    Yields:
         The lines of the table.
     """
-    made = []
     for network in wanted:
         if network.ours is None and find_spec("timm") is None:
             continue
@@ -135,13 +134,10 @@ def rows(rounds: int = 5, wanted: tuple[Network, ...] = NETWORKS) -> list[Row]:
             (own, plain), seconds = measure(network, rule, rounds)
             ratio, target = own / plain, f"<= {network.target}" if rule == "balanced" else ""
             name = f"{network.name}, {network.images} x {network.size} px, {rule}"
-            made.append(
-                Row(f"{name}, memory", _mb(own), _mb(plain), ratio, target, not target or ratio <= network.target)
-            )
+            yield Row(f"{name}, memory", _mb(own), _mb(plain), ratio, target, not target or ratio <= network.target)
             pace = median(a / b for a, b in seconds)
             ours, theirs = (f"{median(column):.2f} s" for column in zip(*seconds, strict=True))
-            made.append(Row(f"{name}, time", ours, theirs, pace, "", True))
-    return made
+            yield Row(f"{name}, time", ours, theirs, pace, "", True)
 
 
 def _mb(count: int) -> str:
