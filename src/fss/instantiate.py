@@ -119,12 +119,29 @@ def refuse_without_extra(error: Exception, what: str) -> None:
     Raises:
         FssError: if an optional package is not installed.
     """
-    package = str(getattr(error, "name", None) or "").split(".")[0]
-    if isinstance(error, ModuleNotFoundError) and package in _EXTRAS:
+    if (extra := extra_of(error)) is not None:
+        package = _missing(error)
         raise FssError(
-            f"{what} needs the package {package}, which is not installed: pip install 'fss[{_EXTRAS[package]}]', or "
+            f"{what} needs the package {package}, which is not installed: pip install '{extra}', or "
             f"pip install {package}."
         ) from error
+
+
+def extra_of(error: BaseException) -> str | None:
+    """Return the extra that installs the optional package that an import has missed, as ``fss[timm]``.
+
+    Args:
+        error: what the import raised.
+
+    Returns:
+        The extra; None if the error is another one.
+    """
+    extra = _EXTRAS.get(_missing(error)) if isinstance(error, ModuleNotFoundError) else None
+    return None if extra is None else f"fss[{extra}]"
+
+
+def _missing(error: BaseException) -> str:
+    return str(getattr(error, "name", None) or "").split(".")[0]
 
 
 def not_arguments(group: str) -> tuple[str, ...]:

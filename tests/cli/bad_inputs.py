@@ -1,8 +1,8 @@
 """Runs every way in which a user or a file can be wrong: ``python -m tests.cli.bad_inputs`` prints the table.
 
 The rows are in ``bad_options.py`` (what is typed), ``bad_typed.py`` (what is typed and would have no effect),
-``bad_data.py`` (data sets and archives), ``bad_images.py`` and ``bad_runs.py`` (weights, checkpoints, lists, results,
-disks).
+``bad_backbones.py`` (networks, optional packages and their weights), ``bad_data.py`` (data sets and archives),
+``bad_images.py`` and ``bad_runs.py`` (weights, checkpoints, lists, results, disks).
 """
 
 from __future__ import annotations

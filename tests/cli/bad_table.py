@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.cli import bad_data, bad_images, bad_options, bad_runs, bad_typed
+from tests.cli import bad_backbones, bad_data, bad_images, bad_options, bad_runs, bad_typed
 
 CASES = (
     *bad_options.GROUPS,
@@ -11,6 +11,7 @@ CASES = (
     *bad_options.COMMANDS,
     *bad_typed.KEYS,
     *bad_typed.LATE,
+    *bad_backbones.CASES,
     *bad_data.FOLDERS,
     *bad_data.LISTED,
     *bad_data.FILES,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from fss.cli.backbones import backbones
 from fss.cli.convert import convert
 from fss.cli.data import app as data_app
 from fss.cli.doctor import doctor
@@ -37,5 +38,6 @@ app.command()(report)
 app.command()(figure)
 app.command()(convert)
 app.command()(strategies)
+app.command()(backbones)
 app.command(cls=PairsCommand)(predict)
 app.command()(doctor)

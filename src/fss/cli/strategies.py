@@ -71,12 +71,13 @@ def count(strategy: str, backbone: str, overrides: list[str]) -> Count | None:
     return Count(report.trainable_total, report.plain_total)
 
 
-def names(given: list[str], group: str) -> list[str]:
+def names(given: list[str], group: str, example: str = "fss strategies svf full --backbone resnet50") -> list[str]:
     """Check choices of a group, or list them all.
 
     Args:
         given: names; empty for all.
         group: folder of conf/.
+        example: a command with a right choice, for the message.
 
     Returns:
         The names.
@@ -89,10 +90,7 @@ def names(given: list[str], group: str) -> list[str]:
     known = choices(group)
     wrong = [n for n in given if n not in known]
     if wrong:
-        raise FssError(
-            f"{group}={wrong[0]} does not exist: choose of {', '.join(known)}. For example: fss strategies "
-            "svf full --backbone resnet50"
-        )
+        raise FssError(f"{group}={wrong[0]} does not exist: choose of {', '.join(known)}. For example: {example}")
     return given or known
 
 
