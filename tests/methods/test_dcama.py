@@ -241,6 +241,15 @@ def test_svf_reaches_every_singular_value() -> None:
         assert float(gradient.abs().max()) > 0, name
 
 
+def test_gradients_of_a_tuned_backbone_are_not_stopped_in_silence() -> None:
+    net, given = head(detach=True), features()
+    found = gradients(net.train(), given)
+    assert len(found) == len(list(net.parameters()))
+    given.support_taps[3][0].requires_grad_()
+    with pytest.raises(FssError, match=r"method\.detach=true .* finetune=freeze"):
+        net(given)
+
+
 def test_tests_with_the_cache_equal_those_without() -> None:
     torch.manual_seed(0)
     backbone = tiny()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 from typing import ClassVar
 
 import torch
@@ -59,8 +60,10 @@ class DCAMA(FewShotHead):
     answer depends neither on the order of the supports nor on how often all of them are repeated (up to rounding). With
     more than one episode, the release mixes supports of different episodes; here it does not.
 
-    Departures: the codes of the positions are computed in double precision where they are needed, unless
-    ``position_table`` stores them as the release does; images need not be square, nor their sides multiples of 8.
+    Departures: the release computes features under no-grad, so that nothing reaches the backbone; here gradients do
+    unless ``detach`` is given. The codes of the positions are computed in double precision where they are needed,
+    unless ``position_table`` stores them as the release does. Images need not be square, and sides need not be
+    multiples of 8.
     """
 
     name: ClassVar[str] = "dcama"
@@ -83,6 +86,7 @@ class DCAMA(FewShotHead):
         taps: Sequence[int],
         width: int = 128,
         dropout: float = 0.5,
+        detach: bool = False,
         query_chunk: int = 0,
         position_table: int = 0,
     ) -> None:
@@ -93,6 +97,7 @@ class DCAMA(FewShotHead):
             taps: number of taps of its stages 0 to 4.
             width: channels of the mixed masks; 128 in the paper.
             dropout: share of token values, and of attention weights, dropped in training; 0.5 in the release.
+            detach: stop gradients before the head, as in the release, whose backbone never trains.
             query_chunk: query positions whose attention is in memory at a time, and is computed again in the backward
                 pass; 0: all. In evaluation mode the result is the same up to rounding.
             position_table: number of position codes that are stored with the weights; 10000 in the release, whose
@@ -106,6 +111,7 @@ class DCAMA(FewShotHead):
             raise FssError(
                 f"method.width={width}: the first masks have an eighth of it; give a multiple of 8, such as 128"
             )
+        self.detach = detach
         for stage in COARSE:
             if channels[stage] % HEADS:
                 raise FssError(
@@ -138,7 +144,12 @@ class DCAMA(FewShotHead):
 
         Returns:
             logits (B, 2, h, w) at four times the resolution of stage 1, which is the image's.
+
+        Raises:
+            FssError: if gradients are stopped although the backbone is tuned.
         """
+        if self.detach:
+            _refuse_tuned(features)
         mixed = self.coarse["4"](self._coarse_masks(features, 4))
         for stage in MIXED:
             fine = self.coarse[str(stage)](self._coarse_masks(features, stage))
@@ -224,6 +235,15 @@ class MaskAggregation(nn.Module):
         scores = query @ key.mT / query.shape[-1] ** 0.5
         weights: Tensor = self.dropout(scores.softmax(dim=-1))
         return (weights @ mask[:, None, :, None]).mean(dim=1)[..., 0]
+
+
+def _refuse_tuned(features: EpisodeFeatures) -> None:
+    every = chain(*features.query_taps.values(), *features.support_taps.values())
+    if any(tap.requires_grad for tap in every):
+        raise FssError(
+            "method.detach=true lets no gradient reach the backbone, which this fine-tuning strategy tunes: it would "
+            "train nothing. Leave detach out, or use finetune=freeze."
+        )
 
 
 class _Positions(nn.Module):
