@@ -11,10 +11,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fss.data.eval_transform import eval_transform, resized_shape
+from fss.data.named_transforms import fixed_transform
 from fss.data.options import TransformOptions, check_side
 from fss.data.reading.arrays import as_image, as_label
 from fss.data.reading.masks import UInt8
+from fss.episode_protocol import EpisodeProtocol
 from fss.errors import FssError
 from fss.model.checkpoint import read_checkpoint
 from fss.model.load import rebuild
@@ -46,15 +47,16 @@ class Predictor:
     Args:
         model: in evaluation mode.
         size: side S of its square input.
+        transform: how images become that input: ``pad``, or what the protocol of its training names for the test.
 
     Raises:
-        FssError: if the backbone does not take this side.
+        FssError: if the backbone does not take this side, or the transform is random.
     """
 
-    def __init__(self, model: FewShotSegmenter, size: int) -> None:
+    def __init__(self, model: FewShotSegmenter, size: int, transform: str = "pad") -> None:
         self.model, self.size = model, size
         check_side(size, model.input)
-        self._transform = eval_transform(TransformOptions(size=size), model.input)
+        self._transform = fixed_transform(transform, TransformOptions(size=size), model.input)
 
     @classmethod
     def load(cls, path: str | Path, device: str | torch.device = "cpu", trusted: Sequence[str] = ()) -> Predictor:
@@ -73,7 +75,11 @@ class Predictor:
         """
         checkpoint = read_checkpoint(path, trusted)
         model, _ = rebuild(checkpoint)
-        return cls(model.to(device).eval(), int(checkpoint.config["data"]["size"]))
+        config = checkpoint.config
+        protocol = config.get("protocol") or {}  # checkpoints from before the group lack it
+        return cls(
+            model.to(device).eval(), int(config["data"]["size"]), str(protocol.get("test", EpisodeProtocol.test))
+        )
 
     @torch.inference_mode()
     def __call__(self, query: UInt8, supports: Sequence[tuple[UInt8, UInt8]]) -> Prediction:
@@ -100,7 +106,7 @@ class Predictor:
         height, width = query.shape[:2]
         image, padding = self._transform(query, np.zeros((height, width), np.uint8), 0)
         logits = self.model(image[None].to(device), images, masks, padding[None].to(device)).float()
-        h, w = resized_shape(height, width, self.size)
+        h, w = self._transform.filled(height, width)
         full_logits = up(logits[:, :, :h, :w], (height, width), align_corners=False)
         probability = self.model.probability(full_logits, len(pairs))[0].cpu().numpy()
         if not np.isfinite(probability).all():

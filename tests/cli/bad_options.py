@@ -57,7 +57,7 @@ OPTIONS = (
     trained("test batch 0", "test_batch_size=0", "test_batch_size=0", "from 1 up"),
     trained("no test episodes", "data.test_episodes=0", "test_episodes=0", "from 1 up"),
     trained("no epochs", "data.epochs=0", "data.epochs=0", "from 1 up"),
-    trained("unknown sampler", "data.sampler=random", "sampler='random'", "stateless, release"),
+    trained("unknown sampler", "data.sampler=random", "sampler='random'", "pairs, release, stateless, uniform"),
     trained("unknown rule of novel images", "data.novel_images=ignore", "novel_images='ignore'", "drop, keep"),
     trained("more supports than a class has images", "shot=40", "shot + 1 = 41", "lower shot"),
     trained(
@@ -117,7 +117,7 @@ TESTS = (
     tested("generalised on drawn lists", "task=generalised sampler=release", "leave episodes and sampler out"),
     tested("threshold above one", "task=generalised tau=2", "tau=2", "from 0 to 1"),
     tested("unknown merge rule", "task=generalised merge=both", "merge=both", "final, base"),
-    tested("test with an unknown sampler", "sampler=dice", "sampler='dice'", "stateless, release"),
+    tested("test with an unknown sampler", "sampler=dice", "sampler='dice'", "pairs, release, stateless, uniform"),
     Case("checkpoint that is missing", "eval.py", ("ckpt=gone.ckpt",), ("gone.ckpt", "multirun/")),
     Case("checkpoint that is a folder", "eval.py", (f"ckpt={RUN}",), (RUN, "multirun/"), ("run",)),
 )

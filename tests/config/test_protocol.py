@@ -36,6 +36,8 @@ def command(name: str, row: str) -> list[str]:
         ("method.dropout=0", "method.dropout=0 instead of 0.5"),
         ("method.support_view=masked_image", "method.support_view=masked_image instead of masked_before_stage4"),
         ("test_seed=1", "test_seed=1 instead of 321"),
+        ("protocol.scoring=network", "protocol.scoring=network instead of original"),
+        ("protocol.test=square", "protocol.test=square instead of pad"),
     ],
 )
 def test_one_option(words: str, told: str) -> None:
@@ -60,10 +62,15 @@ def test_what_a_run_adds_to_its_options_is_no_deviation() -> None:
     assert deviations(config, row) == []
 
 
-def test_runs_from_before_sizes_and_views_were_options_deviate_in_nothing() -> None:
+def test_runs_from_before_some_options_deviate_in_nothing() -> None:
     row = command("table08", "t08r03")
     config = composed(row)
-    del config["backbone"]["sizes"], config["method"]["support_view"]
+    del (
+        config["backbone"]["sizes"],
+        config["method"]["support_view"],
+        config["protocol"],
+        config["recipe"]["optimizers"],
+    )
     assert deviations(config, row) == []
 
 

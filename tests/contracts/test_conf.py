@@ -35,6 +35,7 @@ COUNTS = {  # at least; a group that shrinks or moves would be checked in vain
     "finetune": 15,
     "logger": 3,
     "method": 4,
+    "protocol": 2,
     "recipe": 4,
     "size": 1,
     "trainer": 3,
@@ -82,7 +83,7 @@ def test_every_option_composes_with_the_defaults(group: str, option: str) -> Non
     config = composed(choice(group, option))
     check(config)
     assert slug(config)
-    if group in ("method", "finetune", "recipe", "data"):
+    if group in ("method", "finetune", "protocol", "recipe", "data"):
         assert config[group]["name"] == option
     OmegaConf.to_container(OmegaConf.create(config), throw_on_missing=group != "experiment")
 

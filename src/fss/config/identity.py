@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 from typing import Any
 
 from fss.config.backbone_facts import RELEASED_VIEW
+from fss.episode_protocol import EpisodeProtocol
 
 # Keys that do not determine a run's numbers: names, paths, loggers, hardware and display.
 _FREE = (
@@ -70,6 +72,12 @@ def determining(config: dict[str, Any]) -> dict[str, Any]:
         del kept["finetune"]["qkv"]
     if data.get("min_test_images") is None:  # runs from before the option lack it
         data.pop("min_test_images", None)
+    if not kept.get("recipe", {}).get("optimizers", True):  # likewise
+        del kept["recipe"]["optimizers"]
+    protocol, suite = kept.pop("protocol", None) or {}, asdict(EpisodeProtocol())
+    changed = {k: protocol[k] for k, value in suite.items() if protocol.get(k, value) != value}
+    if changed:  # its name does not matter, and runs from before the group lack it
+        kept["protocol"] = changed
     source = config.get("data", {}).get("source") or {}
     if "content" in data:
         data = kept["data"] = {k: v for k, v in data.items() if k not in _LISTS}

@@ -39,6 +39,8 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[Config], bool], str], ...] = (
     (("recipe.backbone_lr_factor",), lambda c: c["finetune"]["name"] == "freeze",
      "finetune=freeze trains no value of the backbone"),
     (_OF_AUGMENTATION, lambda c: c["data"].get("augment") is False, "data.augment=false trains without augmentation"),
+    (_OF_AUGMENTATION, lambda c: "augment" not in _training_transforms(c), "protocol.query and protocol.support name "
+     "transforms that do not read it"),
     (_OF_VALIDATION, lambda c: c["selection"] == "last" and not records(dict(c)),
      "selection=last validates nothing"),
     (_OF_RECORDING, lambda c: not records(dict(c)), "nothing is recorded without recording=on"),
@@ -119,6 +121,15 @@ def _given(words: Sequence[str]) -> dict[str, str]:
 
 def _among(key: str, keys: Sequence[str]) -> bool:
     return any(key == one or key.startswith(f"{one}.") for one in keys)
+
+
+def _training_transforms(config: Config) -> list[Any]:
+    """Return the transforms of training episodes, or what a base learner trains with."""
+    protocol = config.get("protocol") or {}
+    ordinary = "augment"
+    if config["method"]["name"] == _LEARNER:
+        return [ordinary]
+    return [protocol.get(part, ordinary) for part in ("query", "support")]
 
 
 def _has_learner(config: Config) -> bool:

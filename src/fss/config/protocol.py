@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import cache
 from typing import Any
 
 from fss.config.backbone_facts import RELEASED_VIEW
 from fss.config.compose import composed
 from fss.config.identity import determining
+from fss.episode_protocol import EpisodeProtocol
 
 Config = Mapping[str, Any]
 
 _ANY = ("seed", "fold", "shot")
 """Options that tell runs of one row apart; which cell a run belongs to is decided elsewhere."""
-_COUNTED = ("backbone", "data", "finetune", "method", "recipe", "selection", "test_seed", "trainer")
+_COUNTED = ("backbone", "data", "finetune", "method", "protocol", "recipe", "selection", "test_seed", "trainer")
 _OF_CONTENT = ("content", "weights_content", "episodes_content")
 _BASE_LEARNER = "base_learner"
 _MISSING = "nothing"
@@ -69,6 +71,7 @@ def _flat(config: Config) -> dict[str, Any]:
     flat.setdefault("data.min_test_images", None)  # an identity has these only where they are set
     flat.setdefault("finetune.qkv", "one")
     flat.setdefault("method.support_view", RELEASED_VIEW)
+    flat = {**{f"protocol.{name}": value for name, value in asdict(EpisodeProtocol()).items()}, **flat}
     return flat | {f"data.base.{name}": value for name, value in given.get("base", {}).items()}
 
 

@@ -66,6 +66,8 @@ def merged(asked: dict[str, Any], trained: dict[str, Any]) -> dict[str, Any]:
         "previews": asked["previews"],
     }
     config.update({k: asked[k] for k in ("workers", "test_batch_size", "feature_cache_mb") if asked[k] is not None})
+    if asked.get("protocol"):
+        config["protocol"] = asked["protocol"]
     config["data"] = _with_trained_list(dict(asked.get("data") or trained["data"]), trained["data"])
     for name, target in (("fold", "fold"), ("shot", "shot"), ("seed", "test_seed")):
         if asked[name] is not None:

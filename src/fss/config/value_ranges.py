@@ -8,6 +8,7 @@ from typing import Any
 
 from fss.data.episodes.options import EpisodeOptions, IndexOptions
 from fss.data.options import TransformOptions
+from fss.episode_protocol import EpisodeProtocol
 from fss.errors import DataError, FssError
 
 Node = Mapping[str, Any]
@@ -66,6 +67,20 @@ def check_values(config: Node) -> None:
             f"finetune.factors={factors} is not allowed: give a list of one or more of {', '.join(_FACTORS)}, e.g. [S]."
         )
     _data(config["data"])
+    episode_protocol(config)
+
+
+def episode_protocol(config: Node) -> EpisodeProtocol:
+    """Return the protocol of a configuration; checkpoints from before the group lack it.
+
+    Args:
+        config: resolved, plain values.
+
+    Raises:
+        FssError: on a wrong value.
+    """
+    node = config.get("protocol") or {}
+    return EpisodeProtocol(**{k: node[k] for k in EpisodeProtocol.__dataclass_fields__ if k in node})
 
 
 def whole(name: str, value: object, low: int, high: int | None) -> None:

@@ -17,12 +17,13 @@ from fss.data.episodes.options import EpisodeOptions, IndexOptions
 from fss.data.episodes.stateless import DrawSource
 from fss.data.episodes.streams import EpisodeStreams
 from fss.data.epoch_sampler import EpisodeIndexSampler
-from fss.data.eval_transform import eval_transform
+from fss.data.eval_transform import Transform
 from fss.data.lazy_loader import EpisodeLoader
+from fss.data.named_transforms import fixed_transform, named_transform
 from fss.data.options import LoaderOptions, TransformOptions, check_side
 from fss.data.sources.base import Facts, ListSplit, SegmentationSource
 from fss.data.sources.seen import facts_of
-from fss.data.train_transform import train_transform
+from fss.episode_protocol import EpisodeProtocol
 from fss.types import InputSpec, Split
 
 
@@ -42,6 +43,11 @@ class FewShotDataModule(LightningDataModule):
         index: which images are used.
         episodes: options of the validation and test episodes.
         loader: batch sizes and workers.
+        protocol: names the transforms.
+
+    Attributes:
+        protocol: see the arguments.
+        test_transform: transform of validation and test.
 
     Raises:
         DataError: if fold, shot or seed is not allowed, or the side of the input for this backbone.
@@ -58,11 +64,14 @@ class FewShotDataModule(LightningDataModule):
         index: IndexOptions | None = None,
         episodes: EpisodeOptions | None = None,
         loader: LoaderOptions | None = None,
+        protocol: EpisodeProtocol | None = None,
     ) -> None:
         super().__init__()
         self.loading = loader or LoaderOptions()
         self.images, self.transforms = images, transforms or TransformOptions()
         check_side(self.transforms.size, images)
+        self.protocol = protocol or EpisodeProtocol()
+        self.test_transform = fixed_transform(self.protocol.test, self.transforms, images)
         self.streams = EpisodeStreams(source, fold, shot, seed, index, episodes, self.loading.progress)
         self.source, self.fold, self.shot, self.seed = source, fold, shot, seed
 
@@ -170,12 +179,14 @@ class FewShotDataModule(LightningDataModule):
     def _loader(self, split: Split) -> DataLoader[EpisodeItem]:
         training = split == "train"
         draws = getattr(self.streams, split)
-        build_transform = train_transform if training else eval_transform
         classes = tuple(self.streams.named(split))
         wanted = self.streams.episodes
         base = BaseLabels(self.streams.classes.base) if wanted.base_labels else None
-        transform = build_transform(self.transforms, self.images)
-        dataset = EpisodeDataset(self.source, draws, transform, self.seed, split, classes, base, wanted.padding)
+        query, support = self._transforms(training)
+        drawing = self.seed if training else wanted.test_seed
+        dataset = EpisodeDataset(
+            self.source, draws, query, self.seed, split, classes, base, wanted.padding, drawing, support
+        )
         rank, world = self._processes()
         options = self.loading
         size = options.batch_size if training else options.test_batch_size * world
@@ -189,6 +200,14 @@ class FewShotDataModule(LightningDataModule):
             persistent_workers=options.workers > 0,
             worker_init_fn=_single_thread if options.workers else None,
         )
+
+    def _transforms(self, training: bool) -> tuple[Transform, Transform]:
+        """Return the transforms of query and supports."""
+        if not training or not self.transforms.augment:
+            return self.test_transform, self.test_transform
+        names = (self.protocol.query, self.protocol.support)
+        query, support = (named_transform(name, self.transforms, self.images) for name in names)
+        return query, support
 
     def _order(self, draws: DrawSource, split: Split) -> list[int] | None:
         """Return the episode numbers sorted by class and query, or None if a limit asks for the first episodes only."""

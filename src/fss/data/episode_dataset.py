@@ -72,13 +72,14 @@ class EpisodeDataset(Dataset[EpisodeItem]):
     Args:
         source: images and masks.
         draws: class and images of every episode.
-        transform: transform of query and supports.
+        transform: transform of the query.
         seed: seed of the random transforms.
         split: random stream of the transforms; ``train`` keeps no full-size labels.
         class_ids: classes of the split; ``class_index`` is a class's position in their ascending order.
         base_labels: adds the base-class labels of the query; None for methods that do not need them.
         padding: adds ``query_padding``, 255 where the transform pads the query and 0 elsewhere.
         head_seed: seed of the random numbers that heads draw; None: ``seed``.
+        support_transform: transform of the supports; None: that of the query.
 
     Raises:
         DataError: if an episode has a class that is not in ``class_ids``.
@@ -95,11 +96,13 @@ class EpisodeDataset(Dataset[EpisodeItem]):
         base_labels: BaseLabels | None = None,
         padding: bool = False,
         head_seed: int | None = None,
+        support_transform: Transform | None = None,
     ) -> None:
         unknown = set(draws.class_ids) - set(class_ids)
         if unknown:
             raise DataError(f"The episodes hold classes {sorted(unknown)}; allowed here are {sorted(class_ids)}.")
         self.source, self.draws, self.transform = source, draws, transform
+        self.support_transform = support_transform or transform
         self.seed, self.split = seed, split
         self.head_seed = seed if head_seed is None else head_seed
         self.class_index = {c: k for k, c in enumerate(sorted(class_ids))}
@@ -150,7 +153,7 @@ class EpisodeDataset(Dataset[EpisodeItem]):
 
     def _support(self, image_id: str, seed: int, class_id: int) -> tuple[Tensor, Tensor]:
         image, mask = read_pair(self.source, image_id)
-        return self.transform(image, binary_label(mask, class_id), seed)
+        return self.support_transform(image, binary_label(mask, class_id), seed)
 
 
 def read_pair(source: SegmentationSource, image_id: str) -> tuple[UInt8, UInt8]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -49,6 +49,26 @@ class Transform(Protocol):
         ...
 
 
+@runtime_checkable
+class FixedTransform(Transform, Protocol):
+    """A transform in which nothing is random, so that predictions can be brought back to the image.
+
+    Attributes:
+        fit: ``pad``: the longer side is resized to S and the rest filled; ``square``: both sides are.
+    """
+
+    fit: ClassVar[Literal["pad", "square"]]
+
+    def filled(self, height: int, width: int) -> tuple[int, int]:
+        """Return the rows and columns of the input that an image fills, from the top left.
+
+        Args:
+            height: rows of the image.
+            width: columns.
+        """
+        ...
+
+
 class EvalTransform:
     """Resize an image as :func:`resized_shape` says and place it top-left on an S x S canvas.
 
@@ -59,6 +79,8 @@ class EvalTransform:
         size: side S.
         images: normalisation of the backbone.
     """
+
+    fit: ClassVar[Literal["pad"]] = "pad"
 
     def __init__(self, size: int, images: InputSpec) -> None:
         self.size = size
@@ -71,6 +93,10 @@ class EvalTransform:
     def with_more(self, image: UInt8, label: UInt8, more: UInt8, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
         """Transform an image and two labels."""
         return self._image(image), self._label(label), self._label(more)
+
+    def filled(self, height: int, width: int) -> tuple[int, int]:
+        """Return the rows and columns that an image fills, see :func:`resized_shape`."""
+        return resized_shape(height, width, self.size)
 
     def _image(self, image: UInt8) -> Tensor:
         return self._normalise(self._place(image.astype(np.float32), cv2.INTER_LINEAR, 0))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from torch import Tensor, nn
+from torch import nn
 
-from fss.metrics.geometry import at_label_size
+from fss.metrics.geometry import Scoring
 from fss.metrics.iou import EpisodeIoU
 from fss.metrics.multiclass import Confusion, multiclass_scores
 from fss.nn.resize import up
@@ -30,27 +30,29 @@ class BranchScores(nn.Module):
         self.base = Confusion(base + 1)
         self.counted = {"meta": False, "base": False}
 
-    def update(self, output: HeadOutput, episode: Episode, align_corners: bool) -> None:
+    def update(self, output: HeadOutput, episode: Episode, align_corners: bool, scoring: Scoring) -> None:
         """Add a batch of episodes.
 
         Args:
             output: output of the head.
             episode: the batch, with labels at original size.
             align_corners: how the head's logits are resized.
+            scoring: size at which they are scored.
         """
         size = (episode.query.shape[-2], episode.query.shape[-1])
         meta, base = output.branch_logits.get("meta"), output.branch_logits.get("base")
         if meta is not None:
             square = up(meta, size, align_corners).float()
             for i, label in enumerate(episode.full_labels):
-                predicted, target = _scored(square[i], label, align_corners)
-                self.meta.update(predicted, target, episode.class_index[i], episode.index[i])
+                logits, target = scoring(square[i], label, episode.query_label[i], align_corners)
+                self.meta.update(logits.argmax(dim=0), target, episode.class_index[i], episode.index[i])
                 self.counted["meta"] = True
         if base is not None:
             square = up(base, size, align_corners).float()
             for i, label in enumerate(episode.full_base_labels):
-                predicted, target = _scored(square[i], label, align_corners)
-                self.base.update(predicted, target.long())
+                small = episode.extras["base_label"][i] if scoring.at == "network" else label
+                logits, target = scoring(square[i], label, small, align_corners)
+                self.base.update(logits.argmax(dim=0), target.long())
                 self.counted["base"] = True
 
     def compute(self) -> dict[str, float]:
@@ -70,8 +72,3 @@ class BranchScores(nn.Module):
         self.base.reset()
         self.counted = {"meta": False, "base": False}
         return found
-
-
-def _scored(logits: Tensor, label: Tensor, align_corners: bool) -> tuple[Tensor, Tensor]:
-    resized, target = at_label_size(logits, label, align_corners)
-    return resized.argmax(dim=0), target

@@ -10,18 +10,31 @@ import torch
 from torch import Tensor
 
 from fss.bootstrap import SAMPLES, method
+from fss.episode_protocol import Ignored
 from fss.lit.branch_scores import BranchScores
 from fss.lit.optim import Recipe, build_optimizer, freeze_untrained
 from fss.lit.scoring import ScoringModule
 from fss.lit.state_memory import StateMemory
-from fss.metrics.geometry import at_label_size
+from fss.metrics.geometry import Scoring
 from fss.metrics.iou import EpisodeIoU, Scores
 from fss.metrics.loss import EpisodeLoss
 from fss.model.head_call import PREVIOUS
 from fss.model.segmenter import FewShotSegmenter
 from fss.nn.distributed import means_over_processes
 from fss.nn.resize import up
-from fss.types import Episode, HeadOutput
+from fss.types import IGNORE, Episode, HeadOutput
+
+
+def counted_as(label: Tensor, ignored: Ignored) -> Tensor:
+    """Return a label in which ignored pixels are what a protocol takes them for.
+
+    Args:
+        label: values 0, 1, 255.
+        ignored: 255 stays as it is, or becomes 0 or 1.
+    """
+    if ignored == "ignore":
+        return label
+    return label.masked_fill(label == IGNORE, int(ignored == "foreground"))
 
 
 class EpisodicModule(ScoringModule):
@@ -45,6 +58,8 @@ class EpisodicModule(ScoringModule):
         card: dict[str, Any] | None = None,
         base_classes: int = 0,
         left_out: Mapping[str, Mapping[str, int]] | None = None,
+        ignored: Ignored = "ignore",
+        scoring: Scoring | None = None,
     ) -> None:
         """Store the parts.
 
@@ -58,12 +73,15 @@ class EpisodicModule(ScoringModule):
             base_classes: number of base classes, for methods with a base learner.
             left_out: stage (``val``, ``test``) -> classes with too few images for its mean over classes, and how many
                 they have; None where ``data.min_test_images`` asks for none.
+            ignored: what pixels of label 255 are in the loss.
+            scoring: size at which predictions are scored; None: that of the original label.
 
         Raises:
             FssError: if no class is left.
         """
         super().__init__()
         self.model = model
+        self.ignored, self.scoring = ignored, scoring or Scoring()
         self.recipe = recipe
         self.card = card or {}
         self.class_names = {"train": train_classes, "val": val_classes, "test": test_classes}
@@ -109,8 +127,11 @@ class EpisodicModule(ScoringModule):
         Returns:
             The weighted sum of all loss terms.
         """
-        output = self._remembering(episode)
-        labels = {"query": episode.query_label, "support": episode.support_labels.flatten(0, 1)}
+        labels = {
+            "query": counted_as(episode.query_label, self.ignored),
+            "support": counted_as(episode.support_labels.flatten(0, 1), self.ignored),
+        }
+        output = self._remembering(replace(episode, query_label=labels["query"]))
         if "base_label" in episode.extras:
             labels["base"] = episode.extras["base_label"]
         terms = self.model.head.loss(output, labels)
@@ -136,7 +157,7 @@ class EpisodicModule(ScoringModule):
         self._metric("train").reset()
 
     def validation_step(self, episode: Episode, batch_idx: int) -> None:
-        """Score a batch of validation episodes at original size.
+        """Score a batch of validation episodes.
 
         Args:
             episode: the batch.
@@ -151,14 +172,14 @@ class EpisodicModule(ScoringModule):
         self._metric("val").reset()
 
     def test_step(self, episode: Episode, batch_idx: int) -> dict[str, Any]:
-        """Score a batch of test episodes at original size.
+        """Score a batch of test episodes.
 
         Args:
             episode: the batch.
             batch_idx: unused.
 
         Returns:
-            ``predictions``: list of (H_i, W_i) maps of 0 and 1; ``masks``: the same at network size, (B, H, W);
+            ``predictions``: maps of 0 and 1 where they are scored, B of them; ``masks``: at network size, (B, H, W);
             ``iou``: foreground IoU per episode.
         """
         return self._score("test", episode)
@@ -266,17 +287,20 @@ class EpisodicModule(ScoringModule):
         branches = [output.branch_logits[name] for name in ("meta", "base") if name in output.branch_logits]
         self.watch(stage, square, *(branches if stage == "test" else ()))
         if stage == "test":
-            self.branch_scores.update(output, episode, head.align_corners)
+            self.branch_scores.update(output, episode, head.align_corners, self.scoring)
         predictions, ious = [], []
         for i, label in enumerate(episode.full_labels):
-            logits, target = at_label_size(square[i], label, head.align_corners)
-            alone = [at_label_size(shot[i], label, head.align_corners)[0] for shot in shots]
-            losses = [head.criterion(one[None], target[None]) for one in alone or [logits]]
+            sized = (label, episode.query_label[i], head.align_corners)
+            logits, target = self.scoring(square[i], *sized)
+            alone = [self.scoring(shot[i], *sized)[0] for shot in shots]
+            counted_target = counted_as(target, self.ignored)[None]
+            losses = [head.criterion(one[None], counted_target) for one in alone or [logits]]
             self._loss(stage).update(torch.stack(losses).mean())
             predicted = logits.argmax(dim=0)
             images = (episode.query_ids[i], *episode.support_ids[i]) if stage == "test" else ()
             self._metric(stage).update(predicted, target, episode.class_index[i], episode.index[i], images)
-            predictions.append(predicted[: label.shape[0], : label.shape[1]].to(torch.uint8))
+            height, width = label.shape if self.scoring.at == "original" else target.shape
+            predictions.append(predicted[:height, :width].to(torch.uint8))
             counted = target != 255
             p, t = (predicted == 1) & counted, target == 1
             ious.append(float((p & t).sum() / (p | t).sum().clamp(min=1)))

@@ -7,7 +7,7 @@ from typing import Any
 
 from fss.lit.scoring import ScoringModule
 from fss.metrics.generalised import GeneralisedIoU, Merge, joined, merged
-from fss.metrics.geometry import at_label_size
+from fss.metrics.geometry import Scoring
 from fss.model.segmenter import FewShotSegmenter
 from fss.nn.resize import up
 from fss.types import Episode
@@ -32,6 +32,7 @@ class GeneralisedModule(ScoringModule):
         tau: float = 0.9,
         rule: Merge = "final",
         left_out: Mapping[str, int] | None = None,
+        scoring: Scoring | None = None,
     ) -> None:
         """Store the parts.
 
@@ -43,6 +44,7 @@ class GeneralisedModule(ScoringModule):
             rule: ``final`` or ``base``, see :func:`fss.metrics.generalised.merged`.
             left_out: base and novel classes with too few images for the means over classes, and how many they have;
                 None where ``data.min_test_images`` asks for none.
+            scoring: size at which predictions are scored; None: that of the original label.
 
         Raises:
             FssError: if no base or no novel class is left.
@@ -51,12 +53,13 @@ class GeneralisedModule(ScoringModule):
         self.model = model
         self.base_names, self.novel_names = base_names, novel_names
         self.tau, self.rule = tau, rule
+        self.scoring = scoring or Scoring()
         self.left_out = left_out
         positions = [[k for k, name in enumerate(n) if name in (left_out or {})] for n in (base_names, novel_names)]
         self.counted = GeneralisedIoU(len(base_names), len(novel_names), *positions)
 
     def test_step(self, episode: Episode, batch_idx: int) -> None:
-        """Score a batch of episodes at original size.
+        """Score a batch of episodes.
 
         Args:
             episode: the batch, with base labels.
@@ -70,8 +73,13 @@ class GeneralisedModule(ScoringModule):
         labels = zip(episode.full_labels, episode.full_base_labels, strict=True)
         for i, (label, base_label) in enumerate(labels):
             target = joined(label, base_label, len(self.base_names))
-            large, target = at_label_size(final[i], target, align)
-            prediction = merged(large, at_label_size(base[i], base_label, align)[0], self.tau, self.rule)
+            small, small_base = target, base_label
+            if self.scoring.at == "network":
+                small_base = episode.extras["base_label"][i]
+                small = joined(episode.query_label[i], small_base, len(self.base_names))
+            large, target = self.scoring(final[i], target, small, align)
+            large_base, _ = self.scoring(base[i], base_label, small_base, align)
+            prediction = merged(large, large_base, self.tau, self.rule)
             self.counted.update(prediction, target, episode.class_index[i])
 
     def on_test_epoch_end(self) -> None:

@@ -57,7 +57,10 @@ def _unread(released: Released) -> Shapes:
 
 
 def _options(released: Released) -> list[str]:
-    return [] if released.backbone == VGG else ["backbone.stem=torchvision", "method.wants.dilation=none"]
+    trained = ["protocol=hsnet", "data.size=400"]
+    if released.backbone == VGG:
+        return trained
+    return [*trained, "backbone.stem=torchvision", "method.wants.dilation=none", "backbone.sizes=[1,0]"]
 
 
 class HSNet(FewShotHead):

@@ -1,6 +1,9 @@
-"""Resize logits and label for scoring at the original image size, as in the releases."""
+"""Resize logits and label to the size at which the releases score."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -29,3 +32,36 @@ def at_label_size(logits: Tensor, label: Tensor, align_corners: bool = True) -> 
     square = torch.full((side, side), IGNORE, dtype=label.dtype, device=label.device)
     square[:height, :width] = label
     return up(logits[None], side, align_corners)[0], square
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Where predictions are scored.
+
+    Attributes:
+        at: ``original``: at the size of the label; ``network``: at that of the network's input.
+        fit: how images were fitted onto it: ``pad``, the longer side resized and the rest filled; ``square``, resized.
+    """
+
+    at: Literal["original", "network"] = "original"
+    fit: Literal["pad", "square"] = "pad"
+
+    def __call__(
+        self, logits: Tensor, full: Tensor, small: Tensor, align_corners: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Bring logits and label to one size.
+
+        Args:
+            logits: at the size of the network's input, (classes, S, S).
+            full: original label, (H, W).
+            small: label at the size of the network's input, (S, S).
+            align_corners: how the logits are resized.
+
+        Returns:
+            logits (classes, h, w) and label (h, w).
+        """
+        if self.at == "network":
+            return logits, small
+        if self.fit == "pad":
+            return at_label_size(logits, full, align_corners)
+        return up(logits[None], (full.shape[-2], full.shape[-1]), align_corners)[0], full

@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from fss.commands import program
+from fss.config.value_ranges import episode_protocol
 from fss.data.base_datamodule import BaseDataModule
 from fss.data.datamodule import FewShotDataModule
 from fss.data.episodes.options import EpisodeOptions, IndexOptions, Selection
@@ -19,6 +20,7 @@ from fss.data.sources.base import SegmentationSource
 from fss.errors import FssError
 from fss.instantiate import Node, partial
 from fss.lit.optim import Optimisation, Recipe
+from fss.metrics.geometry import Scoring
 from fss.types import ImageBackbone, InputSpec
 
 FEATURE_CACHE_MB = 4096
@@ -100,7 +102,17 @@ def build_data(
             min_test_images=data.get("min_test_images"),  # likewise
         ),
         loader=_loading(config),
+        protocol=episode_protocol(config),
     )
+
+
+def scoring(data: FewShotDataModule) -> Scoring:
+    """Return where predictions are scored.
+
+    Args:
+        data: has the protocol and its transforms.
+    """
+    return Scoring(data.protocol.scoring, data.test_transform.fit)
 
 
 def build_base_data(config: Node, source: SegmentationSource, images: InputSpec) -> BaseDataModule:

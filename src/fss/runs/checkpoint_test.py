@@ -24,7 +24,7 @@ from fss.lit.generalised import GeneralisedModule
 from fss.model.checkpoint import Checkpoint
 from fss.model.load import rebuild
 from fss.model.segmenter import FewShotSegmenter
-from fss.runs.build import build_data, build_recipe, check_images, feature_cache_mb
+from fss.runs.build import build_data, build_recipe, check_images, feature_cache_mb, scoring
 from fss.runs.fit_and_test import show
 from fss.runs.job import Job
 from fss.runs.known_warnings import hide_known_warnings
@@ -124,6 +124,7 @@ def _episodic(
     module = EpisodicModule(
         model, build_recipe(job.config["recipe"]), train_classes=novel, val_classes=novel, test_classes=novel,
         base_classes=len(data.streams.classes.base), left_out=data.left_out("test"),
+        ignored=data.protocol.ignored, scoring=scoring(data),
     )  # fmt: skip
     return module, build_trainer(job, BackboneFinetune(strategy), known, data.images, logger=False)
 
@@ -136,7 +137,7 @@ def _generalised(
     novel = data.novel_classes
     module = GeneralisedModule(
         model, list(base.values()), list(novel.values()), job.config["tau"], job.config["merge"],
-        (data.left_out("test") or {}).get("test"),
+        (data.left_out("test") or {}).get("test"), scoring(data),
     )  # fmt: skip
     finetune, cost = BackboneFinetune(strategy), CostMeter()
     caching = FeatureCaching(feature_cache_mb(job.config))

@@ -16,7 +16,7 @@ from fss.lit.episodic import EpisodicModule
 from fss.lit.optim import freeze_untrained
 from fss.model.build import build_backbone, build_head, build_model, build_strategy
 from fss.runs.base_learner import built_from, obtain
-from fss.runs.build import build_data, build_recipe, check_images
+from fss.runs.build import build_data, build_recipe, check_images, scoring
 from fss.runs.fit_and_test import fit, test
 from fss.runs.job import Job, card
 from fss.runs.known_warnings import hide_known_warnings
@@ -64,6 +64,8 @@ def train_few_shot(job: Job, source: SegmentationSource) -> float:
         card=card(job, data.base_classes.values()),
         base_classes=classes - 1,
         left_out=left_out,
+        ignored=data.protocol.ignored,
+        scoring=scoring(data),
     )
     finetune = BackboneFinetune(build_strategy(config["finetune"]))
     resumed = interrupted(job)

@@ -19,6 +19,8 @@ SELECTION_NOTES = {
     "base": "the tested checkpoint is the best on held-out base-class episodes: no novel class was looked at",
     "last": "the weights after the last epoch were tested: nothing was selected",
 }
+SUITE = "suite"
+"""The protocol that results need not name."""
 _PACKAGES = ("fss", "torch", "torchvision", "pytorch-lightning", "albumentations", "opencv-python-headless", "numpy")
 
 
@@ -121,6 +123,9 @@ def facts(
     if "task" in config:
         drawn = f"{config['task']} tau {config['tau']} {config['merge']}"
     key["test"] = f"{shot}shot s{config['test_seed']} {drawn}"
+    protocol = (config.get("protocol") or {}).get("name", SUITE)
+    if protocol != SUITE:
+        key["test"] += f", protocol {protocol}"
     for kind, names in (config.get("tested") or {}).items():
         if kind in ("left_out", "seen"):
             key["test"] += f" {'without' if kind == 'left_out' else 'trained on'} {', '.join(names)}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -14,7 +16,6 @@ MIN_AREA = 2 * 32 * 32
 NovelImages = Literal["drop", "keep"]
 SmallClasses = Literal["error", "drop"]
 Selection = Literal["novel", "base"]
-Sampler = Literal["stateless", "release"]
 Task = Literal["episodes", "generalised"]
 
 
@@ -58,9 +59,10 @@ class EpisodeOptions:
         test_seed: seed of test and validation episodes, separate from the training seed, so that runs with different
             seeds are tested on the same episodes (the releases seed every validation with 321).
         replay: JSON episode list to test on instead of sampling; its length replaces ``test_episodes``.
-        sampler: how episodes of novel classes are drawn. ``stateless``: each from the seed and its number;
-            ``release``: as the 8 data loader workers of SVF and BAM draw them. Training episodes, and validation on
-            base classes, which the releases do not have, are always stateless.
+        sampler: how episodes of novel classes are drawn, see :mod:`fss.data.episodes.rules`. ``stateless``: each from
+            the seed and its number; ``release``: as the 8 data loader workers of SVF and BAM draw them; ``pairs`` and
+            ``uniform``: as HSNet's release does on PASCAL and on COCO. Training episodes, and validation on base
+            classes, which the releases do not have, are always stateless.
         base_labels: whether every query also has labels of all base classes.
         padding: whether every query also has a map of its padding.
         task: what is tested. ``episodes``: one novel class against the rest; ``generalised``: base classes and one
@@ -77,7 +79,7 @@ class EpisodeOptions:
     test_shot: int | None = None
     test_seed: int = 321
     replay: str | Path | None = None
-    sampler: Sampler = "stateless"
+    sampler: str = "stateless"
     base_labels: bool = False
     padding: bool = False
     task: Task = "episodes"
@@ -91,12 +93,28 @@ class EpisodeOptions:
             DataError: if a value is not allowed.
         """
         check_choice("selection", self.selection, get_args(Selection))
-        check_choice("sampler", self.sampler, get_args(Sampler))
+        check_choice("sampler", self.sampler, rule_names())
         check_choice("task", self.task, get_args(Task))
         for name in ("test_episodes", "val_episodes", "test_shot", "min_test_images"):
             if getattr(self, name) is not None:
                 check_least(name, getattr(self, name), 1)
         check_least("test_seed", self.test_seed, 0)
+
+
+@cache
+def rule_names() -> tuple[str, ...]:
+    """Return the names of the rules that draw episodes of novel classes, see :mod:`fss.data.episodes.rules`.
+
+    The files are read, not imported, as that takes longer than all other checks of options.
+    """
+    return tuple(path.stem for path in sorted(Path(__file__).parent.glob("*.py")) if _holds_rule(path))
+
+
+def _holds_rule(path: Path) -> bool:
+    """Tell whether a file defines a class that draws novel classes and bears the name of the file as ``sampler``."""
+    text = path.read_text(encoding="utf-8")
+    named = re.search(rf'^    sampler(: ClassVar\[str\])? = "{path.stem}"$', text, re.MULTILINE)
+    return named is not None and "def novel(" in text
 
 
 def check_least(option: str, value: object, least: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from random import Random
+from typing import Self
 
 import numpy as np
 
@@ -76,6 +77,11 @@ class ReleaseEpisodes:
             )
         self.class_ids = index.class_ids
         self.episodes = tuple(_draws(index, shot, seed, length))
+
+    @classmethod
+    def novel(cls, index: ClassIndex, shot: int, seed: int, length: int) -> Self:
+        """Return the episodes of novel classes; see the constructor."""
+        return cls(index, shot, seed, length)
 
     def __len__(self) -> int:
         """Return the number of episodes."""

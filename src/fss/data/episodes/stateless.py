@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -167,6 +167,18 @@ class StatelessEpisodes:
                 f"No image of the {self.split} split holds a large enough class. Check the lists, or lower "
                 "data.min_area."
             )
+
+    @classmethod
+    def novel(cls, index: ClassIndex, shot: int, seed: int, length: int) -> Self:
+        """Return test episodes of novel classes.
+
+        Args:
+            index: queries and class lists.
+            shot: supports per episode.
+            seed: seed of the stream.
+            length: number of episodes.
+        """
+        return cls(index, shot, seed, "test", length)
 
     @property
     def class_ids(self) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from fss.data.episodes.generalised import GeneralisedEpisodes
 from fss.data.episodes.index import ClassIndex, class_index, without_small_classes
 from fss.data.episodes.lists import EpisodeList, checked_replay
 from fss.data.episodes.options import EpisodeOptions, IndexOptions, check_least
-from fss.data.episodes.release import ReleaseEpisodes
+from fss.data.episodes.rules import rule
 from fss.data.episodes.stateless import DrawSource, StatelessEpisodes
 from fss.data.sources.base import ListSplit, SegmentationSource
 from fss.data.sources.folds import name_classes
@@ -221,10 +221,7 @@ class EpisodeStreams:
 
     def _novel(self, index: ClassIndex, shot: int, count: int) -> DrawSource:
         """Return test or validation episodes of novel classes, drawn by the configured sampler."""
-        seed = self.episodes.test_seed
-        if self.episodes.sampler == "release":
-            return ReleaseEpisodes(index, shot, seed, count)
-        return StatelessEpisodes(index, shot, seed, "test", count)
+        return rule(self.episodes.sampler).novel(index, shot, self.episodes.test_seed, count)
 
     def _kept(self, split: Split, base: bool) -> tuple[int, ...]:
         if split == "train":
