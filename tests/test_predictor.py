@@ -153,3 +153,21 @@ def test_overlay() -> None:
     red, _, blue = drawn[30, 45].tolist()
     assert red > blue + 40, "the object is orange"
     assert (overlay(photo, np.zeros((80, 120), np.uint8)) == 60).all()
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (333, 500)])
+def test_a_model_of_another_protocol_sees_squares(shape: tuple[int, int]) -> None:
+    model = Bright()
+    predictor = Predictor(model, 97, "square")  # type: ignore[arg-type]
+    found = predictor(make_image(*shape), [(make_image(50, 60), mask(50, 60))])
+    assert model.seen is not None
+    query, _, masks = model.seen
+    assert masks.shape == (1, 1, 97, 97)
+    assert not bool((masks == 255).any()), "nothing is padded"
+    rows, columns = (query[0, 0] > 0).nonzero().unbind(1)
+    assert abs(int(rows.min()) - 24) <= 1
+    assert abs(int(columns.min()) - 24) <= 1
+    truth = mask(*shape)
+    assert (found.mask & truth).sum() / (found.mask | truth).sum() > 0.8
+    with pytest.raises(FssError, match=r"protocol\.test=augment is not possible"):
+        Predictor(model, 97, "augment")  # type: ignore[arg-type]

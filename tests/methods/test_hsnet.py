@@ -267,6 +267,11 @@ def test_gradients_reach_a_tuned_backbone_unless_they_are_stopped() -> None:
     stopped = build(SVF(), detach=True).train()
     with pytest.raises(FssError, match=r"method\.detach=true lets no gradient reach the backbone"):
         stopped.run_episode(batch)
+    assert [len(build(detach=d).head.notes(tuned)) for d, tuned in ((False, True), (False, False), (True, True))] == [
+        1,
+        0,
+        0,
+    ]
     frozen = [build(Freeze(), detach=d).train() for d in (True, False)]
     losses = [float(n.head.loss(n.run_episode(batch), {"query": batch.query_label})["total"].detach()) for n in frozen]
     assert losses[0] == losses[1]

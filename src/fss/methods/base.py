@@ -35,6 +35,7 @@ class FewShotHead(nn.Module, ABC):
             query and class were last trained on, zeros before (CANet). The head must then always return one.
         needs_grad_in_eval: whether the head optimises something at test time (CWT). It is then called with gradients
             enabled on tensors that may take part in them, even where the rest of the test records nothing.
+        detach: whether gradients are stopped before the head, as its release does; None: its release does not.
     """
 
     name: ClassVar[str]
@@ -46,6 +47,7 @@ class FewShotHead(nn.Module, ABC):
     training_rounds: ClassVar[int] = 1
     remembers: ClassVar[bool] = False
     needs_grad_in_eval: ClassVar[bool] = False
+    detach: bool | None = None
 
     def __init__(self, spec: FeatureSpec) -> None:
         """Store the feature spec.
@@ -130,6 +132,16 @@ class FewShotHead(nn.Module, ABC):
     def param_groups(self) -> list[ParamGroup]:
         """Return the head's parameters by optimiser group; one group by default."""
         return [ParamGroup("head", [p for p in self.parameters() if p.requires_grad])]
+
+    def notes(self, tuned: bool) -> list[str]:
+        """Return what the result of a run must say about this head.
+
+        Args:
+            tuned: whether the backbone trains.
+        """
+        if self.detach is None or self.detach or not tuned:
+            return []
+        return ["method.detach=false: gradients reach the tuned backbone through the head; its release stops them"]
 
     def _at_label_size(self, logits: Tensor, label: Tensor, output: str) -> Tensor:
         size = (label.shape[-2], label.shape[-1])

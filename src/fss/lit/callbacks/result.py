@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 from fss.files import write_json
 from fss.lit.callbacks.cost import CostMeter
 from fss.lit.callbacks.finetuning import BackboneFinetune
+from fss.methods.base import FewShotHead
 from fss.types import TuneReport
 
 SCHEMA_VERSION = 1
@@ -105,7 +106,7 @@ class ResultWriter(pl.Callback):
                 "selection": facts.selection,
                 "parameters": _parameters(pl_module, report),
                 "cost": self.cost.summary(),
-                "notes": [*facts.notes, *report.notes],
+                "notes": [*facts.notes, *report.notes, *_of_head(pl_module, report)],
                 "config": facts.config,
                 "versions": facts.versions,
                 "commit": facts.commit,
@@ -117,6 +118,11 @@ class ResultWriter(pl.Callback):
         """Return the files next to the result, as paths relative to its folder."""
         folder = self.path.parent
         return {name: file for name, file in _FILES.items() if (folder / file).is_file()}
+
+
+def _of_head(module: Tested, report: TuneReport) -> list[str]:
+    head = module.model.head
+    return head.notes(report.trainable_total > 0) if isinstance(head, FewShotHead) else []
 
 
 def _parameters(module: Tested, report: TuneReport) -> dict[str, Any]:
