@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import re
+import tomllib
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
@@ -29,7 +30,7 @@ from fss.reports.figures.base import kinds
 from fss.reports.paper_tables import tables
 from fss.sweeps.grid import planned
 
-ALLOWED = {"#SBATCH", "export", "source", "wandb"}
+ALLOWED = {"#SBATCH", "export", "hf", "source", "wandb"}
 """First words of commands of other programs, which are not checked."""
 
 DEFAULTS = {"backbone": "resnet50", "data": "pascal", "finetune": "svf", "method": "baseline"}
@@ -175,6 +176,9 @@ def _check_names(path: list[str], given: dict[str, Any]) -> None:
     if path[0] == "figure":
         wrong = set(given["names"] or ()) - kinds().keys() - {"all", "N"}
         assert not wrong, f"there is no figure {', '.join(wrong)}"
+    if path[0] == "backbones":
+        for backbone in given["chosen"] or ["resnet50"]:
+            check_arguments(composed([f"backbone={backbone}", *(given["option"] or ())]))
     if path[0] == "strategies":
         for name in given["chosen"] or ["svf"]:
             for backbone in given["backbone"] or ["resnet50"]:
@@ -197,6 +201,13 @@ def module(words: Sequence[str], partial: bool) -> None:
     assert importlib.util.find_spec(words[0]) is not None, f"there is no module {words[0]}"
 
 
+def pip(words: Sequence[str], partial: bool) -> None:
+    """Look for the extras of fss that ``pip install`` names."""
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for extra in re.findall(r"fss\[(\w+)\]", " ".join(words)):
+        assert extra in known, f"fss has no extra {extra}: {sorted(known)}"
+
+
 def site(words: Sequence[str], partial: bool) -> None:
     """Parse the options of ``python docs/build.py``."""
     build.parser().parse_args(list(words))
@@ -209,5 +220,6 @@ CHECKERS: dict[tuple[str, ...], Checker] = {
     ("python", "-m"): module,
     ("fss",): fss,
     ("make",): make,
+    ("pip", "install"): pip,
 }
 """First words of a command -> how the rest is checked."""
