@@ -241,6 +241,21 @@ def test_svf_reaches_every_singular_value() -> None:
         assert float(gradient.abs().max()) > 0, name
 
 
+def test_blocks_with_fewer_channels_are_filled_up_with_zeros() -> None:
+    """EfficientNet's stages hold blocks of two widths."""
+    net, narrow = head(), features()
+    wide = features()
+    for given in (narrow.query_taps, narrow.support_taps, wide.query_taps, wide.support_taps):
+        given[4][0].narrow(-3, 16, 8).zero_()
+    for given in (narrow.query_taps, narrow.support_taps):
+        given[4][0] = given[4][0].narrow(-3, 0, 16)
+    with torch.no_grad():
+        assert torch.allclose(net(narrow).logits, net(wide).logits, rtol=0, atol=1e-12)
+    narrow.query_taps[4][0] = torch.zeros(2, 32, 3, 3, dtype=torch.float64)
+    with pytest.raises(FssError, match="stage 4 has 32 channels, more than the 24"):
+        net(narrow)
+
+
 def test_gradients_of_a_tuned_backbone_are_not_stopped_in_silence() -> None:
     net, given = head(detach=True), features()
     found = gradients(net.train(), given)

@@ -8,6 +8,7 @@ from itertools import chain
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -62,7 +63,8 @@ class DCAMA(FewShotHead):
 
     Departures: the release computes features under no-grad, so that nothing reaches the backbone; here gradients do
     unless ``detach`` is given. The codes of the positions are computed in double precision where they are needed,
-    unless ``position_table`` stores them as the release does. Images need not be square, and sides need not be
+    unless ``position_table`` stores them as the release does. Blocks with fewer channels than the last one of their
+    stage, which ResNets do not have, are filled up with zeros. Images need not be square, and sides need not be
     multiples of 8.
     """
 
@@ -112,6 +114,7 @@ class DCAMA(FewShotHead):
                 f"method.width={width}: the first masks have an eighth of it; give a multiple of 8, such as 128"
             )
         self.detach = detach
+        self._widths = {i: channels[i] for i in COARSE}
         for stage in COARSE:
             if channels[stage] % HEADS:
                 raise FssError(
@@ -176,6 +179,14 @@ class DCAMA(FewShotHead):
     def _tokens(self, maps: Tensor, stage: int) -> Tensor:
         """Return the positions of maps (B, K, C, h, w) with their code, (B, K h w, C); each shot has the same codes."""
         tokens = maps.flatten(3).transpose(2, 3)
+        missing = self._widths[stage] - tokens.shape[3]
+        if missing < 0:
+            raise FssError(
+                f"A block of stage {stage} has {tokens.shape[3]} channels, more than the {self._widths[stage]} at the "
+                "end of the stage, for which method=dcama was built. Choose another backbone."
+            )
+        if missing:
+            tokens = F.pad(tokens, (0, missing))
         tokens = tokens + self.positions[str(stage)](tokens)
         dropped: Tensor = self.dropout(tokens.flatten(1, 2))
         return dropped
