@@ -45,7 +45,8 @@ class Episode:
             the base class + 1, 0 on background and novel classes, 255 ignored.
         extras: further tensors by name. With base labels: ``base_label``, the base-class label after the query's
             transform, (B, H, W), uint8, and ``base_index``, the position of the episode's class among the base
-            classes, -1 for a novel class, (B,), int64.
+            classes, -1 for a novel class, (B,), int64. With the map of the padding: ``query_padding``, 255 where the
+            query is padded and 0 elsewhere, (B, H, W), uint8.
         seeds: seed of the random numbers of each episode, B whole numbers; empty: 0 for all of them.
     """
 
