@@ -13,6 +13,8 @@ from fss.nn.ppm import BINS, PPM
 from fss.types import ParamGroup
 
 LAST_STAGE = 4
+EMBEDDING = 2
+"""Layers of the classifier before its ReLU."""
 _KEYS = KeyMap(
     (*STAGED, ("ppm.", "head.ppm."), ("cls.", "head.cls.")),
     repeated=tuple((f"encoder.{i}.", f"layer{i}.") for i in STAGES),
@@ -76,7 +78,30 @@ class BaseLearner(nn.Module):
         Returns:
             logits (B, classes, h, w).
         """
-        logits: Tensor = self.cls(self.ppm(stage4))
+        return self.classify(self.embed(stage4))
+
+    def embed(self, stage4: Tensor) -> Tensor:
+        """Return what the classifier's ReLU is given.
+
+        Args:
+            stage4: (B, C, h, w).
+
+        Returns:
+            embedding (B, width, h, w).
+        """
+        embedding: Tensor = self.cls[:EMBEDDING](self.ppm(stage4))
+        return embedding
+
+    def classify(self, embedding: Tensor) -> Tensor:
+        """Score every position of an embedding, which is overwritten.
+
+        Args:
+            embedding: from :meth:`embed`, (B, width, h, w).
+
+        Returns:
+            logits (B, classes, h, w).
+        """
+        logits: Tensor = self.cls[EMBEDDING:](embedding)
         return logits
 
     def param_groups(self) -> list[ParamGroup]:

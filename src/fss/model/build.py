@@ -74,7 +74,7 @@ def build_model(config: Node, pretrained: bool = True, learner: Mapping[str, Ten
     """
     backbone = build_backbone(config["backbone"], pretrained and learner is None)
     head = build_head(config["method"], backbone)
-    companion = build_companion(config) if BaseBranch.provides in head.spec.extras else None
+    companion = build_companion(config) if BaseBranch.provides & head.spec.extras else None
     if learner is not None:
         own = {k.removeprefix("backbone."): v for k, v in learner.items() if k.startswith("backbone.")}
         backbone.load_state_dict(own, strict=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import chain
 from typing import ClassVar, Self
 
@@ -12,20 +12,25 @@ from torch import Tensor, nn
 from fss.methods.base_learner import LAST_STAGE, BaseLearner
 from fss.model.multiclass_segmenter import MulticlassSegmenter
 from fss.nn.dropout import SharedDropout2d
-from fss.types import StagedBackbone
+from fss.types import FeatureSpec, StagedBackbone
 
 _State = tuple[tuple[int, ...], ...]
+LOGITS, EMBEDDING = "base_logits", "base_embedding"
+SUPPORT = "support_"
+"""Prefix of what is provided of the supports."""
 
 
 class BaseBranch(MulticlassSegmenter):
     """A frozen base learner: no gradient, and batch norm in evaluation mode regardless of ``train()``.
 
     Attributes:
-        provides: name of its logits in the extras of a head.
+        provides: names of its outputs in the extras of a head: of the query ``base_logits`` (B, classes, h, w) and
+            ``base_embedding`` (B, C, h, w), what its classifier's ReLU is given; the same of the supports with
+            ``support_`` before the name, (B, K, ...).
         dropout: whether its classifier drops channels in training.
     """
 
-    provides: ClassVar[str] = "base_logits"
+    provides: ClassVar[frozenset[str]] = frozenset({LOGITS, EMBEDDING, SUPPORT + LOGITS, SUPPORT + EMBEDDING})
 
     def __init__(self, backbone: nn.Module, head: BaseLearner, dropout: bool = True) -> None:
         """Freeze backbone and head.
@@ -61,13 +66,47 @@ class BaseBranch(MulticlassSegmenter):
         """Score background and base classes.
 
         Args:
-            maps: the query (B, 3, H, W), or the output of stage ``first - 1``.
+            maps: images (B, 3, H, W), or the output of stage ``first - 1``.
             first: first stage to run.
 
         Returns:
             logits (B, classes, h, w), without a graph.
         """
         return self.scores(maps.detach(), first)
+
+    @torch.no_grad()
+    def outputs(self, names: Collection[str], maps: Tensor, first: int = 0) -> dict[str, Tensor]:
+        """Compute what a head asked for.
+
+        Args:
+            names: of ``base_logits`` and ``base_embedding``.
+            maps: images (B, 3, H, W), or the output of stage ``first - 1``.
+            first: first stage to run.
+
+        Returns:
+            Name -> (B, ...), without a graph.
+        """
+        if EMBEDDING not in names:
+            return {LOGITS: self.base_logits(maps, first)}
+        embedding = self.head.embed(self.last_stage(maps.detach(), first))
+        kept = {EMBEDDING: embedding.clone()}
+        return {**kept, LOGITS: self.head.classify(embedding)} if LOGITS in names else kept
+
+
+def asked_of(spec: FeatureSpec, supports: bool) -> frozenset[str]:
+    """Return what a head wants of a companion.
+
+    Args:
+        spec: the head's declaration.
+        supports: of the supports, not of the query.
+
+    Returns:
+        Names without prefix.
+    """
+    wanted = spec.extras & BaseBranch.provides
+    if supports:
+        return frozenset(name.removeprefix(SUPPORT) for name in wanted if name.startswith(SUPPORT))
+    return frozenset(name for name in wanted if not name.startswith(SUPPORT))
 
 
 class SharedPrefix:

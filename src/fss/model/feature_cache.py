@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -123,25 +123,24 @@ class FeatureCache:
             self._shared = compute()
         return self._shared
 
-    def of_queries(self, episode: Episode, compute: Callable[[Tensor, list[int]], Tensor]) -> Tensor:
-        """Look up or compute another value of every query: a base learner's logits.
+    def others(self, keys: Sequence[Key], compute: Callable[[int], Mapping[str, Tensor]]) -> list[Mapping[str, Tensor]]:
+        """Look up or compute other values, such as those of a base learner, one image at a time.
 
         Args:
-            episode: the batch.
-            compute: maps images (N, 3, H, W), and their rows in the batch, to (N, ...).
+            keys: one for each value that is wanted; equal ones are computed once.
+            compute: position in ``keys`` -> values by name, without an episode dimension.
 
         Returns:
-            The value of each query, (B, ...).
+            The values of every key.
         """
-        position = {n: i for i, n in enumerate(episode.query_ids)}
-        found = {n: self.cache.get(("extra", n)) for n in position}
-        missing = [n for n, maps in found.items() if maps is None]
-        for group in _groups(missing):
-            rows = [position[n] for n in group]
-            for n, value in zip(group, compute(episode.query[rows], rows), strict=True):
-                found[n] = made = Maps({0: value.clone()})
-                self.cache.put(("extra", n), made)
-        return torch.stack([maps.stages[0] for n in episode.query_ids if (maps := found[n]) is not None])
+        found: dict[Key, Maps] = {}
+        for position, key in enumerate(keys):
+            maps = found.get(key) or self.cache.get(key)
+            if maps is None:
+                maps = Maps({}, encoding={name: value.clone() for name, value in compute(position).items()})
+                self.cache.put(key, maps)
+            found[key] = maps
+        return [found[key].encoding for key in keys]
 
     def _obtain(self, run: Run, inputs: Mapping[Key, Input], stages: range) -> dict[Key, Maps]:
         """Look up maps and compute the missing ones, ``IMAGES_AT_ONCE`` at a time."""

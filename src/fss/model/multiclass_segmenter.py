@@ -55,8 +55,20 @@ class MulticlassSegmenter(nn.Module):
         Returns:
             logits (B, classes, h, w).
         """
+        logits: Tensor = self.head(self.last_stage(maps, first))
+        return logits
+
+    def last_stage(self, maps: Tensor, first: int = 0) -> Tensor:
+        """Run the backbone to its end.
+
+        Args:
+            maps: as for :meth:`scores`.
+            first: likewise.
+
+        Returns:
+            stage 4, (B, C, h, w).
+        """
         if first <= LAST_STAGE:
             found, _ = run_stages(self.backbone, [maps], range(first, LAST_STAGE + 1), (LAST_STAGE,))
             (maps,) = found[LAST_STAGE]
-        logits: Tensor = self.head(maps)
-        return logits
+        return maps

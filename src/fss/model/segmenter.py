@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from fss.errors import FssError
 from fss.methods.base import FewShotHead
 from fss.methods.separable import EncodedEpisode, SeparableHead, encodes
-from fss.model.companion import BaseBranch, SharedPrefix
+from fss.model.companion import LOGITS, BaseBranch, SharedPrefix
+from fss.model.companion_extras import CompanionExtras
 from fss.model.feature_cache import FeatureCache, cacheable
 from fss.model.features import extract
 from fss.model.head_call import call_head, generators
@@ -39,7 +40,7 @@ class FewShotSegmenter(nn.Module):
         Args:
             backbone: must follow :class:`fss.types.ImageBackbone`.
             head: built for the backbone's channels.
-            companion: for heads that need ``base_logits``.
+            companion: for heads that ask for outputs of a base learner.
 
         Raises:
             TypeError: if the backbone does not follow the protocol.
@@ -145,7 +146,7 @@ class FewShotSegmenter(nn.Module):
         extras = {"class_index": episode.class_index, **episode.extras}
         cache = self._cache
         if cache is not None and cacheable(self, episode):
-            if encodes(self.head):
+            if encodes(self.head) and self.head.spec.extras & BaseBranch.provides <= {LOGITS}:
                 return self._run_encoded(cache, self.head, episode, extras)
             features = self._cached_features(cache, episode, extras)
             features.generators = generators(self.head, episode.seeds, len(episode))
@@ -193,59 +194,51 @@ class FewShotSegmenter(nn.Module):
         self, query: Tensor, support_images: Tensor, support_masks: Tensor, available: dict[str, Tensor]
     ) -> EpisodeFeatures:
         """Extract the features the head needs; stages shared with the companion run once for both."""
-        spec, companion = self.head.spec, self.companion
-        wanted = self._wanted(available)
-        if companion is None or companion.provides not in spec.extras:
-            return extract(self.backbone, spec, query, support_images, support_masks, wanted)
-        first = self._shared(self.backbone, companion.backbone)
-        kept = (first - 1,) if first else ()
-        features = extract(self.backbone, spec, query, support_images, support_masks, wanted, kept)
-        logits = companion.base_logits(features.query[first - 1] if first else query, first)
-        features.extras = {**features.extras, companion.provides: logits}
+        wanted, companion = self._wanted(available), self._asked_companion()
+        if companion is None:
+            return extract(self.backbone, self.head.spec, query, support_images, support_masks, wanted)
+        shared = self._shared(self.backbone, companion.backbone)
+        kept = (shared - 1,) if shared else ()
+        features = extract(self.backbone, self.head.spec, query, support_images, support_masks, wanted, kept)
+        own = CompanionExtras(companion, self.head.spec, shared).direct(features, query, support_images, support_masks)
+        features.extras = {**features.extras, **own}
         return features
 
     def _cached_features(self, cache: FeatureCache, episode: Episode, available: dict[str, Tensor]) -> EpisodeFeatures:
         """Look up the features in the cache; the companion starts after the last shared stage that was kept."""
-        spec, companion = self.head.spec, self.companion
-        features = cache.features(spec, episode, self._wanted(available))
-        if companion is None or companion.provides not in spec.extras:
-            return features
-        shared = cache.once(lambda: self._shared(self.backbone, companion.backbone))
-        last_kept = max((i for i in features.query if i < shared), default=None)
-
-        def logits(images: Tensor, rows: list[int]) -> Tensor:
-            if last_kept is None:
-                return companion.base_logits(images)
-            return companion.base_logits(features.query[last_kept][rows], last_kept + 1)
-
-        features.extras = {**features.extras, companion.provides: cache.of_queries(episode, logits)}
+        features = cache.features(self.head.spec, episode, self._wanted(available))
+        extras = self._companion_extras(cache)
+        if extras is not None:
+            features.extras = {**features.extras, **extras.cached(features, episode, cache)}
         return features
 
     def _run_encoded(
         self, cache: FeatureCache, head: SeparableHead, episode: Episode, available: dict[str, Tensor]
     ) -> HeadOutput:
         """Score encodings, which are smaller than feature maps and are computed only once."""
-        companion, extras = self.companion, self._wanted(available)
+        extras, companion = self._wanted(available), self._companion_extras(cache)
         drawn = generators(head, episode.seeds, len(episode))
-        if companion is None or companion.provides not in head.spec.extras:
-            queries, supports, _ = cache.encodings(head, episode, None)
-            return head.forward_encoded(EncodedEpisode(queries, supports, extras, drawn))
+        compute = None if companion is None else companion.of_image
+        queries, supports, base = cache.encodings(head, episode, compute)
+        if base is not None:
+            extras = {**extras, LOGITS: base}
+        return head.forward_encoded(EncodedEpisode(queries, supports, extras, drawn))
+
+    def _asked_companion(self) -> BaseBranch | None:
+        """Return the companion if the head asks anything of it."""
+        return self.companion if self.head.spec.extras & BaseBranch.provides else None
+
+    def _companion_extras(self, cache: FeatureCache) -> CompanionExtras | None:
+        companion = self._asked_companion()
+        if companion is None:
+            return None
         shared = cache.once(lambda: self._shared(self.backbone, companion.backbone))
-
-        def logits(stages: Mapping[int, Tensor], image: Tensor) -> Tensor:
-            last_kept = max((i for i in stages if i < shared), default=None)
-            if last_kept is None:
-                return companion.base_logits(image)
-            return companion.base_logits(stages[last_kept], last_kept + 1)
-
-        queries, supports, base = cache.encodings(head, episode, logits)
-        assert base is not None
-        return head.forward_encoded(EncodedEpisode(queries, supports, {**extras, companion.provides: base}, drawn))
+        return CompanionExtras(companion, self.head.spec, shared)
 
     def _wanted(self, available: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the extras that the head declared and the episode provides."""
         spec, companion = self.head.spec, self.companion
-        provided = set() if companion is None else {companion.provides}
+        provided = frozenset[str]() if companion is None else companion.provides
         missing = spec.extras - available.keys() - provided - _OPTIONAL
         if missing:
             raise FssError(f"{type(self.head).__name__} needs {sorted(missing)}, which this data does not provide")
