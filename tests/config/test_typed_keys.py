@@ -21,7 +21,7 @@ UNKNOWN = {
     "+method.bins=[1]": "belongs to method=base_learner, method=pfenet",
     "+recipe.schedule.power=2": "belongs to recipe=base_learner",
     "+recipe.optimizer.nestrov=true": "Do you mean recipe.optimizer.nesterov?",
-    "+finetune.ranks=3": "Known below finetune: factors, memory, rank_rounding, stages",
+    "+finetune.ranks=3": "Known below finetune: factors, memory, qkv, rank_rounding, stages",
     "+method.wants.dilatation=uniform": "Do you mean method.wants.dilation?",
     "+trainer.speed=9": "which nothing reads",
     "+trainer.callbacks=[]": "fss itself gives callbacks",

@@ -69,7 +69,9 @@ def test_an_empty_place() -> None:
     assert (pascal["state"], pascal["blocks"]) == ("missing", True)
     assert pascal["command"] == "fss data prepare pascal --root data/VOC2012 --download"
     assert find(sections, "Data sets", "shapes")["command"] == "fss data shapes --root data/shapes"
-    assert {f["state"] for f in sections["Weights"]} == {"missing"}
+    states = {f["state"] for f in sections["Weights"]}
+    assert "missing" in states
+    assert states <= {"missing", "ok"}  # ok: those that pip installed
     assert find(sections, "Runs", "finished")["command"] == "python train.py"
     assert find(sections, "W&B", "mode")["facts"] == {"mode": "offline", "key": False}
     assert CliRunner().invoke(app, ["doctor", "--strict"]).exit_code == 1

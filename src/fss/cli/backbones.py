@@ -29,7 +29,7 @@ NOTE = (
 def backbones(
     chosen: Annotated[list[str] | None, typer.Argument(help="Backbones to describe; none: a table of all.")] = None,
     option: Annotated[
-        list[str] | None, typer.Option(help="Option of train.py, as backbone.model=regnety_002; repeatable.")
+        list[str] | None, typer.Option(help="Option of the training, as backbone.model=regnety_002; repeatable.")
     ] = None,
 ) -> None:
     """List the backbones, or describe some: stages, sides, normalisation, strategies and heads. Loads no weights."""

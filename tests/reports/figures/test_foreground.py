@@ -33,6 +33,8 @@ class Known(nn.Module):
     only, the last one to the background only, those in between to both.
     """
 
+    stepwise = True
+
     channels = (2, 2, 2, 2, 2)
     norm_mode = "eval"
 
