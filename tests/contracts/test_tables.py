@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
 RUNS = {  # rows x shots x folds that can be run: without quoted rows and CyCTR
     "table01": 144, "table02": 96, "table03": 48, "table04": 16, "table05": 24, "table06": 20, "table07": 28,
-    "table08": 16, "table09": 28, "table10": 20, "table11": 24, "table12": 24, "table13": 16, "table14": 24,
+    "table08": 16, "table09": 28, "table10": 20, "table11": 24, "table12": 28, "table13": 16, "table14": 24,
     "table15": 16, "table16": 16, "table17": 24, "table18": 20, "table19": 28, "table20": 16, "table21": 20,
     "table22": 16, "table23": 16, "table24": 16,
 }  # fmt: skip
