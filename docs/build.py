@@ -58,10 +58,25 @@ def pages() -> Pages:
         **dict(api_pages(SOURCE)),
         **dict(notebook_pages(ROOT / "notebooks")),
     }
+    found["heads.md"] = found["heads.md"].replace(b"<!-- heads -->", head_list(found).encode())
     twice = found.keys() & generated.keys()
     if twice:
         raise ValueError(f"docs/ holds pages that are generated: {', '.join(sorted(twice))}")
     return found | {name: text.encode() for name, text in generated.items()}
+
+
+def head_list(found: Pages) -> str:
+    """List the pages of heads with their first sentence.
+
+    Args:
+        found: every written page.
+    """
+    lines = []
+    for name in sorted(found):
+        if name.startswith("heads/"):
+            first = found[name].decode().split("\n\n")[1].replace("\n", " ")
+            lines.append(f"- [{_title(found[name])}]({name}): {first}")
+    return "\n".join(lines)
 
 
 def api_pages(source: Path) -> Iterator[tuple[str, str]]:
