@@ -60,7 +60,7 @@ def _options(released: Released) -> list[str]:
     trained = ["protocol=hsnet", "data.size=400"]
     if released.backbone == VGG:
         return trained
-    return [*trained, "backbone.stem=torchvision", "method.wants.dilation=none", "backbone.sizes=[1,0]"]
+    return [*trained, "backbone.stem=torchvision", "method.wants.dilation=none"]
 
 
 class HSNet(FewShotHead):
