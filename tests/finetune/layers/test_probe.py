@@ -65,9 +65,7 @@ class Shifted(ScaledLayer):
 
 
 def test_a_layer_that_does_not_apply_its_weight_is_named() -> None:
-    with pytest.raises(
-        FssError, match=r"0 \(Conv2d: its output changes by 0\.01.*3 \(Linear: its output changes"
-    ):
+    with pytest.raises(FssError, match=r"0 \(Conv2d: its output changes by 0\.01.*3 \(Linear: its output changes"):
         swap_scaled(ModuleStages(net()), (4,), lambda layer: Shifted(layer, (1, 1, 1, 1)))
 
 
