@@ -62,6 +62,7 @@ class Scores:
         class_intervals: class name -> interval of its IoU; None for a class without episodes.
         class_episodes: class name -> number of test episodes.
         intervals: how the intervals were made: method, what was resampled, samples, level, seed.
+        miou_all_foreground: mIoU of predicting foreground everywhere in the same test; None in files of before.
         left_out: class name -> number of its test images, for classes that have too few of them to count in a mean
             over classes; None without ``data.min_test_images``.
     """
@@ -79,6 +80,7 @@ class Scores:
     class_intervals: dict[str, tuple[float, float] | None] | None = None
     class_episodes: dict[str, int] | None = None
     intervals: dict[str, Any] | None = None
+    miou_all_foreground: float | None = None
     left_out: dict[str, int] | None = None
 
 

@@ -78,3 +78,6 @@ def test_scores_of_a_test(at: Any, ignored: list[int], tmp_path: Path) -> None:
     trainer(tmp_path, BackboneFinetune(Freeze())).test(one, datamodule=Episodes(1), verbose=False)
     assert seen == ignored
     assert one.test_scores.episodes == 2
+    counted = (30 * 32, 33 * 20) if at == "original" else (33 * 32, 33 * 32)
+    expected = 100 * sum(20 * 10 / pixels for pixels in counted) / 2  # the object has 20 x 10 pixels in either image
+    assert one.result_scores()["miou_all_foreground"] == pytest.approx(expected)

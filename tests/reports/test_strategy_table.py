@@ -192,3 +192,14 @@ def test_strategies_that_differ_in_more_than_the_strategy(tmp_path: Path) -> Non
         for e in (1, 8)
     ]
     assert "WARNING" not in to_markdown(swept), "both were run with either, and the table tells which is which"
+
+
+def test_what_foreground_everywhere_scores(tmp_path: Path) -> None:
+    """Said once where the runs share their test, and with the test where they do not."""
+    shots = [run(tmp_path, str(k), key__shot=k, scores__miou_all_foreground=20.0 + k) for k in (1, 5)]
+    alone = to_markdown([shots[0], run(tmp_path, "old", key__finetune="full")])
+    assert alone.count("foreground everywhere: mIoU 21.0") == 1
+    both = to_markdown(shots)
+    assert "foreground everywhere on shapes fold 0, 1-shot: mIoU 21.0" in both
+    assert "foreground everywhere on shapes fold 0, 5-shot: mIoU 25.0" in both
+    assert "everywhere" not in to_markdown([run(tmp_path, "older")])

@@ -44,6 +44,7 @@ class EpisodicModule(ScoringModule):
         model: the model to train.
         recipe: optimiser and schedule.
         scores: metric per stage: ``train_iou``, ``val_iou``, ``test_iou``.
+        everywhere: metric of the test with every pixel predicted as foreground, which a head has to exceed.
         card: plain facts stored with every checkpoint, from which the model can be rebuilt.
         left_out: stage -> classes that its mean leaves out -> number of their images; None: not asked for.
     """
@@ -93,6 +94,7 @@ class EpisodicModule(ScoringModule):
                 for s, n in self.class_names.items()
             }
         )
+        self.everywhere = EpisodeIoU(len(test_classes), 0, left_out=self._positions("test"))
         self.branch_scores = BranchScores(len(test_classes), base_classes, self._positions("test"))
         self.losses = torch.nn.ModuleDict({"val": EpisodeLoss(), "test": EpisodeLoss()})
         self.memory = StateMemory() if model.head.remembers else None
@@ -188,6 +190,8 @@ class EpisodicModule(ScoringModule):
         """Log the test scores and keep them in :attr:`test_scores` for the result file."""
         self.test_scores = self._metric("test").compute()
         self.test_rows = self._metric("test").counted
+        self.test_everywhere: Scores = self.everywhere.compute()
+        self.everywhere.reset()
         self.test_branch_scores = self.branch_scores.compute()
         self._log_loss("test")
         self._log_scores("test", self.test_scores)
@@ -238,6 +242,7 @@ class EpisodicModule(ScoringModule):
             },
             "class_episodes": dict(zip(names, scores.class_episodes, strict=True)),
             "intervals": method(metric.samples, metric.seed),
+            "miou_all_foreground": 100 * self.test_everywhere.miou,
             **({} if self.left_out is None else {"left_out": dict(self.left_out["test"])}),
             **self.test_branch_scores,
         }
@@ -299,6 +304,9 @@ class EpisodicModule(ScoringModule):
             predicted = logits.argmax(dim=0)
             images = (episode.query_ids[i], *episode.support_ids[i]) if stage == "test" else ()
             self._metric(stage).update(predicted, target, episode.class_index[i], episode.index[i], images)
+            if stage == "test":
+                all_foreground = torch.ones_like(target)
+                self.everywhere.update(all_foreground, target, episode.class_index[i], episode.index[i])
             height, width = label.shape if self.scoring.at == "original" else target.shape
             predictions.append(predicted[:height, :width].to(torch.uint8))
             counted = target != 255

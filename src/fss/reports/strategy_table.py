@@ -179,9 +179,21 @@ def _notes(results: Sequence[Result], rows: Sequence[_Row], several: bool) -> li
     if any(len(hashes) > 1 for hashes in lists.values()):
         notes.append("WARNING: strategies were not tested on the same episodes")
     notes += [f"WARNING: strategies differ in more than the strategy: {told}" for told in uneven_options(results)]
-    notes += _left_out(results)
+    notes += [*_everywhere(results), *_left_out(results)]
     rules = sorted({run.selection.rule for run in results})
     return [*notes, f"checkpoint selection: {', '.join(rules)}"]
+
+
+def _everywhere(results: Sequence[Result]) -> list[str]:
+    """Return what predicting foreground everywhere scores in the test of each fold and number of shots."""
+    several = len({(run.key.data, run.key.fold, run.key.shot, run.key.test) for run in results}) > 1
+    found: dict[str, None] = {}
+    for run in results:
+        if run.scores.miou_all_foreground is not None:
+            key = run.key
+            where = f" on {key.data} fold {key.fold}, {key.test or f'{key.shot}-shot'}" if several else ""
+            found[f"foreground everywhere{where}: mIoU {run.scores.miou_all_foreground:.1f}"] = None
+    return list(found)
 
 
 def _left_out(results: Sequence[Result]) -> list[str]:
