@@ -61,7 +61,7 @@ def masks(side: int = 33) -> Tensor:
 
 def head(seed: int = 0, **options: object) -> HSNet:
     torch.manual_seed(seed)
-    made = HSNet(TAPS, **{"widths": (4, 8, 8), **options}).double()  # type: ignore[arg-type]
+    made = HSNet(TAPS, **{"width": 12, **options}).double()  # type: ignore[arg-type]
     for module in made.modules():
         if isinstance(module, nn.GroupNorm):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -168,7 +168,7 @@ def build(strategy: Freeze | SVF | None = None, **options: object) -> FewShotSeg
     own.load_state_dict(backbone.state_dict())
     own.norm_mode = "eval"
     blocks = [len(own.blocks(i)) for i in range(5)]
-    net = FewShotSegmenter(own, HSNet(blocks, **{"widths": (4, 4, 8), **options}))  # type: ignore[arg-type]
+    net = FewShotSegmenter(own, HSNet(blocks, **{"width": 8, **options}))  # type: ignore[arg-type]
     if strategy is not None:
         strategy.apply(own)
     return net
@@ -305,6 +305,10 @@ def test_size_of_the_released_network(backbone: str, entries: int, learner: int)
     assert len([k for k in shapes if k.startswith("hpn_learner.")]) == 98
 
 
-def test_widths_that_cannot_be_grouped() -> None:
-    with pytest.raises(FssError, match=r"method\.widths=\[16, 62, 128\]: give three multiples of 4"):
-        HSNet(TAPS, widths=(16, 62, 128))
+def test_widths_of_an_encoder() -> None:
+    """An eighth and a half of the last, in multiples of 4."""
+    for width, expected in ((128, [16, 64, 128]), (48, [8, 24, 48]), (8, [4, 4, 8])):
+        convs = [m for m in HSNet(TAPS, width).encoders["3"].modules() if isinstance(m, center_pivot.CenterPivotConv4d)]
+        assert [conv.query.out_channels for conv in convs] == expected
+    with pytest.raises(FssError, match=r"method\.width=62: give a multiple of 4"):
+        HSNet(TAPS, width=62)

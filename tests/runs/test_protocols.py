@@ -13,7 +13,7 @@ from fss.results import load_result
 
 def test_trained_and_tested_under_hsnets_protocol(home: Path) -> None:
     tiny = [word for word in TINY if word.split("=")[0] not in ("method.width", "data.size")]
-    chosen = ("method=hsnet", "method.widths=[4,4,8]", "protocol=hsnet", "recipe=hsnet", "recipe.batch_size=4")
+    chosen = ("method=hsnet", "method.width=8", "protocol=hsnet", "recipe=hsnet", "recipe.batch_size=4")
     more = ("data.size=64", "data.sampler=pairs", "finetune=svf", "group=protocols", "debug=one_batch", "shot=2")
     code, text = call(home, "train.py", *tiny, *chosen, *more)
     assert code == 0, text

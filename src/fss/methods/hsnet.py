@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -96,7 +97,7 @@ class HSNet(FewShotHead):
     def __init__(
         self,
         taps: Sequence[int],
-        widths: Sequence[int] = (16, 64, 128),
+        width: int = 128,
         detach: bool = False,
         lean: bool = False,
     ) -> None:
@@ -104,19 +105,20 @@ class HSNet(FewShotHead):
 
         Args:
             taps: number of blocks in stages 0 to 4 of the backbone.
-            widths: channels of the encoders' three convolutions, multiples of 4; (16, 64, 128) in the paper.
+            width: channels of the last of an encoder's three convolutions, a multiple of 4. The first has an eighth and
+                the second half of them, rounded up to multiples of 4: 16 and 64 of the paper's 128.
             detach: stop gradients before the comparison, as in the release, whose backbone never trains.
             lean: keep less for the backward pass: neither the correlations nor what lies within a layer, all of which
                 are then computed twice; the result is the same up to rounding.
 
         Raises:
-            FssError: if ``widths`` are not three multiples of 4.
+            FssError: if ``width`` is not a multiple of 4.
         """
         super().__init__(FeatureSpec(stages=(), taps=(2, 3, 4), shot_rule="each"))
-        if len(widths) != 3 or any(w < GROUPS or w % GROUPS for w in widths):
-            raise FssError(f"method.widths={list(widths)}: give three multiples of {GROUPS}, e.g. [16,64,128]")
+        if width < GROUPS or width % GROUPS:
+            raise FssError(f"method.width={width}: give a multiple of {GROUPS}, e.g. 128")
         self.detach, self.lean = detach, lean
-        width = widths[-1]
+        widths = (*(GROUPS * math.ceil(width / part / GROUPS) for part in (8, 2)), width)
         self.encoders = nn.ModuleDict(
             {str(s): PivotEncoder((taps[s], *widths), KERNELS[s], STRIDES[s]) for s in STAGES}
         )
