@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fss.nn.aspp import ASPP
+from fss.nn.enrichment import FeatureEnrichment
 from fss.nn.middle_features import middle_features
 from fss.nn.resize import up
 from fss.nn.shot_mean import aggregate
@@ -41,6 +42,34 @@ def test_aspp_has_no_normalisation_and_counts() -> None:
     aspp = ASPP(256)
     assert {type(m) for b in aspp.branches for m in b} == {nn.Conv2d, nn.ReLU}
     assert sum(p.numel() for p in aspp.parameters()) == 2 * 256**2 + 3 * 9 * 256**2 + 5 * 256
+
+
+def test_aspp_drops_channels_of_a_branch_in_training() -> None:
+    torch.manual_seed(0)
+    aspp, x = ASPP(64, dropout=0.5), torch.randn(2, 64, 5, 5)
+    kept = aspp.eval()(x)
+    dropped = aspp.train()(x).detach()
+    whole = (dropped == 0).flatten(2).all(dim=2)
+    assert 0.4 < float(whole.float().mean()) < 0.6
+    assert torch.allclose(dropped[~whole], 2 * kept.detach()[~whole])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (9, 9)], ids=["one", "of each position"])
+def test_enrichment_takes_one_prototype_or_one_of_each_position(shape: tuple[int, int]) -> None:
+    """A map of equal prototypes is the same as one; a map of different ones is pooled as the query is."""
+    torch.manual_seed(0)
+    enrich = FeatureEnrichment(4, (6, 3)).eval()
+    query, prior, prototype = torch.randn(2, 4, 9, 9), torch.rand(2, 1, 9, 9), torch.randn(2, 4, 1, 1)
+    merged, scores = enrich(query, prototype.expand(2, 4, *shape), prior)
+    caught: list[torch.Tensor] = []
+    for merge in enrich.init_merge:
+        merge.register_forward_pre_hook(lambda _, given: caught.append(given[0]))
+    again, other = enrich(query, prototype, prior)
+    assert torch.allclose(merged, again, atol=1e-6)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(scores, other, strict=True))
+    enrich(query, query, prior)
+    for given in caught[2:]:
+        assert torch.equal(given[:, :4], given[:, 4:8])
 
 
 def test_aggregate() -> None:

@@ -1,9 +1,11 @@
-"""Atrous spatial pyramid pooling without normalisation, as in BAM's meta learner."""
+"""Atrous spatial pyramid pooling without normalisation, as in BAM's meta learner and CANet's decoder."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+
+from fss.nn.dropout import SharedDropout2d
 
 RATES = (6, 12, 18)
 
@@ -14,18 +16,20 @@ class ASPP(nn.Module):
     Weights use He normal initialisation (fan-in); biases keep PyTorch's default.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, dropout: float = 0.0) -> None:
         """Build the branches.
 
         Args:
             channels: input channels, and output channels of each branch.
+            dropout: share of the channels of a branch dropped in training; 0 omits the modules.
         """
         super().__init__()
         convs = [nn.Conv2d(channels, channels, 1), nn.Conv2d(channels, channels, 1)]
         convs += [nn.Conv2d(channels, channels, 3, padding=r, dilation=r) for r in RATES]
         for conv in convs:
             nn.init.kaiming_normal_(conv.weight)
-        self.branches = nn.ModuleList(nn.Sequential(conv, nn.ReLU(inplace=True)) for conv in convs)
+        drop = [SharedDropout2d(dropout)] if dropout > 0 else []
+        self.branches = nn.ModuleList(nn.Sequential(conv, nn.ReLU(inplace=True), *drop) for conv in convs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the branches.

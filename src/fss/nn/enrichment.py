@@ -50,7 +50,7 @@ class FeatureEnrichment(nn.Module):
 
         Args:
             query: (B, C, h, w).
-            prototype: (B, C, 1, 1).
+            prototype: one of each query, (B, C, 1, 1), or of each position, (B, C, h, w).
             prior: (B, 1, h, w).
 
         Returns:
@@ -62,7 +62,9 @@ class FeatureEnrichment(nn.Module):
         for i, bin_ in enumerate(self.bins):
             b = side(bin_, size[0])
             pooled = F.adaptive_avg_pool2d(query, b)
-            y = self.init_merge[i](torch.cat([pooled, prototype.expand_as(pooled), up(prior, b)], dim=1))
+            single = prototype.shape[-2:] == (1, 1)
+            own = prototype.expand_as(pooled) if single else F.adaptive_avg_pool2d(prototype, b)
+            y = self.init_merge[i](torch.cat([pooled, own, up(prior, b)], dim=1))
             if i > 0:
                 finer = up(results[-1], b)  # from the query's size, as in the release
                 y = self.alpha_conv[i - 1](torch.cat([y, finer], dim=1)) + y
