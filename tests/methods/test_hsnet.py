@@ -85,6 +85,17 @@ def test_equals_its_plain_form(sides: tuple[int, int, int]) -> None:
     assert float((found[1] - expected).abs().max()) < 1e-12
 
 
+def test_dropout_acts_in_training_alone() -> None:
+    net, given = head(dropout=0.5), features(taps((5, 3, 2), 1), taps((5, 3, 2), 2), masks())
+    seen: list[Tensor] = []
+    net.decoder1.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
+    with torch.no_grad():
+        assert torch.equal(net(given).logits, head()(given).logits)
+        net.train()(given)
+    kept = seen[1] / seen[0]
+    assert set(kept.nan_to_num(0).unique().tolist()) == {0.0, 2.0}
+
+
 def test_center_pivot_of_one_position_by_hand() -> None:
     """Only the position itself and its neighbours in either plane count, never both at once: 9 + 9 positions."""
     layer = center_pivot.CenterPivotConv4d(1, 1, 3, 1)

@@ -14,6 +14,7 @@ from fss.methods.base import FewShotHead
 from fss.methods.releases import KeyMap, Pairs, Release, Released, Shapes, torchvision_resnet, torchvision_vgg
 from fss.nn.correlation.center_pivot import GROUPS, PivotEncoder
 from fss.nn.correlation.cosine import correlation, normalised
+from fss.nn.dropout import SharedDropout2d
 from fss.nn.prototype import support_mask
 from fss.nn.resize import up
 from fss.nn.votes import relative_votes
@@ -98,6 +99,7 @@ class HSNet(FewShotHead):
         self,
         taps: Sequence[int],
         width: int = 128,
+        dropout: float = 0.0,
         detach: bool = False,
         lean: bool = False,
     ) -> None:
@@ -107,6 +109,8 @@ class HSNet(FewShotHead):
             taps: number of blocks in stages 0 to 4 of the backbone.
             width: channels of the last of an encoder's three convolutions, a multiple of 4. The first has an eighth and
                 the second half of them, rounded up to multiples of 4: 16 and 64 of the paper's 128.
+            dropout: probability with which channels of the squeezed correlation are zero in training; the release drops
+                none.
             detach: stop gradients before the comparison, as in the release, whose backbone never trains.
             lean: keep less for the backward pass: neither the correlations nor what lies within a layer, all of which
                 are then computed twice; the result is the same up to rounding.
@@ -123,6 +127,7 @@ class HSNet(FewShotHead):
             {str(s): PivotEncoder((taps[s], *widths), KERNELS[s], STRIDES[s]) for s in STAGES}
         )
         self.joints = nn.ModuleDict({j: PivotEncoder((width,) * 4, (3, 3, 3), (1, 1, 1)) for j in JOINTS})
+        self.dropout = SharedDropout2d(dropout)
         self.decoder1 = nn.Sequential(
             nn.Conv2d(width, width, 3, padding=1),
             nn.ReLU(inplace=True),
@@ -153,7 +158,7 @@ class HSNet(FewShotHead):
             assert isinstance(joint, PivotEncoder)
             x = _sum(x, squeezed[stage])
             x = joint.lean(x) if self.lean else joint(x)
-        x = self.decoder1(x.mean(dim=(-2, -1)))
+        x = self.decoder1(self.dropout(x.mean(dim=(-2, -1))))
         logits: Tensor = self.decoder2(up(x, (2 * x.shape[-2], 2 * x.shape[-1])))
         return HeadOutput(logits)
 
