@@ -96,7 +96,7 @@ def writer(folder: Path, finetune: BackboneFinetune, cost: CostMeter) -> ResultW
         identity="f" * 64,
         key={**key, "fold": 0, "shot": 1, "seed": 3},
         selection={"rule": "last", "note": "nothing was selected"},
-        config={"fold": 0},
+        config={"fold": 0, "shot": 1, "data": {"test_shot": 2}},
         versions={"torch": torch.__version__},
         commit=None,
         notes=("made up",),

@@ -204,8 +204,9 @@ def test_svf_saves_more_than_freeze(tmp_path: Path) -> None:
     assert 0 < saved["freeze"] < saved["svf"]
 
 
-def test_result_file_loads(tmp_path: Path) -> None:
+def test_result_file_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finetune, cost, net = BackboneFinetune(SVF(rank_rounding=8)), CostMeter(), module()
+    monkeypatch.setattr(net.model.head, "notes", lambda tuned, shot: [f"tuned {tuned}, tested with {shot}"])
     run = trainer(tmp_path, finetune, cost, writer(tmp_path, finetune, cost))
     run.fit(net, datamodule=Episodes(2))
     assert not (tmp_path / "result.json").exists(), "only a finished test writes it"
@@ -233,3 +234,4 @@ def test_result_file_loads(tmp_path: Path) -> None:
     notes = json.loads((tmp_path / "result.json").read_text())["notes"]
     assert notes[0] == "made up"
     assert any("truncated" in n for n in notes)
+    assert notes[-1] == "tuned True, tested with 2"

@@ -133,11 +133,12 @@ class FewShotHead(nn.Module, ABC):
         """Return the head's parameters by optimiser group; one group by default."""
         return [ParamGroup("head", [p for p in self.parameters() if p.requires_grad])]
 
-    def notes(self, tuned: bool) -> list[str]:
+    def notes(self, tuned: bool, shot: int = 1) -> list[str]:
         """Return what the result of a run must say about this head.
 
         Args:
             tuned: whether the backbone trains.
+            shot: number of supports of the test, which may be another than that of the training.
         """
         if self.detach is None or self.detach or not tuned:
             return []

@@ -106,7 +106,7 @@ class ResultWriter(pl.Callback):
                 "selection": facts.selection,
                 "parameters": _parameters(pl_module, report),
                 "cost": self.cost.summary(),
-                "notes": [*facts.notes, *report.notes, *_of_head(pl_module, report)],
+                "notes": [*facts.notes, *report.notes, *_of_head(pl_module, report, facts.config)],
                 "config": facts.config,
                 "versions": facts.versions,
                 "commit": facts.commit,
@@ -120,9 +120,11 @@ class ResultWriter(pl.Callback):
         return {name: file for name, file in _FILES.items() if (folder / file).is_file()}
 
 
-def _of_head(module: Tested, report: TuneReport) -> list[str]:
+def _of_head(module: Tested, report: TuneReport, config: dict[str, Any]) -> list[str]:
     head = module.model.head
-    return head.notes(report.trainable_total > 0) if isinstance(head, FewShotHead) else []
+    if not isinstance(head, FewShotHead):
+        return []
+    return head.notes(report.trainable_total > 0, config["data"]["test_shot"] or config["shot"])
 
 
 def _parameters(module: Tested, report: TuneReport) -> dict[str, Any]:
