@@ -52,6 +52,16 @@ def test_weights_follow_their_supports() -> None:
     assert not torch.allclose(weights, torch.full((3, 4), 0.25), atol=1e-3)
 
 
+def test_weights_may_stay_in_ascending_order_of_distance() -> None:
+    torch.manual_seed(0)
+    net, psi = ShotWeights(4), torch.rand(3, 4)
+    own = net(psi)
+    net.restore = False
+    assert torch.allclose(net(psi), own.gather(1, psi.argsort(dim=1)))
+    assert torch.allclose(net(psi), net(psi.flip(1))), "the order of the supports does not change it"
+    assert not torch.allclose(net(psi), own, atol=1e-3)
+
+
 def test_single_layer_starts_even() -> None:
     assert torch.allclose(ShotWeights(5, hidden=0)(torch.rand(2, 5)), torch.full((2, 5), 0.2))
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fss.nn.prior import CHUNK, prior_mask
+from fss.nn.prior import CHUNK, best_cosine, prior_mask
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
@@ -31,6 +31,16 @@ def by_hand(query: np.ndarray, support: np.ndarray, mask: np.ndarray) -> np.ndar
                     values.append(s @ q / (np.sqrt(s @ s) * np.sqrt(q @ q) + 1e-7))
             best[y, x] = max(values)
     return (best - best.min()) / (best.max() - best.min() + 1e-7)
+
+
+def test_unscaled_similarity_by_hand() -> None:
+    """The first position points like the object, the second away from it; outside the mask the similarity is 0."""
+    query = torch.tensor([[3.0, 0.0], [-2.0, 0.0]], dtype=torch.float64).T.reshape(1, 2, 1, 2)
+    support = torch.tensor([[5.0, 0.0], [-7.0, 0.0]], dtype=torch.float64).T.reshape(1, 2, 1, 2)
+    full, half = torch.ones(1, 1, 1, 2, dtype=torch.float64), torch.tensor([[[[1.0, 0.0]]]], dtype=torch.float64)
+    assert best_cosine(query, support, full).flatten().tolist() == pytest.approx([1, 1], abs=1e-6)
+    assert best_cosine(query, support, half).flatten().tolist() == pytest.approx([1, 0], abs=1e-6)
+    assert best_cosine(query, support[..., :1], full[..., :1]).flatten().tolist() == pytest.approx([1, -1], abs=1e-6)
 
 
 @pytest.mark.parametrize("soft", [False, True])

@@ -33,7 +33,7 @@ def deviations(config: Config, command: Sequence[str]) -> list[str]:
         ``data.epochs=1 instead of 200``, one for each option.
     """
     wanted, found = _protocol(tuple(sorted(word for word in command if word.split("=")[0] not in _ANY))), _flat(config)
-    if config.get("method", {}).get("name") == wanted.get("method.name") == "bam":
+    if _BASE_LEARNER in config.get("method", {}) and config["method"]["name"] == wanted.get("method.name"):
         options = config["method"].get(_BASE_LEARNER, {}).get("overrides") or []
         found[f"method.{_BASE_LEARNER}.overrides"] = options
         wanted = {**wanted, f"method.{_BASE_LEARNER}.overrides": []}

@@ -7,23 +7,18 @@ from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fss.commands import program
-from fss.errors import FssError
+from fss.methods.base_ensemble import LOW, BaseEnsemble
 from fss.methods.baseline import META_HEAD, Baseline
 from fss.methods.masked_view import MaskedView
 from fss.methods.releases import PSPNET, STAGED, STAGES, KeyMap, Pairs, Release, deep_stem
 from fss.methods.separable import EncodedEpisode, Encoding
-from fss.nn.gram import gram, gram_distance, style_distance
+from fss.nn.gram import gram, gram_distance
 from fss.nn.guidance import guidance
 from fss.nn.middle_features import middle_features
 from fss.nn.resize import up
-from fss.nn.shot_weights import ShotWeights
 from fss.types import AuxLogits, EpisodeFeatures, HeadOutput
-
-LOW = 2
-"""Stage whose Gram matrices are compared."""
 
 _HEAD: Pairs = (
     *META_HEAD,
@@ -49,7 +44,7 @@ def _release(source: str, keys: KeyMap, telling: tuple[str, ...]) -> Release:
     )
 
 
-class BAM(Baseline):
+class BAM(BaseEnsemble, Baseline):
     """Base and meta learners together (Lang et al., CVPR 2022, arXiv 2203.07615, equations 4 to 9).
 
     The meta learner is the baseline's head. The base learner is not part of the head: its logits arrive in the
@@ -102,12 +97,8 @@ class BAM(Baseline):
         super().__init__(channels, width, "mean", dropout, support_view)
         extras = frozenset({"base_logits", "base_index"})
         self.spec = replace(self.spec, extras=extras)
-        self.shot = shot
         self.weights = (meta_weight, base_weight)
-        self.exclude_own = exclude_own
-        self.gram_merge = _weighted_sum()
-        self.cls_merge = _weighted_sum()
-        self.kshot_rw = ShotWeights(shot, kshot_hidden) if shot > 1 else None
+        self.join_base(shot, kshot_hidden, exclude_own)
 
     def forward(self, features: EpisodeFeatures) -> HeadOutput:
         """Score one batch of episodes.
@@ -160,63 +151,7 @@ class BAM(Baseline):
         ]
         return HeadOutput(final, aux, branch_logits={"meta": meta, "base": base})
 
-    def _style_distance(self, features: EpisodeFeatures) -> Tensor:
-        """Return psi of every support, (B, K), at the resolution of stage 3 (VGG's stage 2 is larger)."""
-        size = (features.query[3].shape[-2], features.query[3].shape[-1])
-        supports = features.support[LOW]
-        resized = up(supports.flatten(0, 1), size).reshape(*supports.shape[:3], *size)
-        return style_distance(up(features.query[LOW], size), resized)
-
-    def _shot_weights(self, psi: Tensor) -> Tensor:
-        given = psi.shape[1]
-        if given != self.shot:
-            raise FssError(
-                f"This BAM weighs {self.shot} support(s) and was given {given}: its weights belong to one number of "
-                f"supports. Train another one: {program()} method=bam shot={given}"
-            )
-        return torch.ones_like(psi) if self.kshot_rw is None else self.kshot_rw(psi)
-
-    def _any_base(self, base: Tensor, extras: Mapping[str, Tensor], meta: Tensor) -> Tensor:
-        """Return the probability that a pixel belongs to any base class, (B, 1, h, w)."""
-        probabilities = torch.softmax(base, dim=1)
-        total = probabilities[:, 1:].sum(dim=1, keepdim=True)
-        own = self._excluded(extras)
-        if own is not None:
-            own_probability = probabilities[torch.arange(len(own), device=own.device), own + 1].unsqueeze(1)
-            total = total - own_probability.where((own >= 0)[:, None, None, None], 0)
-        return up(total, (meta.shape[-2], meta.shape[-1]))
-
-    def _excluded(self, extras: Mapping[str, Tensor]) -> Tensor | None:
-        """Return the base classes that stand in for novel ones, (B), -1 for none; None if every class counts."""
-        if not self.training:
-            return extras.get("base_index")
-        if not self.exclude_own:
-            return None
-        if "base_index" not in extras:
-            raise FssError(
-                "In training BAM needs base_index, the position of each episode's class among the base classes. For a "
-                "prediction call model.eval() first."
-            )
-        return extras["base_index"]
-
-    def _ensemble(self, meta: Tensor, any_base: Tensor, psi: Tensor) -> Tensor:
-        """Adjust the meta learner by style, then its background by the base learner (equations 7 and 9)."""
-        probabilities = torch.softmax(meta, dim=1)
-        distance = psi[:, None, None, None].expand_as(any_base)
-        background = self.gram_merge(torch.cat([probabilities[:, :1], distance], dim=1))
-        foreground = self.gram_merge(torch.cat([probabilities[:, 1:], distance], dim=1))
-        background = self.cls_merge(torch.cat([background, any_base], dim=1))
-        return torch.cat([background, foreground], dim=1)
-
 
 def _style(maps: Mapping[int, Tensor]) -> Tensor:
     """Return the Gram matrix of one image at the resolution of stage 3, (C2, C2)."""
     return gram(up(maps[LOW], (maps[3].shape[-2], maps[3].shape[-1])))[0]
-
-
-def _weighted_sum() -> nn.Conv2d:
-    """Return a trainable weighted sum of two maps, initialised to the first one."""
-    conv = nn.Conv2d(2, 1, 1, bias=False)
-    with torch.no_grad():
-        conv.weight.copy_(torch.tensor([1.0, 0.0]).view_as(conv.weight))
-    return conv

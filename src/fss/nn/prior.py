@@ -27,13 +27,27 @@ def prior_mask(query: Tensor, support: Tensor, mask: Tensor) -> Tensor:
     Returns:
         prior: min-max scaled to [0, 1] per image, (N, 1, h, w); all zero for an empty mask.
     """
-    n, _, h, w = query.shape
-    weights = up(mask, (support.shape[2], support.shape[3]))
-    s, q = (support * weights).flatten(2), query.flatten(2)
-    best = torch.stack([_best(q[i], s[i], weights[i].flatten()) for i in range(n)])
-    low, high = best.amin(dim=1, keepdim=True), best.amax(dim=1, keepdim=True)
-    prior: Tensor = ((best - low) / (high - low + EPS)).view(n, 1, h, w)
+    best = best_cosine(query, support, up(mask, (support.shape[2], support.shape[3])))
+    low, high = best.amin(dim=(1, 2, 3), keepdim=True), best.amax(dim=(1, 2, 3), keepdim=True)
+    prior: Tensor = (best - low) / (high - low + EPS)
     return prior
+
+
+def best_cosine(query: Tensor, support: Tensor, weights: Tensor) -> Tensor:
+    """Return the best cosine similarity of each query position with the masked support, as it is.
+
+    Args:
+        query: (N, C, h, w).
+        support: (N, C, r, s).
+        weights: mask at its resolution, (N, 1, r, s); positions outside count as vectors of zeros, with a similarity
+            of 0.
+
+    Returns:
+        (N, 1, h, w).
+    """
+    n, _, h, w = query.shape
+    s, q = (support * weights).flatten(2), query.flatten(2)
+    return torch.stack([_best(q[i], s[i], weights[i].flatten()) for i in range(n)]).view(n, 1, h, w)
 
 
 def _best(query: Tensor, support: Tensor, weights: Tensor) -> Tensor:
