@@ -1,0 +1,1 @@
+"""Matching of query and support tokens at several resolutions (HDMNet)."""
