@@ -40,6 +40,7 @@ CONVS = {
     "grouped": (8, 12, 3, {"padding": 1, "groups": 4}),
     "depthwise": (6, 6, 3, {"padding": 1, "groups": 6}),
     "depthwise strided": (6, 6, 5, {"padding": 4, "dilation": 2, "stride": 2, "groups": 6, "bias": True}),
+    "depthwise padded far": (6, 6, 5, {"padding": (8, 6), "dilation": (4, 3), "groups": 6}),
     "one output per group": (12, 6, 3, {"padding": 1, "groups": 6}),
     "two outputs per channel": (6, 12, 3, {"padding": 1, "groups": 6}),
     "wide": (3, 40, 3, {"padding": 1}),
