@@ -10,16 +10,23 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
-from tests.lit.fabricate import CLASSES, Episodes, module, trainer, writer
+from tests.lit.fabricate import CLASSES, Episodes, module, recipe, trainer, writer
+from tests.methods.fakes import Recorder, tiny
 from torch import Tensor, nn
 
+from fss.checkpoints.tuned import apply_tuned, save_tuned
+from fss.errors import FssError
 from fss.finetune.base import Strategy
 from fss.finetune.freeze import Freeze
+from fss.finetune.full import Full
 from fss.finetune.layers.factored import SVFConv2d
 from fss.finetune.svf import SVF
 from fss.lit.callbacks.cost import CostMeter
 from fss.lit.callbacks.finetuning import BackboneFinetune
+from fss.lit.episodic import EpisodicModule
+from fss.model.segmenter import FewShotSegmenter
 from fss.results import load_result
+from fss.types import FeatureSpec
 
 
 def test_finetune_through_fit_and_test(tmp_path: Path) -> None:
@@ -193,6 +200,42 @@ def test_cost_meter_counts_saved_bytes_of_a_known_toy(tmp_path: Path) -> None:
     if not torch.cuda.is_available():
         assert summary["memory_kind"] == "saved_for_backward"
         assert summary["peak_memory_mb"] == summary["saved_for_backward_mb"]
+
+
+def reading(*stages: int) -> EpisodicModule:
+    backbone = tiny()
+    net = FewShotSegmenter(backbone, Recorder(FeatureSpec(stages)))
+    return EpisodicModule(net, recipe(), CLASSES, CLASSES, CLASSES, card={"config": {"fold": 0}})
+
+
+@pytest.mark.parametrize("strategy", [SVF(), Full()])
+def test_stages_that_the_head_does_not_read_do_not_train(strategy: Strategy, tmp_path: Path) -> None:
+    """Here the head reads stages 2 and 3."""
+    finetune, net = BackboneFinetune(strategy), reading(2, 3)
+    trainer(tmp_path, finetune).fit(net, datamodule=Episodes(1))
+    report, backbone = finetune.report, net.model.backbone
+    assert report is not None
+    assert report.trainable == {n: p.numel() for n, p in backbone.named_parameters() if p.requires_grad}
+    assert any(n.startswith("layer3.") for n in report.trainable)
+    assert not any(n.startswith("layer4.") for n in report.trainable)
+    left_out = sum(strategy.apply(tiny()).trainable.values()) - report.trainable_total
+    assert f"method=recorder reads no stage after stage 3: the {left_out:,} values" in report.notes[-1]
+    trainer(tmp_path, finetune).test(net, datamodule=Episodes(1), verbose=False)
+    assert finetune.report is not None
+    assert finetune.report.notes == report.notes
+    assert finetune.report.trainable == report.trainable
+    save_tuned(tmp_path / "tuned.pt", backbone, {})
+    other = tiny()
+    strategy.apply(other)
+    apply_tuned(tmp_path / "tuned.pt", other)
+    state = other.state_dict()
+    assert all(torch.equal(state[n], v) for n, v in backbone.state_dict().items())
+
+
+def test_a_strategy_of_later_stages_alone_is_refused(tmp_path: Path) -> None:
+    run = trainer(tmp_path, BackboneFinetune(SVF(stages=(4,))))
+    with pytest.raises(FssError, match=r"finetune=svf trains values after stage 3 alone, and method=recorder"):
+        run.fit(reading(2, 3), datamodule=Episodes(1))
 
 
 def test_svf_saves_more_than_freeze(tmp_path: Path) -> None:
