@@ -18,6 +18,7 @@ from fss.data.named_transforms import fixed_transform, named_transform
 from fss.data.options import LoaderOptions, TransformOptions
 from fss.data.sources.voc import VocSource
 from fss.data.transforms.square import SquareTransform
+from fss.data.transforms.stretch import StretchTransform
 from fss.episode_protocol import EpisodeProtocol, transform_names
 from fss.errors import DataError, FssError
 
@@ -49,6 +50,38 @@ def test_labels_take_the_pixel_at_or_before_each_point() -> None:
     assert one.tolist() == expected
     assert torch.equal(two, one + 100)
     assert transform.filled(3, 5) == (4, 4)
+
+
+def test_stretch_reads_pixels_at_their_centres_without_averaging() -> None:
+    """Of 8 columns onto 2 the image takes the means of 1, 2 and of 5, 6, the label 0 and 4."""
+    image = np.tile(np.arange(0, 80, 10, dtype=np.uint8)[None, :, None], (4, 1, 3))
+    label = np.tile(np.arange(8, dtype=np.uint8), (4, 1))
+    found, small, more = StretchTransform(2, IMAGES).with_more(image, label, label + 100)
+    grey = (found * torch.tensor(IMAGES.std)[:, None, None] + torch.tensor(IMAGES.mean)[:, None, None]) * 255
+    assert torch.allclose(grey[:, 0], torch.tensor([15.0, 55.0]).expand(3, 2), atol=1e-3)
+    assert small.tolist() == [[0, 4], [0, 4]]
+    assert torch.equal(more, small + 100)
+    assert isinstance(StretchTransform(2, IMAGES), FixedTransform)
+
+
+def test_stretch_in_training_keeps_the_whole_image() -> None:
+    """Nothing is cropped or padded: with no rotation the label has the same shares, mirrored or not."""
+    label = np.zeros((40, 100), np.uint8)
+    label[:, :25] = 1
+    image = np.repeat(label[..., None] * 200, 3, axis=2)
+    transform = named_transform("stretch_augment", TransformOptions(size=64, rotate=0.0), IMAGES)
+    sides = set()
+    for seed in range(12):
+        found, small = transform(image, label, seed)
+        assert float((small == 1).float().mean()) == pytest.approx(0.25, abs=0.02)
+        assert bool((found[0][small == 1].mean() > found[0][small == 0].mean() + 1).all())
+        sides.add(bool(small[0, 0]))
+        assert torch.equal(transform(image, label, seed)[0], found)
+    assert sides == {True, False}
+    turned = named_transform("stretch_augment", TransformOptions(size=64, rotate=30.0), IMAGES)
+    assert any(bool((turned(image, label, seed)[1] == 255).any()) for seed in range(6)), "corners of a rotated image"
+    plain = named_transform("stretch_augment", TransformOptions(size=64, augment=False), IMAGES)
+    assert isinstance(plain, StretchTransform)
 
 
 def test_names() -> None:

@@ -19,6 +19,7 @@ from fss.finetune.svf import SVF
 from fss.lit import episodic
 from fss.lit.callbacks.finetuning import BackboneFinetune
 from fss.lit.optim import build_optimizer, constant, cosine, freeze_untrained, parameter_groups, poly
+from fss.methods.bam import BAM
 from fss.types import ParamGroup
 
 
@@ -78,6 +79,15 @@ def test_untrained_parts_are_frozen() -> None:
     Freeze().apply(net.backbone)
     (group,) = parameter_groups(net, recipe())
     assert id(net.head.down_query[0].weight) not in {id(p) for p in group["params"]}
+
+
+def test_an_untrained_part_that_a_head_can_do_without() -> None:
+    """One support is not weighed."""
+    one, two = (BAM((4, 4, 8, 8, 8), width=4, shot=shot) for shot in (1, 2))
+    for head in (one, two):
+        freeze_untrained(head, ["kshot_rw"])
+    assert one.kshot_rw is None
+    assert {n.split(".")[0] for n, p in two.named_parameters() if not p.requires_grad} == {"kshot_rw"}
 
 
 def test_unknown_untrained_part_is_named() -> None:

@@ -94,11 +94,13 @@ def freeze_untrained(head: nn.Module, names: Iterable[str]) -> None:
     Raises:
         FssError: if the head has no such child.
     """
-    children = dict(head.named_children())
+    children = head._modules  # a part that this head can do without is None there
     for name in names:
         if name not in children:
             raise FssError(f"recipe.untrained names {name!r}, but the head has {sorted(children)}")
-        children[name].requires_grad_(False)
+        part = children[name]
+        if part is not None:
+            part.requires_grad_(False)
 
 
 def parameter_groups(model: FewShotSegmenter, recipe: Recipe) -> list[dict[str, Any]]:

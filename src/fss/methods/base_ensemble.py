@@ -54,7 +54,7 @@ class BaseEnsemble(FewShotHead):
         self.exclude_own = exclude_own
         self.gram_merge = _weighted_sum()
         self.cls_merge = _weighted_sum()
-        self.kshot_rw = ShotWeights(shot, kshot_hidden, restore) if shot > 1 else None
+        self.add_module("kshot_rw", ShotWeights(shot, kshot_hidden, restore) if shot > 1 else None)
 
     def _style_distance(self, features: EpisodeFeatures) -> Tensor:
         """Return psi of every support, (B, K), at the resolution of stage 3 (VGG's stage 2 is larger)."""
