@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,19 +11,22 @@ import torch
 from tests.lit.fabricate import CLASSES, Episodes, recipe, trainer
 from tests.methods import plain_asgnet
 from tests.methods.fakes import episode, tiny
+from tests.methods.test_heads_on_backbones import OWN, plain, stream, trained
+from tests.model.episodes import balance, module, rows
 from torch import Tensor, nn
 
 from fss.checkpoints.release_files import released_shapes
 from fss.checkpoints.release_models import released_config
 from fss.errors import FssError
-from fss.finetune.base import Strategy
+from fss.finetune.base import Strategy, report_trainable
 from fss.finetune.bias import Bias
 from fss.finetune.bn import BN
+from fss.finetune.chains.merged_copy import merged_copy
 from fss.finetune.freeze import Freeze
 from fss.finetune.full import Full
 from fss.finetune.lora import LoRA
 from fss.finetune.svf import SVF
-from fss.lit.callbacks.finetuning import BackboneFinetune
+from fss.lit.callbacks.finetuning import BackboneFinetune, leave_out_later_stages
 from fss.lit.episodic import EpisodicModule
 from fss.methods.asgnet import ASGNet, Decoder, allocated
 from fss.methods.releases import Released
@@ -59,12 +63,12 @@ def head(seed: int = 0, **options: object) -> ASGNet:
     torch.manual_seed(seed)
     options = {"width": 8, "prototype_area": 10, "bins": (6, 3), **options}
     made = ASGNet(CHANNELS, **options).double()  # type: ignore[arg-type]
-    for module in made.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.3)
-            nn.init.normal_(module.running_mean, std=0.3)  # type: ignore[arg-type]
-            nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
+    for layer in made.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
+            nn.init.normal_(layer.bias, std=0.3)
+            nn.init.normal_(layer.running_mean, std=0.3)  # type: ignore[arg-type]
+            nn.init.uniform_(layer.running_var, 0.5, 1.5)  # type: ignore[arg-type]
     return made.eval()
 
 
@@ -76,9 +80,9 @@ def chosen(given: EpisodeFeatures, shots: list[int]) -> EpisodeFeatures:
 def calm(net: ASGNet) -> ASGNet:
     """Put a head into training mode without dropout or batch statistics."""
     net.train()
-    for module in net.modules():
-        if isinstance(module, nn.Dropout | nn.Dropout2d | nn.BatchNorm2d):
-            module.eval()
+    for layer in net.modules():
+        if isinstance(layer, nn.Dropout | nn.Dropout2d | nn.BatchNorm2d):
+            layer.eval()
     return net
 
 
@@ -365,6 +369,29 @@ def test_gradients_reach_a_tuned_backbone_through_the_query_alone(strategy: type
     assert sum(reached) >= 0.4 * len(tuned) > 0
 
 
+@pytest.mark.parametrize("decoder", FORMS)
+@pytest.mark.parametrize("name", [*OWN, "swin"])
+def test_a_step_and_a_test_on_backbones_of_every_kind(name: str, decoder: Decoder) -> None:
+    backbone = copy.deepcopy(plain(name))
+    torch.manual_seed(2)
+    made = ASGNet(backbone.channels, width=8, decoder=decoder, bins=(6, 3), prototype_area=6)
+    net = FewShotSegmenter(backbone, made).double()
+    SVF().apply(backbone)
+    leave_out_later_stages(net, report_trainable("x", backbone, []))
+    backbone.double()
+    episodes = stream(name)
+    gradients = trained(net, episodes.batches(2)[0])
+    trains = {n for n, p in backbone.named_parameters() if p.requires_grad}
+    assert gradients.keys() == trains
+    assert trains
+    tested = module(net.eval())
+    balance(net, episodes)
+    expected = rows(tested, episodes)
+    assert len(set(expected[:, 2].tolist())) > 1, "the answers must differ for the comparison to mean something"
+    net.cache_features(1 << 30, merged_copy(backbone))
+    assert torch.equal(rows(tested, episodes, 2), expected)
+
+
 def test_stopped_gradients_do_not_pass_in_silence() -> None:
     batch = large(2, 1)
     with pytest.raises(FssError, match=r"method\.detach=true lets no gradient reach the backbone"):
@@ -388,11 +415,11 @@ def test_what_a_result_says() -> None:
 def test_trains_and_tests(strategy: type[Freeze] | type[SVF], decoder: Decoder, tmp_path: Path) -> None:
     net = build(decoder=decoder)
     before = {n: p.detach().clone() for n, p in net.named_parameters()}
-    module = EpisodicModule(net, recipe(), CLASSES, CLASSES, CLASSES, card={"config": {"fold": 0}})
+    trainee = EpisodicModule(net, recipe(), CLASSES, CLASSES, CLASSES, card={"config": {"fold": 0}})
     run = trainer(tmp_path, BackboneFinetune(strategy()))
-    run.fit(module, datamodule=Episodes(2))
-    run.test(module, datamodule=Episodes(2), verbose=False)
-    assert 0 <= module.test_scores.miou <= 1
+    run.fit(trainee, datamodule=Episodes(2))
+    run.test(trainee, datamodule=Episodes(2), verbose=False)
+    assert 0 <= trainee.test_scores.miou <= 1
     moved = {n for n, p in net.named_parameters() if n in before and not torch.equal(p, before[n])}
     assert "head.down_conv.0.weight" in moved
     assert not any(n.startswith("backbone.") for n in moved)
