@@ -28,6 +28,8 @@ EPS = 1e-7
 """Smallest norm in a cosine."""
 SKIPS = 3
 
+_DECIDING = ("method.prototypes", "method.prototype_area", "method.test_rounds")
+"""Options that neither names nor shapes tell."""
 _COCO = "method.bins=[1.0,0.5,0.25,0.125]"
 _PYRAMID: Pairs = (
     ("corr_conv.", "head.decoder.enrich.init_merge."),
@@ -63,9 +65,6 @@ def _release(source: str, pairs: Pairs, decoder: Decoder, telling: tuple[str, ..
         lambda released: _DECIDING + (("method.bins",) if decoder == "pyramid" else ()),
         telling=telling,
     )
-
-
-_DECIDING = ("method.prototypes", "method.prototype_area", "method.test_rounds")
 
 
 class ASGNet(SeparableHead):
