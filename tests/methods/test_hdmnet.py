@@ -12,6 +12,7 @@ import torch
 from tests.methods import plain_hdmnet
 from tests.methods.fakes import tiny
 from tests.model.episodes import Stream
+from tests.model.tokens import tokens
 from torch import Tensor, nn
 
 from fss.backbones.efficientnet_lite import EfficientNetLite
@@ -310,6 +311,7 @@ BACKBONES: dict[str, Callable[[], StagedModule]] = {
     "resnet50": partial(ResNet, 50, width=4),
     "vgg16": partial(VGG, width=4),
     "efficientnet_lite0": partial(EfficientNetLite, width=4),
+    "tokens": tokens,  # of a plain transformer
 }
 
 
@@ -330,7 +332,7 @@ def test_a_step_and_a_test_with_and_without_cached_features(
     net = model(name, shot)
     strategy().apply(net.backbone)
     net.double()
-    episodes = Stream(shot, count=4, dtype=torch.float64)
+    episodes = Stream(shot, count=4, dtype=torch.float64, size=net.input.nearest(65))
     batch = episodes.batches(2)[0]
     base = torch.zeros_like(batch.query_label)
     batch.extras = {"base_label": base, "base_index": torch.tensor([0, 1])}
