@@ -12,8 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fss.backbones.staged import StagedModule
+from fss.config.compose import composed
 from fss.errors import FssError
 from fss.finetune.svf import SVF
+from fss.instantiate import make
 from fss.model.build import build_model, build_strategy, empty_model
 from fss.types import InputSpec, StagedBackbone
 
@@ -400,3 +403,22 @@ def test_stochastic_depth_is_off_unless_asked_for() -> None:
 def test_what_cannot_be_is_refused(options: dict[str, Any], text: str) -> None:
     with pytest.raises(FssError, match=text):
         TimmBackbone(**options)
+
+
+@pytest.mark.parametrize(
+    "group", ["convnext_tiny", "swin_tiny", "dinov2_small", "dinov3_small", "clip_base", "sam_base", "resnet50_a1"]
+)
+def test_ready_groups_have_a_narrow_form_for_the_toy_size(group: str) -> None:
+    node = composed([f"backbone={group}", "+size=smoke"])["backbone"]
+    backbone = make("backbone", node, StagedModule)
+    assert sum(p.numel() for p in backbone.parameters()) < 400_000
+    with torch.no_grad():
+        maps = backbone(torch.zeros(1, 3, *2 * [backbone.input.nearest(64)]))
+    assert [m.shape[1] for m in maps] == list(backbone.channels)
+
+
+def test_a_family_without_a_narrow_form_is_told_so() -> None:
+    with pytest.raises(FssError, match="No narrow form of regnety_002"):
+        TimmBackbone("regnety_002", width=8)
+    with pytest.raises(FssError, match="multiple of 4"):
+        TimmBackbone("convnext_tiny", width=6)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fss.backbones.staged import StagedModule
+from fss.backbones.timm_narrow import narrow
 from fss.backbones.timm_network import FEATURES, WHOLE, adapted, checked, create, create_with_weights, published
 from fss.backbones.timm_parts import Blocks, Chain, blocks, blocks_within, chain, connect, is_chain
 from fss.backbones.timm_sides import Sides, find_sides, sees_patches, shifts
@@ -48,6 +49,7 @@ class TimmBackbone(StagedModule):
         img_size: int | None = None,
         final_norm: FinalNorm = "none",
         arguments: Mapping[str, Any] | None = None,
+        width: int | None = None,
     ) -> None:
         """Build with the initialisation of timm.
 
@@ -59,14 +61,18 @@ class TimmBackbone(StagedModule):
             final_norm: where networks that run in one call apply their last norm: to no stage (the outputs of blocks
                 as they are), to the ``last`` stage, or to ``all`` from 1 on and to taps.
             arguments: further arguments of ``timm.create_model``.
+            width: build a narrow and shallow form for tests, see :func:`fss.backbones.timm_narrow.narrow`; None: the
+                network itself.
 
         Raises:
-            FssError: if timm knows no such network, refuses an argument, or its stages cannot be told apart.
+            FssError: if timm knows no such network, refuses an argument, or its stages cannot be told apart, or if the
+                width is not possible.
         """
         if final_norm not in _NORMS:
             raise FssError(f"backbone.final_norm={final_norm!r} is not known: choose one of {', '.join(_NORMS)}.")
         self.name = checked(model)
-        options = json.dumps(dict(arguments or {}), sort_keys=True)
+        small = {} if width is None else narrow(self.name, width)
+        options = json.dumps(small | dict(arguments or {}), sort_keys=True)
         self._arguments, sides = _described(self.name, output_stride, img_size, final_norm, options)
         super().__init__(sides.channels)
         self._final_norm = final_norm
