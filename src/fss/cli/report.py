@@ -93,10 +93,12 @@ def _filled(table: PaperTable, results: Sequence[Result], size: str) -> FilledTa
 
 
 def _folder(folder: Path, episodes: int) -> None:
-    """Print a folder's table and write it as Markdown, and write a preview grid with one column per strategy."""
+    """Print a folder's tables and write them as Markdown, and write a preview grid with one column per strategy."""
     from rich.console import Console
 
     from fss.files import atomic
+    from fss.reports.comparison_table import markdown, terminal
+    from fss.reports.head_table import compares_heads, head_table
     from fss.reports.preview_grid import preview_grid
     from fss.reports.strategy_table import strategy_table, to_markdown
     from fss.results import ReportError, find_results
@@ -114,6 +116,12 @@ def _folder(folder: Path, episodes: int) -> None:
     with atomic(folder / "table.md") as file:
         file.write(to_markdown(results).encode())
     console.print(f"Table: {folder / 'table.md'}")
+    if compares_heads(results):
+        heads = head_table(results)
+        console.print(terminal(heads))
+        with atomic(folder / "heads.md") as file:
+            file.write(markdown(heads).encode())
+        console.print(f"Heads by strategy: {folder / 'heads.md'}")
     run_folders: dict[str, Path] = {}
     for result in results:
         if (result.path.parent / "previews.npz").is_file():

@@ -16,6 +16,9 @@ from fss.errors import FssError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+LEARNER = "base_learner"
+"""The choice of ``method`` that is no few-shot head."""
+
 
 def choices(group: str) -> list[str]:
     """List what can be chosen in a group: the names of its files, but for those that only others build on.
@@ -27,6 +30,11 @@ def choices(group: str) -> list[str]:
         Names in alphabetical order; none if the folder is missing.
     """
     return sorted(path.stem for path in (CONF / group).glob("*.yaml") if not path.stem.startswith("_"))
+
+
+def heads() -> list[str]:
+    """List the few-shot heads: what can be chosen for ``method`` but for base learners, in alphabetical order."""
+    return [name for name in choices("method") if name != LEARNER]
 
 
 def plain(cfg: DictConfig, backbone: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -55,7 +63,8 @@ def prepare_hydra(complete: Callable[[dict[str, Any]], dict[str, Any]] | None = 
     """Make our resolvers known to OmegaConf, and let Hydra's errors through to :func:`friendly` (idempotent).
 
     ``${fss.slug:}`` is the name of a run, ``${fss.size:473}`` the allowed side of the backbone's input that is nearest
-    to 473, and ``${fss.support_view:}`` the view of the supports that the backbone can serve.
+    to 473, ``${fss.support_view:}`` the view of the supports that the backbone can serve, and ``${fss.heads:}`` every
+    head, separated by commas.
 
     From then on, whatever is composed from ``conf/`` is checked for options that nothing reads.
 
@@ -74,6 +83,7 @@ def prepare_hydra(complete: Callable[[dict[str, Any]], dict[str, Any]] | None = 
     OmegaConf.register_new_resolver("fss.slug", resolve, replace=True)
     OmegaConf.register_new_resolver("fss.size", _size, replace=True)
     OmegaConf.register_new_resolver("fss.support_view", _view, replace=True)
+    OmegaConf.register_new_resolver("fss.heads", lambda: ",".join(heads()), replace=True)
     _check_what_is_composed()
 
 

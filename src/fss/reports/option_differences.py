@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from fss.results import Result
 
-_LABELLED = ("finetune", "method", "recipe", "backbone", "data", "trainer", "selection")
+_LABELLED = ("finetune", "method", "recipe", "backbone", "data", "protocol", "trainer", "selection")
 """Config groups that define an experiment; the rest of a configuration says how it was run."""
 
-_OWN = ("finetune.", "recipe.backbone_lr_factor", "selection")
-"""Options in which strategies may differ: what they are, their rate; tables tell the selection by themselves."""
+_OWN = {
+    "finetune": ("finetune.", "recipe.backbone_lr_factor", "selection"),
+    "method": ("method.", "recipe.optimizers", "recipe.untrained", "backbone.dilation", "selection", "data.base."),
+}
+"""Options in which strategies, or heads, may differ: what they are, what they ask for; tables tell the selection."""
 _MEANS = (
     "data.root", "data.source.", "data.base.", "data.image_cache_mb", "method.base_learner.built",
     "method.base_learner.checkpoint", "method.base_learner.overrides", "method.base_learner.train_if_missing",
@@ -47,31 +50,31 @@ def option_differences(results: Sequence[Result], setting: Callable[[Result], tu
     return labels
 
 
-def uneven_options(results: Sequence[Result]) -> list[str]:
+def uneven_options(results: Sequence[Result], between: Literal["finetune", "method"] = "finetune") -> list[str]:
     """Name the options, besides their own, in which strategies of one setting differ: no comparison of like with like.
 
     Args:
         results: finished runs.
+        between: what is compared: strategies, or heads.
 
     Returns:
         ``data.epochs=1 (svf), 8 (freeze)``, one for each option.
     """
+    others = [f for f in ("data", "method", "finetune", "backbone", "recipe", "fold", "shot", "test") if f != between]
     settings: dict[tuple[str, ...], list[Result]] = {}
     for run in results:
-        key = run.key
-        same = (key.data, key.method, key.backbone, key.recipe, str(key.fold), str(key.shot), key.test)
-        settings.setdefault(same, []).append(run)
+        settings.setdefault(tuple(str(getattr(run.key, field)) for field in others), []).append(run)
     told: dict[str, None] = {}
     for runs in settings.values():
-        leaves = [(run.key.finetune, dict(_leaves(run.config))) for run in runs]
+        leaves = [(str(getattr(run.key, between)), dict(_leaves(run.config))) for run in runs]
         for name in dict.fromkeys(name for _, own in leaves for name in own):
-            if name.startswith((*_OWN, *_MEANS)):
+            if name.startswith((*_OWN[between], *_MEANS)):
                 continue
             values: dict[str, set[str]] = {}
-            for strategy, own in leaves:
-                values.setdefault(strategy, set()).add(_typed(own.get(name)))
+            for choice, own in leaves:
+                values.setdefault(choice, set()).add(_typed(own.get(name)))
             if len(set(map(frozenset, values.values()))) > 1:
-                texts = (f"{' or '.join(sorted(found))} ({strategy})" for strategy, found in values.items())
+                texts = (f"{' or '.join(sorted(found))} ({choice})" for choice, found in values.items())
                 told[f"{name}={', '.join(texts)}"] = None
     return list(told)
 

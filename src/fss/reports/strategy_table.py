@@ -14,6 +14,9 @@ from fss.results import ReportError, Result
 _SPLITTING_FIELDS = ("data", "method", "backbone", "fold", "shot", "recipe", "test")
 """Fields of the result key that split rows; those that differ among the results become columns."""
 
+_LEARNER = "base_learner"
+"""The method that is tested on images, not on episodes."""
+
 _OPTIONS = "options"
 """Column of the options that distinguish runs which agree in all of these fields."""
 
@@ -175,7 +178,8 @@ def _notes(results: Sequence[Result], rows: Sequence[_Row], several: bool) -> li
     lists: dict[tuple[str, int, int, int, str], set[str]] = {}
     for run in results:
         key = run.key
-        lists.setdefault((key.data, key.fold, key.shot, key.seed, key.test), set()).add(run.episodes.hash)
+        if key.method != _LEARNER:
+            lists.setdefault((key.data, key.fold, key.shot, key.seed, key.test), set()).add(run.episodes.hash)
     if any(len(hashes) > 1 for hashes in lists.values()):
         notes.append("WARNING: strategies were not tested on the same episodes")
     notes += [f"WARNING: strategies differ in more than the strategy: {told}" for told in uneven_options(results)]
