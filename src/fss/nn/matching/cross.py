@@ -11,6 +11,8 @@ from fss.nn.matching.encoder import MapNorm, MixFeedForward, Projections
 
 TEMPERATURE = 0.1
 """Cosines are divided by it (released constant)."""
+OUTSIDE = -1e9
+"""Score of the label's background, whose share is 0 as soon as the object covers a position (released constant)."""
 
 
 class ObjectAttention(Projections):
@@ -101,7 +103,3 @@ def distillation(similarities: list[Tensor], label: Tensor) -> Tensor:
         terms.append(F.kl_div(similarity.flatten(1).log_softmax(dim=1), target.softmax(dim=1), reduction="batchmean"))
         teacher = similarity.detach()
     return torch.stack(terms).mean()
-
-
-OUTSIDE = -1e9
-"""Score of the label's background, whose share is 0 as soon as the object covers a position (released constant)."""

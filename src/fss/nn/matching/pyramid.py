@@ -93,7 +93,7 @@ class MatchingTransformer(nn.Module):
         matched, similarities = [], []
         for down, match, join in zip(self.down, self.match, self.join, strict=True):
             query = down(query)
-            supports = [down(support) for support in supports]  # one by one: their number must not change dropout
+            supports = [down(support) for support in supports]  # shared dropout has a row per episode
             stacked = torch.stack(list(supports), dim=1)
             cells = F.interpolate(masks, size=stacked.shape[-2:], mode="nearest")
             x, found = match(query, stacked, cells)
