@@ -95,10 +95,17 @@ class Episodes:
 
 @dataclass(frozen=True)
 class Selection:
-    """How the checkpoint was chosen."""
+    """How the checkpoint was chosen.
+
+    Attributes:
+        rule: kind of the validation episodes, or ``last``.
+        note: the same in words.
+        validation_miou: mIoU of the chosen checkpoint on these episodes, in percent; None if there are none.
+    """
 
     rule: Literal["novel", "base", "last"]
     note: str
+    validation_miou: float | None = None
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,7 @@ def test_everything_of_a_run_is_there(run: Run) -> None:
     assert (result.key.method, result.key.finetune, result.key.shot) == ("baseline", "svf", 1)
     assert result.episodes.count == 4
     assert result.selection.rule == "novel"
+    assert result.selection.validation_miou == pytest.approx(result.scores.miou), "the same episodes"
     assert result.parameters.backbone_trainable == 504  # ranks of stages 2 to 4 at width 8
     assert result.parameters.backbone_total == 176_712
     assert len(result.scores.per_class) == 5

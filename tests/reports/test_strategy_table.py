@@ -93,6 +93,16 @@ def test_warnings(tmp_path: Path) -> None:
     assert "not the same in each row" in to_markdown([a, d, e])
 
 
+def test_scores_of_base_classes_where_all_runs_have_them(tmp_path: Path) -> None:
+    on_base = {"selection__rule": "base", "selection__validation_miou": 55.25}
+    runs = [run(tmp_path, f"s{seed}", key__seed=seed, **on_base) for seed in (0, 1)]
+    (row,) = cells(runs)
+    assert row["base mIoU"] == "55.2"
+    assert "held-out images" in to_markdown(runs)
+    other = run(tmp_path, "novel", key__seed=2, selection__validation_miou=70.0)
+    assert "base mIoU" not in cells([*runs, other])[0], "that one was validated on novel classes"
+
+
 def test_unknown_cost_is_a_dash(tmp_path: Path) -> None:
     (row,) = cells([run(tmp_path, "a", cost__train_seconds=None, cost__peak_memory_mb=None)])
     (bare,) = cells(

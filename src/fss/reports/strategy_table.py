@@ -86,9 +86,10 @@ def _contents(results: Sequence[Result]) -> tuple[list[str], list[list[str]], li
     memory = _MEMORY[next(iter(kinds))] if len(kinds) == 1 else "memory"
     several = any(len(row.runs) > 1 for row in rows)
     header = ["strategy", *columns, "trainable\nbackbone\nparams", "mIoU\n± 95 %", "FB-IoU\n± 95 %"]
+    header += ["base\nmIoU"] if _on_base_classes(results) else []
     header += ["training\ntime", memory]
     header += ["mIoU\nby seed"] if several else []
-    cells = [[*_cells(row), *([_by_seed(row)] if several else [])] for row in rows]
+    cells = [[*_cells(row, _on_base_classes(results)), *([_by_seed(row)] if several else [])] for row in rows]
     return header, cells, _notes(results, rows, several)
 
 
@@ -120,8 +121,13 @@ def _trainable(run: Result) -> float:
     return float(run.parameters.backbone_trainable)
 
 
-def _cells(row: _Row) -> list[str]:
-    """Return the cells that every table has."""
+def _on_base_classes(results: Sequence[Result]) -> bool:
+    """Return whether every run was validated on held-out images of base classes."""
+    return all(r.selection.rule == "base" and r.selection.validation_miou is not None for r in results)
+
+
+def _cells(row: _Row, base: bool) -> list[str]:
+    """Return the cells of a row but for those by seed; ``base`` asks for the score on base classes."""
     trainable, total = row.mean(_trainable), row.mean(lambda r: float(r.parameters.backbone_total))
     share = f"\n({100 * trainable / total:.2g} %)" if 0 < trainable < total else ""
     return [
@@ -129,6 +135,7 @@ def _cells(row: _Row) -> list[str]:
         f"{trainable:,.0f}{share}",
         _with_interval(row, lambda r: r.scores.miou, lambda r: r.scores.miou_interval),
         _with_interval(row, lambda r: r.scores.fb_iou, lambda r: r.scores.fb_iou_interval),
+        *([f"{row.mean(lambda r: r.selection.validation_miou or 0.0):.1f}"] if base else []),
         _duration([r.cost.train_seconds for r in row.runs]),
         _memory([r.cost.peak_memory_mb for r in row.runs]),
     ]
@@ -168,6 +175,8 @@ def _notes(results: Sequence[Result], rows: Sequence[_Row], several: bool) -> li
     """Return the footnotes a reader needs to judge the table."""
     counts = sorted({run.episodes.count for run in results})
     notes = [f"± half the 95 % bootstrap interval over the images of {' or '.join(map(str, counts))} test episodes"]
+    if _on_base_classes(results):
+        notes.append("base mIoU: of base classes on held-out images, by which checkpoints were chosen")
     if any(run.cost.memory_kind == "saved_for_backward" for run in results):
         notes.append("backward memory: what one training step keeps for its backward pass")
     if several:

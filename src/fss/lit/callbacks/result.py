@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import pytorch_lightning as pl
 
 from fss.files import write_json
+from fss.lit.callbacks.best_checkpoint import BestCheckpoint
 from fss.lit.callbacks.cost import CostMeter
 from fss.lit.callbacks.finetuning import BackboneFinetune
 from fss.methods.base import FewShotHead
@@ -103,7 +104,7 @@ class ResultWriter(pl.Callback):
                 "scores": pl_module.result_scores(),
                 "episodes": pl_module.result_episodes(data),
                 "data": getattr(data, "data_facts", {}),
-                "selection": facts.selection,
+                "selection": {**facts.selection, **_validated(trainer)},
                 "parameters": _parameters(pl_module, report),
                 "cost": self.cost.summary(),
                 "notes": [*facts.notes, *report.notes, *_of_head(pl_module, report, facts.config)],
@@ -118,6 +119,14 @@ class ResultWriter(pl.Callback):
         """Return the files next to the result, as paths relative to its folder."""
         folder = self.path.parent
         return {name: file for name, file in _FILES.items() if (folder / file).is_file()}
+
+
+def _validated(trainer: pl.Trainer) -> dict[str, float]:
+    """Return the validation score of the checkpoint that was kept as the best; nothing if none was."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, BestCheckpoint) and callback.best_model_score is not None:
+            return {"validation_miou": 100 * float(callback.best_model_score)}
+    return {}
 
 
 def _of_head(module: Tested, report: TuneReport, config: dict[str, Any]) -> list[str]:
