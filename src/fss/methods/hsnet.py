@@ -73,7 +73,7 @@ class HSNet(FewShotHead):
     the scores.
 
     It knows one support. Several vote, relative to the largest number of votes in the image, so that neither their
-    order nor repeating all of them changes the answer. In training with several, each has its own loss.
+    order nor repeating all of them changes the mask. In training with several, each has its own loss.
 
     Departures: the release compares under no-grad, so that nothing reaches the backbone; here it does unless
     ``detach`` is given. Where two stages end with support planes of different sizes, the release fails, unless one is
