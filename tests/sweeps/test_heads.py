@@ -71,6 +71,7 @@ def trained_validated_and_tested(run: Result) -> None:
     assert run.episodes.count == 4
     assert run.cost.train_seconds
     assert (run.selection.rule, run.files["best"]) == ("novel", "checkpoints/best.ckpt"), "validated"
+    assert run.selection.validation_miou == pytest.approx(run.scores.miou), "on the same episodes"
     assert bool(run.parameters.backbone_trainable) is (run.key.finetune == "svf")
     assert run.parameters.head_trainable
     assert (run.config["protocol"]["name"], run.config["shot"]) == ("suite", run.key.shot)

@@ -125,7 +125,7 @@ def _validated(trainer: pl.Trainer) -> dict[str, float]:
     """Return the validation score of the checkpoint that was kept as the best; nothing if none was."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, BestCheckpoint) and callback.best_model_score is not None:
-            return {"validation_miou": 100 * float(callback.best_model_score)}
+            return {"validation_miou": float(callback.best_model_score)}
     return {}
 
 
