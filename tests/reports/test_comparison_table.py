@@ -71,9 +71,9 @@ def line(lines: tuple[Line, ...], row: str, shot: int = 1) -> Line:
 
 
 def test_cells_count_and_quoted_rows_are_not_run() -> None:
-    assert sum(len(cells(name)) for name in tables()) == 796
+    assert sum(len(cells(name)) for name in tables()) == 796 + 2 * 4, "two rows are ours"
     quoted = [c for c in cells("table15") if c.overrides is None]
-    assert len(quoted) == 8 * 2 * 4
+    assert len(quoted) == 7 * 2 * 4, "CyCTR can be run"
     assert all(c.paper is not None and not c.arguments for c in quoted)
     (cell,) = [c for c in cells("table05") if (c.row, c.fold) == ("t05r04", 2)]
     assert cell.paper is None, "the paper prints the mean alone"
@@ -106,6 +106,24 @@ def test_mean_difference_and_interval(make: Make) -> None:
     assert ours["t05r06"][-2:] == ["62.50 ± 12.71 (-4.64)", "321 322"]
     assert ours["t05r01"][-2] == "1 of 4 folds"
     assert ours["t05r02"][-2] == "not run"
+
+
+def test_a_row_of_ours_has_no_numbers_of_the_paper_and_says_so(make: Make) -> None:
+    runs = [make("table12", row, fold, scores__miou=60.0) for row in ("t12r05", "t12r05svf") for fold in range(4)]
+    filled = fill_table(table("table12"), runs, toy=False)
+    text, reader = sheet(filled), csv.DictReader(io.StringIO(as_csv([filled])))
+    lines = [row for row in text.rows if row[0].startswith("t12r05svf")]
+    assert [row[text.left - 1] for row in lines] == ["ours"]
+    assert lines[0][-2] == "60.00"
+    assert any("t12r05svf" in note and "Added here" in note for note in text.notes)
+    ours = [row for row in reader if row["row"].startswith("t12r05")]
+    assert [(row["row"], row["from"]) for row in ours] == [
+        ("t12r05", "quoted"), ("t12r05", "ours"), ("t12r05svf", "ours"),
+    ]  # fmt: skip
+    assert "t12r05svf* (added)" in html_page([filled], "t")
+    quoted = [row for row in text.rows if row[0].startswith("t12r05*")]
+    assert quoted[0][text.left - 1] == "quoted"
+    assert text.rows[text.rows.index(quoted[0]) + 1][-2] == "60.00 (-4.20)"
 
 
 def test_fb_iou_where_the_table_has_it(make: Make) -> None:
@@ -199,7 +217,9 @@ def test_every_table_in_every_format() -> None:
         assert "…" not in out.getvalue()
     for one in tables().values():
         for row in one.rows:
-            assert all(f"{numbers.mean:.2f}" in out.getvalue() for numbers in row.numbers.values())
+            means = [numbers.mean for numbers in row.numbers.values() if numbers.mean is not None]
+            assert all(f"{mean:.2f}" in out.getvalue() for mean in means)
+            assert bool(means) is (row.origin != "added")
 
 
 class Reader(HTMLParser):

@@ -60,9 +60,9 @@ def sheet(filled: FilledTable) -> Sheet:
     rows = []
     for line in filled.lines:
         words = [line.row.id + "*" * bool(line.row.notes), *(fact(line, name) for name in facts)]
-        if not filled.toy:
+        if not filled.toy and line.row.origin != "added":
             printed = [number(score) for score in (*line.paper.folds, line.paper.mean)]
-            rows.append([*words, "quoted" if line.row.quoted else "paper", *printed, ""])
+            rows.append([*words, line.row.origin, *printed, ""])
             words = [""] * len(words)
         rows.append([*words, "ours", *_ours(line, filled)])
     below = filled.below()
@@ -216,8 +216,9 @@ def as_csv(filled: Sequence[FilledTable]) -> str:
             facts = line.row.facts
             words = [one.table.number, line.row.id, facts["method"], facts["backbone"], line.row.label]
             words += [facts["novel classes"], facts["training"], facts["test episodes"].replace(",", ""), line.shot]
-            origin = "quoted" if line.row.quoted else "paper"
-            writer.writerow([*words, origin, "full", *_plain((*line.paper.folds, line.paper.mean, None)), "", ""])
+            if line.row.origin != "added":
+                printed = _plain((*line.paper.folds, line.paper.mean, None))
+                writer.writerow([*words, line.row.origin, "full", *printed, "", ""])
             if line.runs:
                 scores = _plain((*line.folds, line.mean, line.half_interval))
                 size, seeds = "toy" if one.toy else "full", " ".join(map(str, line.seeds))

@@ -88,9 +88,8 @@ def _table(filled: FilledTable) -> PageTable:
 
 def _cells(line: Line, facts: Sequence[str], filled: FilledTable) -> list[PageCell]:
     """Return the cells of one line."""
-    quoted = " (quoted)" if line.row.quoted else ""
     row_id = line.row.id + "*" * bool(line.row.notes)
-    cells = [PageCell("row", row_id + quoted, line.row.id, words=True)]
+    cells = [PageCell("row", row_id + line.row.mark, line.row.id, words=True)]
     cells += [PageCell(name, fact(line, name), fact(line, name), words=True) for name in facts]
     ours, papers = (*line.folds, line.mean), (*line.paper.folds, line.paper.mean)
     for fold, score, paper in zip((*FOLDS, None), ours, papers, strict=True):

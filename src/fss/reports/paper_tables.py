@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -18,14 +18,16 @@ GROUPS = ("data", "method", "backbone", "finetune", "recipe")
 """Override keys that choose a file of ``conf/``."""
 TOY = "shapes"
 """Synthetic data set on which any table can be run at toy size."""
+Origin = Literal["paper", "quoted", "added"]
+"""Who is behind the numbers of a row: the paper's authors, another publication, or nobody, as it is our addition."""
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """Printed scores in per cent: one per fold, None if only the mean is printed."""
+    """Printed scores in per cent: one per fold, None if only the mean is printed; all None in an added row."""
 
     folds: tuple[float | None, ...]
-    mean: float
+    mean: float | None
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,9 @@ class Row:
     Attributes:
         id: ``tNNrMM``: table and row as printed.
         label: what is done to the backbone.
-        overrides: options that the row stands for, without fold and shot; None for a quoted row.
+        overrides: options that the row stands for, without fold and shot; None for a quoted row that is not run.
         facts: column -> text of what distinguishes rows: method, backbone, training, ...
-        quoted: whether the paper took the row from another publication.
+        origin: who is behind its numbers.
         numbers: shot -> printed scores.
         notes: remarks on doubtful prints.
     """
@@ -46,9 +48,14 @@ class Row:
     label: str
     overrides: dict[str, Any] | None
     facts: dict[str, str]
-    quoted: bool
+    origin: Origin
     numbers: dict[int, Numbers]
     notes: tuple[str, ...]
+
+    @property
+    def mark(self) -> str:
+        """What stands behind the row's name: nothing, or where its numbers are from."""
+        return "" if self.origin == "paper" else f" ({self.origin})"
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,7 @@ class Cell:
         fold: 0 to 3.
         paper: printed score, or None if only the mean is printed.
         overrides: options that determine the run, as ``group=choice`` and ``dotted.key=value``; None for a quoted
-            row, which is not run.
+            row that is not run.
     """
 
     row: str
@@ -94,7 +101,7 @@ class Cell:
 
     @property
     def arguments(self) -> list[str]:
-        """The overrides as command-line words; empty for a quoted row."""
+        """The overrides as command-line words; empty for a row that is not run."""
         return command(self.overrides or {})
 
 
@@ -132,7 +139,7 @@ def cells(name: str) -> list[Cell]:
         name: table name, e.g. ``table05``.
 
     Returns:
-        The cells, including those of quoted rows.
+        The cells, including those of quoted rows, and of rows that are added.
 
     Raises:
         ReportError: the paper has no such table.
@@ -154,7 +161,7 @@ def cell_overrides(row: Row, shot: int, fold: int) -> dict[str, Any] | None:
         fold: 0 to 3.
 
     Returns:
-        Option -> value, or None for a quoted row.
+        Option -> value, or None for a quoted row that is not run.
     """
     return None if row.overrides is None else {**row.overrides, "shot": shot, "fold": fold}
 
@@ -178,7 +185,8 @@ def _row(node: Mapping[Any, Any], data: str, content: Mapping[str, Any]) -> Row:
     method, backbone = node.get("method", "baseline"), node.get("backbone", "resnet50")
     strategy = content["strategies"][node["tune"]]
     training = node.get("training", strategy.get("training", "ours"))
-    novel, episodes, quoted = node.get("novel", "drop"), node.get("episodes", 1000), node.get("quoted", False)
+    novel, episodes, added = node.get("novel", "drop"), node.get("episodes", 1000), node.get("added", ())
+    origin: Origin = "added" if added else "quoted" if node.get("quoted", False) else "paper"
     overrides = {
         "data": data,
         "method": method,
@@ -197,8 +205,11 @@ def _row(node: Mapping[Any, Any], data: str, content: Mapping[str, Any]) -> Row:
     }
     notes = [content["marks"][node["mark"]]] if "mark" in node else []
     notes += [node["note"]] if "note" in node else []
+    notes += [content["marks"]["added"]] if added else []
     numbers = {shot: _numbers(node[shot]) for shot in (1, 5) if shot in node}
-    return Row(node["id"], strategy["label"], None if quoted else overrides, facts, quoted, numbers, tuple(notes))
+    numbers |= {shot: Numbers((None,) * len(FOLDS), None) for shot in added}
+    runs = origin != "quoted" or node.get("run", False)
+    return Row(node["id"], strategy["label"], overrides if runs else None, facts, origin, numbers, tuple(notes))
 
 
 def _recipe(training: str, method: str, data: str, content: Mapping[str, Any]) -> dict[str, Any]:

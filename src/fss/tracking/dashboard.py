@@ -186,8 +186,8 @@ def printed(table: PaperTable) -> str:
     lines = ["| row | the paper's mean |", "| :-- | --: |"]
     for row in table.rows:
         for shot, numbers in row.numbers.items():
-            quoted = " (quoted)" if row.quoted else ""
-            lines.append(f"| {label(table, row, shot)}{quoted} | {numbers.mean:.2f} |")
+            mean = "" if numbers.mean is None else f"{numbers.mean:.2f}"
+            lines.append(f"| {label(table, row, shot)}{row.mark} | {mean} |")
     return "\n".join(lines)
 
 
