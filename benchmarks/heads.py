@@ -1,13 +1,15 @@
 """Every head frozen and with SVF, and its lean form against the plain one: ``python -m benchmarks.heads``.
 
-A step is forward and backward pass of one episode through a ResNet-50 with random weights; a test episode is one
-forward pass without a feature cache. Forms that are compared run in turns in this process, so that a busy machine slows
-both, and their scores and gradients are first found equal to 1e-10 in double precision on a small network.
+A step is forward and backward pass of one episode through a backbone with random weights, a ResNet-50 unless others are
+named; a test episode is one forward pass without a feature cache. Forms that are compared run in turns in this process,
+so that a busy machine slows both, and their scores and gradients are first found equal to 1e-10 in double precision on a
+small network.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -31,14 +33,19 @@ STRATEGIES = ("freeze", "svf")
 LEAN = {"lean": True, "query_chunk": 256}
 """Options that trade time for memory, with the values that are measured."""
 EQUAL = 1e-10
+BACKBONE = "resnet50"
 BASE = 15
 """Base classes of a fold of PASCAL."""
-HEADER = (
-    "| head | strategy | form | step | kept for the backward pass | test episode | step : plain | kept : plain |\n"
-    "| :-- | :-- | :-- | --: | --: | --: | --: | --: |"
-)
-
 Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A choice of ``method``, of ``backbone`` and of ``finetune``."""
+
+    head: str
+    backbone: str
+    strategy: str
 
 
 @dataclass
@@ -66,7 +73,9 @@ def lean_options(head: str) -> dict[str, Any]:
     return {name: value for name, value in LEAN.items() if name in own}
 
 
-def build(head: str, strategy: str, options: Mapping[str, Any], shot: int, small: bool) -> FewShotSegmenter:
+def build(
+    head: str, strategy: str, options: Mapping[str, Any], shot: int, small: bool, backbone: str = BACKBONE
+) -> FewShotSegmenter:
     """Build a model with random weights, the same ones for the same arguments.
 
     Args:
@@ -74,12 +83,13 @@ def build(head: str, strategy: str, options: Mapping[str, Any], shot: int, small
         strategy: choice of ``finetune``.
         options: of the head.
         shot: supports per episode.
-        small: a narrow network without dropout instead of a whole ResNet-50.
+        small: a narrow network without dropout instead of the whole one.
+        backbone: choice of ``backbone``.
 
     Returns:
         The model in training mode, without its base learner's values if it has one.
     """
-    words = [f"method={head}", f"finetune={strategy}", "backbone=resnet50", "backbone.weights=none", f"shot={shot}"]
+    words = [f"method={head}", f"finetune={strategy}", f"backbone={backbone}", "backbone.weights=none", f"shot={shot}"]
     config = composed([*words, *(["++backbone.width=8", "method.width=8"] if small else [])])
     method = config["method"] | dict(options)
     if small:
@@ -168,24 +178,26 @@ def check_equal(head: str, options: Mapping[str, Any], shot: int) -> None:
 
 
 def measure(
-    head: str, strategy: str, forms: Mapping[str, Mapping[str, Any]], shot: int, size: int, rounds: int, clock: Clock
+    cell: Cell, forms: Mapping[str, Mapping[str, Any]], shot: int, size: int, rounds: int, clock: Clock
 ) -> dict[str, Cost]:
     """Measure the forms of a head in turns.
 
     Args:
-        head: choice of ``method``.
-        strategy: choice of ``finetune``.
+        cell: what is measured.
         forms: name -> options.
         shot: supports per episode.
-        size: side of the images.
+        size: side of the images, or the nearest that the backbone takes.
         rounds: timed steps and tests of each form, after one that is not counted.
         clock: says the time.
 
     Returns:
         Name of the form -> its cost.
     """
-    episode = drawn(shot, size)
-    models = {name: build(head, strategy, options, shot, small=False) for name, options in forms.items()}
+    models = {
+        name: build(cell.head, cell.strategy, options, shot, small=False, backbone=cell.backbone)
+        for name, options in forms.items()
+    }
+    episode = drawn(shot, next(iter(models.values())).backbone.input.nearest(size))
     costs = {}
     for name, model in models.items():
         loss(model, episode).backward()  # blocks find out how they can be run
@@ -204,38 +216,58 @@ def measure(
     return costs
 
 
-def lines(wanted: list[str], shot: int, size: int, rounds: int, clock: Clock) -> Iterator[str]:
-    """Measure heads and yield the lines of the table.
+def header(named: bool) -> str:
+    """Return the head of the table.
 
     Args:
-        wanted: choices of ``method``.
+        named: whether lines name the backbone.
+    """
+    columns = ["head", *(["backbone"] if named else []), "strategy", "form"]
+    figures = ["step", "kept for the backward pass", "test episode", "step : plain", "kept : plain"]
+    rule = [":--"] * len(columns) + ["--:"] * len(figures)
+    return f"| {' | '.join(columns + figures)} |\n| {' | '.join(rule)} |"
+
+
+def lines(cells: list[Cell], named: bool, shot: int, size: int, rounds: int, clock: Clock) -> Iterator[str]:
+    """Measure and yield the lines of the table.
+
+    Args:
+        cells: what is measured.
+        named: whether lines name the backbone.
         shot: supports per episode.
         size: side of the images.
         rounds: timed steps of each form.
         clock: says the time.
     """
-    for head in wanted:
-        options = lean_options(head)
+    checked: set[str] = set()
+    for cell in cells:
+        options = lean_options(cell.head)
         forms: dict[str, dict[str, Any]] = {"plain": {}}
         if options:
-            check_equal(head, options, shot)
+            if cell.head not in checked:
+                check_equal(cell.head, options, shot)
+                checked.add(cell.head)
             forms["lean: " + ", ".join(f"{name}={str(value).lower()}" for name, value in options.items())] = options
-        for strategy in STRATEGIES:
-            costs = measure(head, strategy, forms, shot, size, rounds, clock)
-            plain = costs["plain"]
-            for name, cost in costs.items():
-                ratios = ["", ""]
-                if cost is not plain:
-                    pace = median(a / b for a, b in zip(cost.steps, plain.steps, strict=True))
-                    ratios = [f"{pace:.2f}", f"{cost.kept / plain.kept:.2f}"]
-                cells = [f"{median(cost.steps):.2f} s", f"{cost.kept / 2**20:.0f} MiB", f"{median(cost.tests):.2f} s"]
-                yield f"| {' | '.join([head, strategy, name, *cells, *ratios])} |"
+        costs = measure(cell, forms, shot, size, rounds, clock)
+        plain = costs["plain"]
+        for name, cost in costs.items():
+            ratios = ["", ""]
+            if cost is not plain:
+                pace = median(a / b for a, b in zip(cost.steps, plain.steps, strict=True))
+                ratios = [f"{pace:.2f}", f"{cost.kept / plain.kept:.2f}"]
+            figures = [f"{median(cost.steps):.2f} s", f"{cost.kept / 2**20:.0f} MiB", f"{median(cost.tests):.2f} s"]
+            place = [cell.backbone] if named else []
+            yield f"| {' | '.join([cell.head, *place, cell.strategy, name, *figures, *ratios])} |"
 
 
 def main() -> None:
     """Print the table, and keep it where asked."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("heads", nargs="*", default=[], help="which ones; none: all")
+    parser.add_argument("--backbone", nargs="+", default=[BACKBONE], metavar="NAME", help=f"{BACKBONE} without it")
+    parser.add_argument(
+        "--strategy", nargs="+", default=list(STRATEGIES), metavar="NAME", help="freeze and svf without"
+    )
     parser.add_argument("--size", type=int, default=241, help="side of the images")
     parser.add_argument("--shot", type=int, default=1, help="supports per episode")
     parser.add_argument("--rounds", type=int, default=3, help="timed steps of each form")
@@ -243,22 +275,25 @@ def main() -> None:
     parser.add_argument("--write", type=Path, metavar="FILE", help="Markdown file for the finished table")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    named = len(given.backbone) > 1
     kind = "seconds of one core" if given.cpu_time else "wall time on one thread"
     text = [
-        f"One episode of {given.shot} support(s) and images of {given.size} pixels, ResNet-50, {kind}, median of "
-        f"{given.rounds}, on {machine()}. Lean forms equal the plain ones to {EQUAL:.0e} in double precision, "
-        "gradients included.",
+        f"One episode of {given.shot} support(s) and images of {given.size} pixels or the nearest side that is allowed, "
+        f"{', '.join(given.backbone)}, {kind}, median of {given.rounds}, on {machine()}. Lean forms equal the plain "
+        f"ones to {EQUAL:.0e} in double precision, gradients included.",
         "",
-        *HEADER.splitlines(),
+        *header(named).splitlines(),
     ]
     print("\n".join(text), flush=True)
     clock = time.process_time if given.cpu_time else time.perf_counter
-    for line in lines(given.heads or heads(), given.shot, given.size, given.rounds, clock):
+    wanted = itertools.product(given.heads or heads(), given.backbone, given.strategy)
+    for line in lines([Cell(*each) for each in wanted], named, given.shot, given.size, given.rounds, clock):
         text.append(line)
         print(line, flush=True)
     if given.write is not None:
         with atomic(given.write) as file:
-            file.write("\n".join(["# Heads\n\nWritten by `python -m benchmarks.heads`.", *text, ""]).encode())
+            title = "Heads on backbones" if named else "Heads"
+            file.write("\n".join([f"# {title}\n\nWritten by `python -m benchmarks.heads`.", *text, ""]).encode())
 
 
 if __name__ == "__main__":
