@@ -1,9 +1,9 @@
 """Every head frozen and with SVF, and its lean form against the plain one: ``python -m benchmarks.heads``.
 
-A step is forward and backward pass of one episode through a backbone with random weights, a ResNet-50 unless others are
-named; a test episode is one forward pass without a feature cache. Forms that are compared run in turns in this process,
-so that a busy machine slows both, and their scores and gradients are first found equal to 1e-10 in double precision on a
-small network.
+A step is forward and backward pass of one episode through a backbone with random weights, a ResNet-50 unless others
+are named; a test episode is one forward pass without a feature cache. Forms that are compared run in turns in this
+process, so that a busy machine slows both, and their scores and gradients are first found equal to 1e-10 in double
+precision on a small network.
 """
 
 from __future__ import annotations
@@ -278,7 +278,7 @@ def main() -> None:
     named = len(given.backbone) > 1
     kind = "seconds of one core" if given.cpu_time else "wall time on one thread"
     text = [
-        f"One episode of {given.shot} support(s) and images of {given.size} pixels or the nearest side that is allowed, "
+        f"One episode of {given.shot} support(s) and images of {given.size} pixels or the nearest allowed side, "
         f"{', '.join(given.backbone)}, {kind}, median of {given.rounds}, on {machine()}. Lean forms equal the plain "
         f"ones to {EQUAL:.0e} in double precision, gradients included.",
         "",
