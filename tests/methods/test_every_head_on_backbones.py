@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from fss.model.build import build_model, build_strategy
 from fss.model.segmenter import FewShotSegmenter
 from fss.types import Episode
 
+ROOT = Path(__file__).parents[2]
 HEADS = sorted(set(heads()) - set(PAPER))
 OURS = ("resnet50", "vgg16", "efficientnet_lite0")
 TIMM = ("convnext_atto", "swin_tiny", "dinov2_small", "dinov3_small")
@@ -48,6 +50,16 @@ def one_batch(model: FewShotSegmenter) -> Episode:
         "query_padding": torch.zeros(size, dtype=torch.bool),
     }
     return batch
+
+
+def test_the_documentation_lists_what_is_tested() -> None:
+    lines = (ROOT / "docs" / "backbones.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip(" `*") for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    (start,) = (i for i, row in enumerate(rows) if row[1:2] == [OURS[0]])
+    assert tuple(rows[start][1:]) == OURS + TIMM
+    table = {row[0]: row[1:] for row in rows[start + 2 : start + 2 + len(heads())]}
+    columns = len(OURS + TIMM)
+    assert table == {head: ["4" if head in PAPER else "yes"] * columns for head in heads()}
 
 
 @pytest.mark.parametrize("backbone", OURS + TIMM)
