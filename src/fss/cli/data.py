@@ -51,6 +51,13 @@ class SmallRule(str, Enum):  # noqa: UP042
     drop = "drop"
 
 
+class ObjectSize(str, Enum):  # noqa: UP042
+    """Sizes of drawn objects."""
+
+    small = "small"
+    large = "large"
+
+
 class SamplerName(str, Enum):  # noqa: UP042
     """Rules by which episodes are drawn."""
 
@@ -163,12 +170,13 @@ def shapes(
     train: Annotated[int, typer.Option(help="Training scenes.", min=1)] = 1600,
     val: Annotated[int, typer.Option(help="Validation scenes.", min=1)] = 500,
     pretrain_per_class: Annotated[int, typer.Option(help="Single objects per pre-training class.", min=1)] = 150,
+    objects: Annotated[ObjectSize, typer.Option(help="Size of the objects.")] = ObjectSize.small,
 ) -> None:
     """Draw the embedded data set; does nothing if it is there already."""
     with _explained():
         from fss.data.shapes.write import write_shapes
 
-        write_shapes(root, seed, train=train, val=val, pretrain_per_class=pretrain_per_class)
+        write_shapes(root, seed, train=train, val=val, pretrain_per_class=pretrain_per_class, objects=objects.value)
     typer.echo(f"shapes (seed {seed}) -> {root}")
 
 

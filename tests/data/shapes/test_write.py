@@ -16,7 +16,7 @@ import pytest
 from fss.data.shapes import write as shapes
 from fss.data.shapes.brushes import draw_paints, draw_sprite
 from fss.data.shapes.outlines import OUTLINES, unit_outline
-from fss.data.shapes.scenes import CLASSES, OTHER_CLASSES, VOID, class_name, draw_scene, draw_single
+from fss.data.shapes.scenes import CLASSES, OTHER_CLASSES, VOID, Objects, class_name, draw_scene, draw_single
 from fss.data.shapes.textures import SURFACES
 from fss.data.shapes.write import write_shapes
 from fss.errors import DataError
@@ -65,6 +65,24 @@ def test_files_hold_what_was_drawn(written: Path) -> None:
     np.testing.assert_array_equal(mask, label)
     stored = cv2.imread(str(written / "JPEGImages/val_00002.jpg"))[..., ::-1]
     assert np.abs(stored.astype(float) - image).mean() < 12
+
+
+def test_large_objects_are_larger_and_fewer(tmp_path: Path) -> None:
+    write_shapes(tmp_path / "s", 3, **SMALL, objects="large", workers=1)
+    mask = cv2.imread(str(tmp_path / "s/SegmentationClassAug/val_00000.png"), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(mask, draw_scene(3, "val", 0, "large")[1])
+
+    def scenes(objects: Objects) -> tuple[float, float]:
+        labels = [draw_scene(0, "val", n, objects)[1] for n in range(60)]
+        classes = [len(set(np.unique(label)) - {0, 255}) for label in labels]
+        covered = [float(((label > 0) & (label < 255)).mean()) for label in labels]
+        return float(np.mean(classes)), float(np.mean(covered)) / float(np.mean(classes))
+
+    (many, small), (few, large) = scenes("small"), scenes("large")
+    assert few < many
+    assert 1.5 * small < large < 2.5 * small
+    with pytest.raises(DataError, match="choose one of small, large"):
+        write_shapes(tmp_path / "t", objects="huge")  # type: ignore[arg-type]
 
 
 def test_bytes_depend_on_the_seed_and_not_on_the_workers(written: Path, tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ from fss.data.shapes.brushes import (
 )
 
 SceneSplit = Literal["train", "val"]
+Objects = Literal["small", "large"]
+"""Objects of 900 to 2400 pixels, 2 to 4 in a scene, or of 1800 to 4200 pixels, 2 or 3."""
 
 VOID = 255
 """Label of outlines: a copy of ``fss.types.IGNORE``, whose import would load torch in every worker."""
@@ -44,6 +46,10 @@ OTHER_CLASSES: tuple[tuple[str, str], ...] = tuple((_OTHER_SHAPES[i % 8], _OTHER
 
 _HUES = 6  # a class has one of six hues, each shared by three or four classes
 
+_AREAS: dict[Objects, tuple[float, float]] = {"small": (900.0, 2400.0), "large": (1800.0, 4200.0)}
+_MORE: dict[Objects, tuple[float, float, float]] = {"small": (0.45, 0.4, 0.15), "large": (0.7, 0.3, 0.0)}
+"""Probabilities of one, two and three objects besides the main one."""
+
 _SINGLE_SIDE = 64
 _STREAMS = {"train": 0, "val": 1, "single_train": 2, "single_val": 3}
 
@@ -53,13 +59,14 @@ def class_name(pair: tuple[str, str]) -> str:
     return "_".join(pair)
 
 
-def draw_scene(seed: int, split: SceneSplit, number: int) -> tuple[Mask, Mask]:
-    """Draw image ``number`` of a split: 2 to 4 objects in clutter.
+def draw_scene(seed: int, split: SceneSplit, number: int, objects: Objects = "small") -> tuple[Mask, Mask]:
+    """Draw image ``number`` of a split: objects in clutter.
 
     Args:
         seed: seed of the data set.
         split: train or val.
         number: position in the split.
+        objects: their size.
 
     Returns:
         image: RGB, (H, W, 3), uint8.
@@ -71,9 +78,9 @@ def draw_scene(seed: int, split: SceneSplit, number: int) -> tuple[Mask, Mask]:
     scatter_clutter(canvas, rng)
     ground = canvas.mean(axis=(0, 1))
     placed: list[tuple[int, NDArray[np.bool_]]] = []
-    for index in _choose_classes(seed, split, number, rng):
+    for index in _choose_classes(seed, split, number, objects, rng):
         paints = draw_paints(rng, ground, hue=(index % _HUES) / _HUES)
-        sprite = draw_sprite(*CLASSES[index], rng.uniform(900.0, 2400.0), paints, rng)
+        sprite = draw_sprite(*CLASSES[index], rng.uniform(*_AREAS[objects]), paints, rng)
         spot = _free_spot(canvas, sprite, [mask for _, mask in placed], rng)
         if spot is not None:
             paste(canvas, sprite, *spot)
@@ -103,12 +110,12 @@ def draw_single(seed: int, split: SceneSplit, index: int, number: int) -> Mask:
     return degrade(canvas, rng, strength=0.25)
 
 
-def _choose_classes(seed: int, split: SceneSplit, number: int, rng: np.random.Generator) -> list[int]:
+def _choose_classes(seed: int, split: SceneSplit, number: int, objects: Objects, rng: np.random.Generator) -> list[int]:
     """Return the classes of the objects, back to front; the main one is stratified over 20 images."""
     turn = np.random.default_rng([seed, _STREAMS[split], number // 20, 20]).permutation(20)
     main = int(turn[number % 20])
     chosen = [main]
-    for _ in range(int(rng.choice([1, 2, 3], p=[0.45, 0.4, 0.15]))):
+    for _ in range(int(rng.choice([1, 2, 3], p=_MORE[objects]))):
         draw = rng.random()
         if draw < 0.08:
             rivals = [main]

@@ -32,7 +32,7 @@ from fss.data.reading.process_pool import spread
 from fss.data.shapes import brushes as drawing
 from fss.data.shapes import outlines, scenes
 from fss.data.shapes import textures as surfaces
-from fss.data.shapes.scenes import CLASSES, OTHER_CLASSES, SceneSplit, class_name, draw_scene, draw_single
+from fss.data.shapes.scenes import CLASSES, OTHER_CLASSES, Objects, SceneSplit, class_name, draw_scene, draw_single
 from fss.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -50,12 +50,13 @@ def write_shapes(
     train: int = 1600,
     val: int = 500,
     pretrain_per_class: int = 150,
+    objects: Objects = "small",
     workers: int | None = None,
 ) -> None:
     """Write the data set, or return at once if the same one already exists.
 
     It is built next to ``root`` and renamed, so that an interrupted write leaves nothing under ``root``. A second
-    process waits for the first. A data set of another seed, size or generator version is replaced.
+    process waits for the first. A data set of other values or another generator version is replaced.
 
     Args:
         root: folder to create.
@@ -63,19 +64,22 @@ def write_shapes(
         train: number of scenes for training.
         val: number of scenes for validation and test.
         pretrain_per_class: images per class for pre-training, plus a fifth as many for its validation.
+        objects: size of the objects in the scenes.
         workers: processes; by default one per core. The files do not depend on it. Processes are spawned, so a script
             without an ``if __name__ == "__main__"`` guard must pass 1.
 
     Raises:
-        DataError: if a count is not positive, ``root`` holds files that this function did not write, or the disk is
-            full.
+        DataError: if a count is not positive, the size of objects is unknown, ``root`` holds files that this function
+            did not write, or the disk is full.
     """
     counts = {"train": train, "val": val, "pretrain_per_class": pretrain_per_class}
     for name, count in counts.items():
         if count < 1:
             raise DataError(f"{name}={count}: give at least 1")
     root = Path(root).absolute()
-    manifest = {"name": "shapes", "seed": seed, **counts, "version": generator_version()}
+    if objects not in get_args(Objects):
+        raise DataError(f"objects={objects!r}: choose one of {', '.join(get_args(Objects))}")
+    manifest = {"name": "shapes", "seed": seed, **counts, "objects": objects, "version": generator_version()}
     if _is_complete(root, manifest):
         return
     _check_replaceable(root)
@@ -138,7 +142,7 @@ def _check_replaceable(root: Path) -> None:
     manifest = _read_manifest(root)
     if manifest is None or manifest.get("name") != "shapes":
         raise DataError(f"{root} holds files that are no shapes data set; choose another --root or empty it")
-    log.info("replacing the shapes data set in %s: other seed, size or version, or files missing", root)
+    log.info("replacing the shapes data set in %s: other options or version, or files missing", root)
 
 
 @contextmanager
@@ -176,7 +180,7 @@ def _jobs(manifest: dict[str, Any]) -> Iterator[Job]:
     seed = manifest["seed"]
     for split in get_args(SceneSplit):
         for number in range(manifest[split]):
-            yield _encode_scene, (seed, split, number)
+            yield _encode_scene, (seed, split, number, manifest["objects"])
         for index, number in product(range(len(OTHER_CLASSES)), range(_single_counts(manifest)[split])):
             yield _encode_single, (seed, split, index, number)
 
@@ -191,9 +195,9 @@ def _scene_id(split: SceneSplit, number: int) -> str:
     return f"{split}_{number:05d}"
 
 
-def _encode_scene(seed: int, split: SceneSplit, number: int) -> Files:
+def _encode_scene(seed: int, split: SceneSplit, number: int, objects: Objects) -> Files:
     """Return the files of one scene, path below the root and content."""
-    image, label = draw_scene(seed, split, number)
+    image, label = draw_scene(seed, split, number, objects)
     name = _scene_id(split, number)
     jpeg = _encode_jpeg(image, low=70, key=(seed, number))
     return [(f"JPEGImages/{name}.jpg", jpeg), (f"SegmentationClassAug/{name}.png", _encode(".png", label, []))]
