@@ -34,9 +34,8 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	fi
 	@touch $@
 
-demo: setup ## Draw data, pre-train, train freeze / SVF / full, compare (SEEDS=0,1,2 for several)
-	$(BIN)/fss data shapes --root data/shapes
-	$(BIN)/fss pretrain --data data/shapes/classification --out multirun/demo/pretrained.pth
+demo: setup ## Draw data, train freeze / SVF / full from ImageNet weights, compare (SEEDS=0,1,2 for several)
+	$(BIN)/fss data shapes --root data/demo --objects large --pretrain-per-class 1
 	$(BIN)/python train.py -m experiment=demo seed=$(SEEDS) finetune=freeze,svf,full
 	$(BIN)/fss report multirun/demo
 

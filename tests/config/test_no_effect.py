@@ -15,7 +15,7 @@ WARNED = {
     "data.base.epochs=5": "data.base.epochs=5 has no effect: it belongs to base learners",
     "experiment=demo data.base.epochs=5": "data.base.epochs=5 has no effect: it belongs to base learners",
     "experiment=demo method=base_learner data.base.epochs=5": (
-        "experiment=demo sets data.epochs=8, which is what trains. Type data.epochs=5."
+        "experiment=demo sets data.epochs=3, which is what trains. Type data.epochs=5."
     ),
     "method=base_learner +size=smoke data.base.size=65": "size=smoke sets data.size=33, which is what trains",
     "method=base_learner data.base.epochs=5 data.epochs=7": "no effect beside data.epochs=7, which replaces it",
@@ -24,7 +24,7 @@ WARNED = {
     "experiment=demo recipe=pfenet": (
         "sets recipe.optimizer.lr=0.05 where recipe=pfenet has 0.025. To have that, type recipe.optimizer.lr=0.025."
     ),
-    "experiment=demo backbone=resnet50": "To have that, type backbone.weights=imagenet.",
+    "+size=smoke backbone=resnet50": "To have that, type backbone.weights=imagenet.",
     "finetune=freeze recipe.backbone_lr_factor=3": "finetune=freeze trains no value of the backbone",
     "data.augment=false data.rotate=30": "data.augment=false trains without augmentation",
     "selection=last data.val_episodes=5": "selection=last validates nothing",
