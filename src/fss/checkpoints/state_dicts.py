@@ -27,12 +27,14 @@ def from_release(state: Mapping[str, Tensor], keymap: KeyMap) -> dict[str, Tenso
         keymap: the method's table.
 
     Returns:
-        Our names; factors of decomposed convolutions in our shapes. Tensors that nothing reads are left out.
+        Our names; factors of decomposed convolutions in our shapes. Tensors that nothing reads, and those that follow
+        from the architecture, are left out.
 
     Raises:
-        FssError: if a key matches no entry of the table, or a tensor stored twice has different values.
+        FssError: if a key matches no entry of the table, a tensor stored twice has different values, or one that
+            follows from the architecture has others.
     """
-    state = _without_copies(state, keymap.repeated)
+    state = _without_computed(_without_copies(state, keymap.repeated), keymap.computed())
     renamed: dict[str, Tensor] = {}
     unmatched = []
     for key, value in state.items():
@@ -89,7 +91,7 @@ def to_release(state: Mapping[str, Tensor], keymap: KeyMap) -> dict[str, Tensor]
             renamed[name] = value
     if unmatched:
         raise FssError(f"{len(unmatched)} keys have no name in the release: {unmatched[:_SHOWN]}")
-    return _with_copies(renamed, keymap.repeated)
+    return {**_with_copies(renamed, keymap.repeated), **keymap.computed()}
 
 
 def mismatches(given: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]]) -> list[str]:
@@ -147,6 +149,14 @@ def _without_copies(state: Mapping[str, Tensor], copies: Pairs) -> Mapping[str, 
             raise FssError(f"{key} and {original} must hold the same values, and do not")
         dropped.add(key)
     return {k: v for k, v in state.items() if k not in dropped}
+
+
+def _without_computed(state: Mapping[str, Tensor], computed: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Drop tensors that follow from the architecture, after checking that they hold those values."""
+    for key, value in computed.items():
+        if key in state and not torch.equal(state[key].to(value.dtype), value):
+            raise FssError(f"{key} must hold the values that follow from the architecture, and does not")
+    return {k: v for k, v in state.items() if k not in computed}
 
 
 def _flat_factor(value: Tensor, factor: str) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain
 from typing import ClassVar
 
@@ -14,7 +15,8 @@ from torch.utils.checkpoint import checkpoint
 
 from fss.errors import FssError
 from fss.methods.base import FewShotHead
-from fss.methods.releases import KeyMap, Release, Released, torchvision_resnet
+from fss.methods.releases import KeyMap, Release, Released, Shapes, torchvision_resnet
+from fss.methods.swin_release import stored_tables, swin
 from fss.nn.dropout import SharedDropout
 from fss.nn.prototype import support_mask
 from fss.nn.resize import up
@@ -30,8 +32,18 @@ TABLE = 10_000
 """Positions whose codes the release stores."""
 
 
-_UNUSED = "feature_extractor.fc."
-"""The classifier of ImageNet, which the release stores and never calls."""
+_BACKBONE, _SWIN = "feature_extractor.", "swin_base"
+_TABLES = partial(stored_tables, _BACKBONE, depths=(2, 2, 18, 2), side=96, window=12)
+"""Computes what the release stores of Swin-B, which it builds for images of 384 pixels."""
+
+
+def _unread(released: Released) -> Shapes:
+    """Return the classifier of ImageNet, and Swin's last norm, which the release stores and never calls."""
+    if released.backbone != _SWIN:
+        return {f"{_BACKBONE}fc.weight": (1000, 2048), f"{_BACKBONE}fc.bias": (1000,)}
+    shapes: dict[str, tuple[int, ...]] = {"norm.weight": (1024,), "norm.bias": (1024,)}
+    shapes |= {"head.weight": (1000, 1024), "head.bias": (1000,)}
+    return {f"{_BACKBONE}{name}": shape for name, shape in shapes.items()}
 
 
 def _keys(backbone: str) -> KeyMap:
@@ -43,11 +55,15 @@ def _keys(backbone: str) -> KeyMap:
     inner += [(f"model.conv{5 - stage}.", f"head.coarse.{stage}.") for stage in COARSE]
     inner += [(f"model.conv{7 - stage}.", f"head.mix.{stage}.") for stage in MIXED]
     inner += [(f"model.mixer{i + 1}.", f"head.decode.{i}.") for i in range(3)]
-    return KeyMap((*torchvision_resnet("feature_extractor."), *inner), unused=(_UNUSED,))
+    if backbone == _SWIN:
+        unused = (f"{_BACKBONE}norm.", f"{_BACKBONE}head.")
+        return KeyMap((*swin(_BACKBONE), *inner), unused, computed=_TABLES)
+    return KeyMap((*torchvision_resnet(_BACKBONE), *inner), unused=(f"{_BACKBONE}fc.",))
 
 
 def _options(released: Released) -> list[str]:
-    return ["backbone.stem=torchvision", "method.wants.dilation=none", f"method.position_table={TABLE}"]
+    stem = [] if released.backbone == _SWIN else ["backbone.stem=torchvision"]
+    return [*stem, "method.wants.dilation=none", f"method.position_table={TABLE}"]
 
 
 class DCAMA(FewShotHead):
@@ -73,9 +89,9 @@ class DCAMA(FewShotHead):
         Release(
             "dcama",
             _keys,
-            ("resnet50", "resnet101"),
+            ("resnet50", "resnet101", _SWIN),
             _options,
-            unread=lambda released: {f"{_UNUSED}weight": (1000, 2048), f"{_UNUSED}bias": (1000,)},
+            unread=_unread,
             telling=("model.DCAMA_blocks.",),
             wrapped=False,
             prefix="module.",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 Pairs = tuple[tuple[str, str], ...]
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -19,6 +21,8 @@ class KeyMap:
         repeated: (prefix, original) of tensors that the release stores a second time under another name.
         shared: (our prefix, our original) of tensors that we store twice and the release once.
         counted: whether the release stores ``num_batches_tracked`` beside the statistics of a norm layer.
+        computed: gives tensors that the release stores although they follow from the architecture, by their names
+            there: they are written, and a file must hold these values.
     """
 
     pairs: Pairs
@@ -26,6 +30,7 @@ class KeyMap:
     repeated: Pairs = ()
     shared: Pairs = ()
     counted: bool = True
+    computed: Callable[[], Mapping[str, Tensor]] = dict
 
 
 @dataclass(frozen=True)
