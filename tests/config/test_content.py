@@ -139,6 +139,9 @@ def test_a_base_learner_of_other_data_of_the_same_name_does_not_fit(root: Path, 
     own = config(root)
     base = {**config(root), "method": {"name": "base_learner"}}
     assert differences(base, own) == []
+    assert differences(base, config(root, "backbone.pool=ceil")) == ["backbone.pool=floor, not ceil"]
+    del base["backbone"]["pool"]
+    assert differences(base, own) == []
     _repaired_mask(root)
     assert [d for d in differences(base, config(root)) if d.startswith("data.content=")]
 

@@ -79,6 +79,9 @@ DETERMINING = [
     "backbone=resnet50_v2",
     "backbone.stem=deep",
     "backbone.dilation=uniform",
+    "backbone.stride_on=1x1",
+    "backbone.pool=ceil",
+    "backbone.last_relu=false",
     "backbone.weights=none",
     "finetune=freeze",
     "finetune=full",
@@ -210,7 +213,10 @@ def test_runs_from_before_an_option_keep_their_identity() -> None:
     older = config()
     assert older["data"].pop("min_test_images") is None
     assert older["finetune"].pop("qkv") == "one"
+    for key in ("stride_on", "pool", "last_relu"):
+        del older["backbone"][key]
     assert identity(older) == identity(config())
+    assert identity(older) != identity(config("backbone.pool=ceil"))
 
 
 def test_identity_is_a_sha256_and_stable_under_order() -> None:

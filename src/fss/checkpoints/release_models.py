@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fss.checkpoints.known_releases import release_of
+from fss.config.backbone_facts import with_added
 from fss.config.compose import composed
 from fss.data.sources.folds import COCO_CLASSES, FOLDS, PASCAL_CLASSES
 from fss.errors import FssError
@@ -88,6 +89,7 @@ def differences(config: dict[str, Any], expected: dict[str, Any], released: Rele
     Returns:
         Lines such as ``backbone.dilation=torchvision, the release has uniform``.
     """
+    config, expected = (c | {"backbone": with_added(c["backbone"])} for c in (config, expected))
     keys = dict.fromkeys([*expected["backbone"], *config["backbone"]])
     names = [f"backbone.{key}" for key in keys if key not in _TOLD]
     names += release_of(released.source, released.method).deciding(released)

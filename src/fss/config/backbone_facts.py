@@ -16,6 +16,18 @@ from fss.input_spec import InputSpec
 
 Node = Mapping[str, Any]
 
+_ADDED: dict[str, dict[str, object]] = {
+    "fss.backbones.resnet.ResNet": {"stride_on": "3x3", "pool": "floor", "last_relu": True},
+    "fss.backbones.plain_vgg.PlainVGG": {
+        "pool": "2x2",
+        "output_stride": 32,
+        "dilation": 1,
+        "last_relu": True,
+        "last_pool": True,
+    },
+}
+"""Options by class that runs from before them lack, and the value that stands for what there was."""
+
 SIZES, VIEW = "sizes", "support_view"
 """Keys of a backbone's group that describe its class: they do not determine a run's numbers."""
 RELEASED_VIEW, OTHER_VIEW = "masked_before_stage4", "masked_image"
@@ -66,6 +78,31 @@ def support_view(backbone: Node) -> str:
     if backbone.get(SIZES) is not None:  # the file describes its backbone, and names no other view
         return RELEASED_VIEW
     return RELEASED_VIEW if _asked(_text(backbone))[1] else OTHER_VIEW
+
+
+def without_added(backbone: Node) -> dict[str, Any]:
+    """Leave out options that say what every run did before there were such options.
+
+    Args:
+        backbone: the group, resolved.
+
+    Returns:
+        A copy, equal for a run with the options at those values and for one from before.
+    """
+    added = _ADDED.get(str(backbone.get("_target_")), {})
+    return {k: v for k, v in backbone.items() if k not in added or v != added[k]}
+
+
+def with_added(backbone: Node) -> dict[str, Any]:
+    """Fill in the options that runs from before them lack.
+
+    Args:
+        backbone: the group, resolved.
+
+    Returns:
+        A copy with every option.
+    """
+    return {**backbone, **{k: v for k, v in _ADDED.get(str(backbone.get("_target_")), {}).items() if k not in backbone}}
 
 
 def check_backbone(config: Node) -> None:

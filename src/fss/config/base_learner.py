@@ -14,7 +14,7 @@ from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 
 from fss.commands import option, program
-from fss.config.backbone_facts import SIZES, VIEW
+from fss.config.backbone_facts import SIZES, VIEW, with_added
 from fss.config.base_learner_command import command, search_path
 from fss.config.checks import check
 from fss.config.compose import plain
@@ -147,8 +147,9 @@ def differences(base: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]
     """
     pairs = [("method", base["method"]["name"], NAME), ("fold", base["fold"], config["fold"])]
     pairs += [(f"data.{k}", base["data"].get(k), config["data"].get(k)) for k in ("name", "scheme", DATA)]
-    keys = sorted({*base["backbone"], *config["backbone"]} - set(_NOT_COMPARED))
-    pairs += [(f"backbone.{k}", base["backbone"].get(k), config["backbone"].get(k)) for k in keys]
+    own, other = with_added(base["backbone"]), with_added(config["backbone"])
+    keys = sorted({*own, *other} - set(_NOT_COMPARED))
+    pairs += [(f"backbone.{k}", own.get(k), other.get(k)) for k in keys]
     return [f"{name}={its}, not {wanted}" for name, its, wanted in pairs if its != wanted]
 
 

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from fss.config.backbone_facts import RELEASED_VIEW
+from fss.config.backbone_facts import RELEASED_VIEW, without_added
 from fss.episode_protocol import EpisodeProtocol
 
 # Keys that do not determine a run's numbers: names, paths, loggers, hardware and display.
@@ -65,7 +65,9 @@ def determining(config: dict[str, Any]) -> dict[str, Any]:
             node = node.get(parent, {}) if isinstance(node, dict) else {}
         if isinstance(node, dict):
             node.pop(leaf, None)
-    data, backbone = kept.setdefault("data", {}), kept.get("backbone", {})
+    data, backbone = kept.setdefault("data", {}), without_added(kept.get("backbone", {}))
+    if "backbone" in kept:
+        kept["backbone"] = backbone
     if kept.get("method", {}).get("support_view") == RELEASED_VIEW:  # what there was before the option
         del kept["method"]["support_view"]
     if kept.get("finetune", {}).get("qkv") == "one":  # runs from before the option lack it
