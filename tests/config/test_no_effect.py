@@ -24,7 +24,6 @@ WARNED = {
     "experiment=demo recipe=pfenet": (
         "sets recipe.optimizer.lr=0.05 where recipe=pfenet has 0.025. To have that, type recipe.optimizer.lr=0.025."
     ),
-    "+size=smoke backbone=resnet50": "To have that, type backbone.weights=imagenet.",
     "finetune=freeze recipe.backbone_lr_factor=3": "finetune=freeze trains no value of the backbone",
     "data.augment=false data.rotate=30": "data.augment=false trains without augmentation",
     "selection=last data.val_episodes=5": "selection=last validates nothing",
@@ -36,6 +35,7 @@ WARNED = {
 }
 SILENT = (
     "experiment=demo finetune=full",
+    "experiment=demo backbone=resnet50",
     "experiment=demo recipe=pfenet recipe.optimizer.lr=0.1 recipe.backbone_lr_factor=1",
     "experiment=release_pfenet data.test_episodes=10",
     "method=bam data.base.epochs=5",

@@ -39,7 +39,7 @@ PROGRAMS = tuple(f"{' '.join(begin)} " for begin in CHECKERS)
 MENTIONED = [command for name, text in PAGES.items() for command in mentioned(name, text, PROGRAMS)]
 RUN: dict[tuple[str, ...], tuple[str, ...]] = {
     ("fss", "data", "shapes", "--root", "data/shapes"): ("--train", "60", "--val", "40", "--pretrain-per-class", "1"),
-    ("python", "train.py", "data=shapes", "backbone=resnet18", "backbone.weights=none", "debug=one_batch"): TINY,
+    ("python", "train.py", "data=shapes", "backbone=efficientnet_lite0", "debug=one_batch"): TINY,
     ("fss", "figure", "--list"): (),
     ("fss", "strategies", "svf", "full", "--backbone", "resnet101", "--option", "finetune.stages=[3,4]"): (),
 }
