@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from fss.config.base_learner import _whole, base_learner_config, command, differ
 from fss.config.compose import plain, prepare_hydra
 from fss.config.identity import identity
 from fss.data.sources.shapes import ShapesSource
+from fss.model.checkpoint import Checkpoint
+from fss.runs.base_learner import unfinished
 
 COMMON = (
     *TINY, "data.base.size=65", "data.base.epochs=2", "data.epochs=2", "data.test_episodes=12", "data.val_episodes=6",
@@ -113,6 +116,16 @@ def test_a_base_learner_by_its_path_is_another_run(home: Path, both: tuple[Path,
     assert f"Base learner: {path}" in text
     (folder,) = folders(home, "bam-resnet18-full")
     assert result(folder)["config"]["method"]["base_learner"]["built"]["checkpoint"] == str(path)
+
+
+def test_a_base_learner_whose_run_has_no_result_is_noted(tmp_path: Path) -> None:
+    checkpoints = tmp_path / "checkpoints"
+    checkpoints.mkdir()
+    learner = Checkpoint(checkpoints / "last.ckpt", {}, "0", {})
+    assert "not known" in unfinished(learner)[0]
+    assert unfinished(replace(learner, released={"source": "bam"})) == unfinished(None) == ()
+    (tmp_path / "result.json").write_text("{}")
+    assert unfinished(learner) == ()
 
 
 REFUSED = {

@@ -109,6 +109,20 @@ def obtain(job: Job) -> Checkpoint | None:
     return checkpoint
 
 
+def unfinished(learner: Checkpoint | None) -> tuple[str, ...]:
+    """Return what a result must say of a base learner whose run has no result beside it: it may be half trained.
+
+    Args:
+        learner: its checkpoint, or None for runs without one.
+    """
+    if learner is None or learner.released or (learner.path.parent.parent / "result.json").is_file():
+        return ()
+    return (
+        f"the base learner {learner.path.name} has no result.json in the folder above: whether its training ended is "
+        "not known",
+    )
+
+
 def built_from(learner: Checkpoint, classes: int) -> dict[str, Any]:
     """Return what of a base learner's configuration rebuilds it as part of another model.
 

@@ -15,7 +15,7 @@ from fss.lit.callbacks.finetuning import BackboneFinetune
 from fss.lit.episodic import EpisodicModule
 from fss.lit.optim import freeze_untrained
 from fss.model.build import build_backbone, build_head, build_model, build_strategy
-from fss.runs.base_learner import built_from, obtain
+from fss.runs.base_learner import built_from, obtain, unfinished
 from fss.runs.build import build_data, build_recipe, check_images, scoring
 from fss.runs.fit_and_test import fit, test
 from fss.runs.job import Job, card
@@ -71,7 +71,7 @@ def train_few_shot(job: Job, source: SegmentationSource) -> float:
     resumed = interrupted(job)
     loggers = build_loggers(config["logger"], job.folder, job.name, config, resumed)
     more = [*recorders(loggers, job.name, learner), *checkpointing(job)]
-    known = facts(config, notes=(*notes, *of_backbone(config, model.backbone)))
+    known = facts(config, notes=(*notes, *unfinished(learner), *of_backbone(config, model.backbone)))
     trainer = build_trainer(job, finetune, known, images, logger=loggers, more=more)
     fit(trainer, module, data, resumed)
     return test(job, trainer, module, data)
