@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torchvision
 from tests.methods import plain_swin
 from torch import Tensor
 
 from fss.checkpoints.release_files import convert_file, export, released_shapes
 from fss.checkpoints.release_models import released_config
-from fss.checkpoints.state_dicts import from_release, to_release
+from fss.checkpoints.state_dicts import from_release, ordered, to_release
 from fss.config.compose import composed
 from fss.errors import FssError
 from fss.methods.dcama import DCAMA
@@ -189,3 +191,48 @@ def test_counts_and_round_trip_of_the_release(tmp_path: Path) -> None:
         found = written[f"module.{name}"]
         assert found.dtype == tensor.dtype
         assert torch.equal(found, tensor), name
+    trained = torch.load(ours, weights_only=True)
+    del trained["fss_release"]
+    torch.save(trained, ours)
+    export(ours, back, "dcama", False)
+    assert list(torch.load(back, weights_only=True)) == [f"module.{k}" for k in ordered(state, table)]
+
+
+def in_the_order_of_the_release(backbone: list[str]) -> list[str]:
+    """Return all names, given those of the feature extractor, which comes first."""
+    layers = [f"DCAMA_blocks.{i}.linears.{n}" for i in range(3) for n in range(2)]
+    stacks = [f"conv{i}.{n}" for i in range(1, 6) for n in (0, 1, 3, 4, 6, 7)]
+    mixers = [f"mixer{i}.{n}" for i in (1, 2, 3) for n in (0, 2)]
+    valued = {name: [f"model.{name}.weight", f"model.{name}.bias"] for name in (*layers, *stacks, *mixers)}
+    head = [n for layer in layers for n in valued[layer]] + [f"model.pe.{i}.pe" for i in range(3)]
+    head += [n for layer in (*stacks, *mixers) for n in valued[layer]]
+    return [f"feature_extractor.{name}" for name in backbone] + head
+
+
+def written_names(backbone: str) -> list[str]:
+    """Return the names in a file written from a checkpoint that was trained here."""
+    released = replace(RELEASED, backbone=backbone)
+    return ordered(released_shapes(released_config(released), released), DCAMA.releases[0].keys(backbone))
+
+
+def test_swin_is_written_in_the_order_by_which_the_release_reads() -> None:
+    pytest.importorskip("timm", reason=TIMM)
+    names = [f"patch_embed.{name}.{kind}" for name in ("proj", "norm") for kind in ("weight", "bias")]
+    for layer, depth in enumerate((2, 2, 18, 2)):
+        for block in range(depth):
+            within = ["attn_mask"] if block % 2 and layer < 3 else []
+            within += ["norm1.weight", "norm1.bias", "attn.relative_position_bias_table"]
+            within += ["attn.relative_position_index", "attn.qkv.weight", "attn.qkv.bias"]
+            within += ["attn.proj.weight", "attn.proj.bias", "norm2.weight", "norm2.bias"]
+            within += ["mlp.fc1.weight", "mlp.fc1.bias", "mlp.fc2.weight", "mlp.fc2.bias"]
+            names += [f"layers.{layer}.blocks.{block}.{name}" for name in within]
+        if layer < 3:
+            names += [f"layers.{layer}.downsample.{name}" for name in ("reduction.weight", "norm.weight", "norm.bias")]
+    names += ["norm.weight", "norm.bias", "head.weight", "head.bias"]
+    assert written_names("swin_base") == in_the_order_of_the_release(names)
+
+
+def test_resnet_is_written_in_the_order_by_which_the_release_reads() -> None:
+    with torch.device("meta"):
+        names = list(torchvision.models.resnet50().state_dict())
+    assert written_names("resnet50") == in_the_order_of_the_release(names)

@@ -14,7 +14,7 @@ from torch import Tensor
 from fss.checkpoints.known_releases import release_of
 from fss.checkpoints.release_guess import advice
 from fss.checkpoints.release_models import CLASSES, differences, released_config
-from fss.checkpoints.state_dicts import from_release, mismatches, to_release
+from fss.checkpoints.state_dicts import from_release, mismatches, ordered, to_release
 from fss.config.identity import determining, identity
 from fss.config.source import build_source
 from fss.data.sources.folds import name_classes
@@ -112,7 +112,7 @@ def export(path: Path, out: Path, source: str | None, merge: bool) -> str:
         )
         raise FssError("\n".join([f"{path} does not fit {_words(released)}.", *wrong, hint]))
     order = facts.get("order", [])
-    order = order if set(order) == tensors.keys() else list(tensors)  # --merge changes the names
+    order = order if set(order) == tensors.keys() else ordered(tensors, table)  # --merge changes the names
     prefix = facts.get("prefix", _release(released).prefix)
     tensors = {prefix + k: tensors[k] for k in order}
     wrapped = {"epoch": facts.get("epoch", 0), "state_dict": tensors}

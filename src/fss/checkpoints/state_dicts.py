@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -92,6 +92,17 @@ def to_release(state: Mapping[str, Tensor], keymap: KeyMap) -> dict[str, Tensor]
     if unmatched:
         raise FssError(f"{len(unmatched)} keys have no name in the release: {unmatched[:_SHOWN]}")
     return {**_with_copies(renamed, keymap.repeated), **keymap.computed()}
+
+
+def ordered(names: Iterable[str], keymap: KeyMap) -> list[str]:
+    """Sort names as the release's files hold them.
+
+    Args:
+        names: of the release.
+        keymap: the method's table.
+    """
+    last = len(keymap.order)
+    return sorted(names, key=lambda name: next((i for i, p in enumerate(keymap.order) if name.startswith(p)), last))
 
 
 def mismatches(given: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]]) -> list[str]:

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from fss.errors import FssError
 from fss.methods.base import FewShotHead
 from fss.methods.releases import KeyMap, Release, Released, Shapes, torchvision_resnet
-from fss.methods.swin_release import stored_tables, swin
+from fss.methods.swin_release import stored_tables, swin, swin_order
 from fss.nn.dropout import SharedDropout
 from fss.nn.prototype import support_mask
 from fss.nn.resize import up
@@ -33,8 +33,12 @@ TABLE = 10_000
 
 
 _BACKBONE, _SWIN = "feature_extractor.", "swin_base"
-_TABLES = partial(stored_tables, _BACKBONE, depths=(2, 2, 18, 2), side=96, window=12)
+_DEPTHS = (2, 2, 18, 2)
+"""Blocks per layer of Swin-B."""
+_TABLES = partial(stored_tables, _BACKBONE, _DEPTHS, side=96, window=12)
 """Computes what the release stores of Swin-B, which it builds for images of 384 pixels."""
+_IN_HEAD = ("DCAMA_blocks.", "pe.", *(f"conv{i}." for i in range(1, 6)))
+"""Parts of the release's head in the order of its files, by which it reads them."""
 
 
 def _unread(released: Released) -> Shapes:
@@ -55,10 +59,12 @@ def _keys(backbone: str) -> KeyMap:
     inner += [(f"model.conv{5 - stage}.", f"head.coarse.{stage}.") for stage in COARSE]
     inner += [(f"model.conv{7 - stage}.", f"head.mix.{stage}.") for stage in MIXED]
     inner += [(f"model.mixer{i + 1}.", f"head.decode.{i}.") for i in range(3)]
+    head = tuple(f"model.{name}" for name in _IN_HEAD)
     if backbone == _SWIN:
         unused = (f"{_BACKBONE}norm.", f"{_BACKBONE}head.")
-        return KeyMap((*swin(_BACKBONE), *inner), unused, computed=_TABLES)
-    return KeyMap((*torchvision_resnet(_BACKBONE), *inner), unused=(f"{_BACKBONE}fc.",))
+        order = (*swin_order(_BACKBONE, _DEPTHS), *head)
+        return KeyMap((*swin(_BACKBONE), *inner), unused, computed=_TABLES, order=order)
+    return KeyMap((*torchvision_resnet(_BACKBONE), *inner), unused=(f"{_BACKBONE}fc.",), order=(_BACKBONE, *head))
 
 
 def _options(released: Released) -> list[str]:

@@ -23,6 +23,8 @@ class KeyMap:
         counted: whether the release stores ``num_batches_tracked`` beside the statistics of a norm layer.
         computed: gives tensors that the release stores although they follow from the architecture, by their names
             there: they are written, and a file must hold these values.
+        order: release prefixes in the order of its files, for code that takes tensors by their place, not their name;
+            tensors of one prefix are in our order, and others come last.
     """
 
     pairs: Pairs
@@ -31,6 +33,7 @@ class KeyMap:
     shared: Pairs = ()
     counted: bool = True
     computed: Callable[[], Mapping[str, Tensor]] = dict
+    order: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,24 @@ def swin(prefix: str) -> Pairs:
     return ((f"{prefix}patch_embed.", "backbone.layer0.0.patch_embed."), *merging, *layers)
 
 
+def swin_order(prefix: str, depths: Sequence[int]) -> tuple[str, ...]:
+    """Return prefixes of names in the order in which the official code stores tensors, buffers of a module first.
+
+    Args:
+        prefix: what stands before the names.
+        depths: blocks per layer.
+    """
+    attention = [
+        f"attn.{name}" for name in ("relative_position_bias_table", "relative_position_index", "qkv.", "proj.")
+    ]
+    within = ["attn_mask", "norm1.", *attention, "norm2.", "mlp."]
+    names = ["patch_embed."]
+    for layer, depth in enumerate(depths):
+        names += [f"layers.{layer}.blocks.{block}.{name}" for block in range(depth) for name in within]
+        names += [f"layers.{layer}.downsample.{name}." for name in ("reduction", "norm")]
+    return tuple(f"{prefix}{name}" for name in [*names, "norm.", "head."])
+
+
 def stored_tables(prefix: str, depths: Sequence[int], side: int, window: int) -> dict[str, Tensor]:
     """Compute what the official code stores of every block and timm does not: no value of it is learned.
 
