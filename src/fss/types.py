@@ -20,7 +20,9 @@ IGNORE = 255
 """Label value of pixels that the loss and all metrics ignore."""
 
 Split = Literal["train", "val", "test"]
-NormMode = Literal["eval", "train"]
+NormMode = Literal["eval", "train", "train_late"]
+"""What batch norm of a backbone does in training: keep its statistics, normalise by each image slot of a batch and move
+them, or do so in stages 3 and 4 alone and by all slots together."""
 SupportView = Literal["plain", "masked_image", "masked_before_stage4"]
 ShotRule = Literal["joint", "each"]
 

@@ -217,6 +217,10 @@ def test_runs_from_before_an_option_keep_their_identity() -> None:
         del older["backbone"][key]
     assert identity(older) == identity(config())
     assert identity(older) != identity(config("backbone.pool=ceil"))
+    full = config("finetune=full")
+    assert full["finetune"].pop("norm_mode") == "eval"
+    assert identity(full) == identity(config("finetune=full"))
+    assert identity(full) != identity(config("finetune=full", "finetune.norm_mode=train"))
 
 
 def test_identity_is_a_sha256_and_stable_under_order() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import ClassVar, Self
 
 from torch import Tensor, nn
@@ -23,7 +23,8 @@ class StagedModule(nn.Module):
         notes: what the result of a run must say about this backbone.
         weight_files: which weight files fit, for the message about one that does not.
         norm_mode: ``eval`` keeps batch norm in evaluation mode even after ``train()``; fine-tuning freezes the
-            statistics this way by default (released option ``fix_bn``). ``train`` is PFENet's original behaviour.
+            statistics this way by default (released option ``fix_bn``). ``train`` is PFENet's original behaviour,
+            ``train_late`` PPNet's: only stages 3 and 4 follow ``train()``.
     """
 
     STAGES: ClassVar[int] = 5
@@ -147,8 +148,13 @@ class StagedModule(nn.Module):
             The module itself.
         """
         super().train(mode)
-        if self.norm_mode == "eval":
-            for module in self.modules():
+        if self.norm_mode != "train":
+            held = self.modules() if self.norm_mode == "eval" else self._early()
+            for module in held:
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
+
+    def _early(self) -> Iterator[nn.Module]:
+        for index in range(3):
+            yield from self.stage(index).modules()

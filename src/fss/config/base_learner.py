@@ -259,7 +259,8 @@ def _check_own(config: Config) -> None:
             "base (best on the validation images) or last."
         )
     finetune = config["finetune"]
-    if finetune["name"] != "full" or finetune["stages"] != [0, 1, 2, 3, 4] or not finetune["train_norm"]:
+    whole = finetune["name"] == "full" and finetune["stages"] == [0, 1, 2, 3, 4] and finetune["train_norm"]
+    if not whole or finetune.get("norm_mode", "eval") != "eval":
         raise FssError(
             f"finetune={finetune['name']} with these options does not go with method={NAME}, which trains the whole "
             f"network, batch norm included. Leave the options of finetune out: {program()} method={NAME}"

@@ -72,6 +72,9 @@ def determining(config: dict[str, Any]) -> dict[str, Any]:
         del kept["method"]["support_view"]
     if kept.get("finetune", {}).get("qkv") == "one":  # runs from before the option lack it
         del kept["finetune"]["qkv"]
+    finetune = kept.get("finetune", {})
+    if (finetune.get("name"), finetune.get("norm_mode")) == ("full", "eval"):  # likewise
+        del finetune["norm_mode"]
     if data.get("min_test_images") is None:  # runs from before the option lack it
         data.pop("min_test_images", None)
     if not kept.get("recipe", {}).get("optimizers", True):  # likewise

@@ -8,13 +8,14 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fss.errors import FssError
 from fss.finetune.applied import check_alone, forget, remember
 from fss.finetune.chains.fuse import fuse
 from fss.finetune.chains.memory import Memory
 from fss.finetune.layers.nothing_to_train import nothing_to_train
-from fss.finetune.layers.surgery import LAST_STAGE, Site, Structure, find
+from fss.finetune.layers.surgery import LAST_STAGE, Site, Structure, find, root_of
 from fss.finetune.layers.tuned import TunedLayer
 from fss.types import NormMode, StagedBackbone, TuneReport
 
@@ -123,6 +124,14 @@ class Strategy(ABC):
             site.put(layer)
         forget(backbone)
 
+    def before_step(self, backbone: StagedBackbone, first: bool) -> None:  # noqa: B027  # as for after_step
+        """Prepare the backbone for a training step; called by BackboneFinetune.
+
+        Args:
+            backbone: after :meth:`apply`.
+            first: whether the step is the first one of its epoch.
+        """
+
     def after_step(self, backbone: StagedBackbone) -> None:  # noqa: B027  # most strategies do not need this hook
         """Change the tuned values after an optimiser step, e.g. project them; called by BackboneFinetune.
 
@@ -157,15 +166,27 @@ def report_trainable(name: str, backbone: StagedBackbone, notes: list[str]) -> T
 
 
 def trained_state(backbone: StagedBackbone) -> dict[str, Tensor]:
-    """Copy only the trainable parameters: for SVF the singular values, a few tens of kB.
+    """Copy only what training changes: for SVF the singular values, a few tens of kB.
 
     Args:
         backbone: after :meth:`Strategy.apply`.
 
     Returns:
-        parameter name -> tensor on the CPU.
+        name -> tensor on the CPU, of the trainable parameters and of the running statistics that batch norm moves.
     """
-    return {n: p.detach().cpu().clone() for n, p in backbone.named_parameters() if p.requires_grad}
+    return {n: t.detach().cpu().clone() for n, t in _changing(backbone).items()}
+
+
+def _changing(backbone: StagedBackbone) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {n: p for n, p in backbone.named_parameters() if p.requires_grad}
+    if found and backbone.norm_mode != "eval":
+        found |= {
+            f"{name}.{n}": b
+            for name, module in root_of(backbone).named_modules()
+            if isinstance(module, _BatchNorm)
+            for n, b in module.named_buffers(recurse=False)
+        }
+    return found
 
 
 @torch.no_grad()
@@ -177,9 +198,9 @@ def load_trained_state(backbone: StagedBackbone, state: dict[str, Tensor]) -> No
         state: parameter name -> tensor.
 
     Raises:
-        FssError: if names or shapes differ from the trainable parameters; nothing is changed then.
+        FssError: if names or shapes differ from what training changes; nothing is changed then.
     """
-    own = {n: p for n, p in backbone.named_parameters() if p.requires_grad}
+    own = _changing(backbone)
     wrong = sorted(own.keys() ^ state.keys()) + [
         f"{n}: {tuple(state[n].shape)} instead of {tuple(p.shape)}"
         for n, p in own.items()

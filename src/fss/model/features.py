@@ -32,7 +32,8 @@ def extract(
     """Compute the features of a batch of episodes.
 
     Query and supports run through the backbone together if batch norm is in evaluation mode; with batch statistics each
-    image slot is its own batch, as in PFENet's release. Stages before the first trainable layer record no graph,
+    image slot is its own batch, as in PFENet's release, unless only the late stages have them, as in PPNet's, where
+    query and supports are one batch. Stages before the first trainable layer record no graph,
     because nothing there requires a gradient.
 
     Args:
@@ -51,7 +52,7 @@ def extract(
     slots = [query, *support_images.unbind(1)]
     if spec.support_view == "masked_image":
         slots[1:] = [x * m for x, m in zip(slots[1:], masks, strict=True)]
-    together = backbone.norm_mode == "eval" or not backbone.training
+    together = backbone.norm_mode != "train" or not backbone.training
     wanted, last = {*spec.stages, *query_stages}, max((*spec.stages, *spec.taps, *query_stages))
     late = masks_late(spec, last)
     before = range(MASKED_STAGE if late else last + 1)

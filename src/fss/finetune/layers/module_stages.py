@@ -93,6 +93,11 @@ class ModuleStages:
 
     @norm_mode.setter
     def norm_mode(self, mode: NormMode) -> None:
+        if mode == "train_late":
+            raise FssError(
+                "norm_mode=train_late needs one of this package's backbones, whose stages follow each other: choose "
+                "eval or train."
+            )
         for module in self.model.modules():
             # only train() of the instance changes: its class, its forward and its state stay, and copies keep it
             if mode == "train" and _is_held(module):

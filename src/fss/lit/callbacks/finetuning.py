@@ -61,6 +61,21 @@ class BackboneFinetune(pl.Callback):
             )
         pl_module.train(stage == "fit")  # Lightning keeps the mode it finds; batch norm obeys norm_mode
 
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Let the strategy prepare the backbone for the step, e.g. the mode of batch norm.
+
+        Args:
+            trainer: the trainer.
+            pl_module: module with a few-shot ``model``.
+            batch: episodes.
+            batch_idx: number of the batch in the epoch.
+        """
+        model = pl_module.model
+        assert isinstance(model, FewShotSegmenter)
+        self.strategy.before_step(model.backbone, batch_idx == 0)
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
