@@ -406,7 +406,8 @@ def test_what_cannot_be_is_refused(options: dict[str, Any], text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "group", ["convnext_tiny", "swin_tiny", "dinov2_small", "dinov3_small", "clip_base", "sam_base", "resnet50_a1"]
+    "group",
+    ["convnext_tiny", "swin_tiny", "swin_base", "dinov2_small", "dinov3_small", "clip_base", "sam_base", "resnet50_a1"],
 )
 def test_ready_groups_have_a_narrow_form_for_the_toy_size(group: str) -> None:
     node = composed([f"backbone={group}", "+size=smoke"])["backbone"]
