@@ -15,6 +15,7 @@ from tests.methods import plain_swin
 from torch import Tensor
 
 from fss.checkpoints.release_files import convert_file, export, released_shapes
+from fss.checkpoints.release_guess import advice
 from fss.checkpoints.release_models import released_config
 from fss.checkpoints.state_dicts import from_release, ordered, to_release
 from fss.config.compose import composed
@@ -178,6 +179,8 @@ def test_counts_and_round_trip_of_the_release(tmp_path: Path) -> None:
     assert sum(counted.values()) == 92_976_978
     assert sum(v for k, v in counted.items() if k in backbone) == 87_903_584
     assert sum(v for k, v in counted.items() if k not in backbone) == 5_073_394
+    said = advice({k: torch.zeros(1) for k in shapes}, replace(RELEASED, backbone="resnet50"))
+    assert said == "By its names it needs --backbone swin_base."
     table = DCAMA.releases[0].keys("swin_base")
     state = {k: torch.tensor(zlib.crc32(k.encode()) / 2**32).expand(v) for k, v in shapes.items()}
     state |= table.computed()

@@ -15,6 +15,8 @@ _BLOCK = re.compile(r"(?:^|\.)layer3\.(\d+)\.(?:conv1\.)?(weight|vector_S|conv_V
 """A layer of stage 3: the convolution conv1 of a ResNet's block, or a layer of VGG."""
 _RESNETS = {6: "resnet50", 23: "resnet101", 36: "resnet152"}
 """Number of blocks in stage 3 -> backbone."""
+_SWIN = ".attn.relative_position_bias_table"
+"""A tensor of every block of a Swin; the only one in a release is Swin-B."""
 
 
 def advice(state: Mapping[str, Tensor], released: Released) -> str:
@@ -62,6 +64,8 @@ def _guesses(state: Mapping[str, Tensor], source: str) -> Iterator[tuple[str, st
             yield "backbone", _RESNETS[len(blocks)]
         elif not blocks:
             yield "backbone", "vgg16"
+    elif any(k.endswith(_SWIN) for k in state):
+        yield "backbone", "swin_base"
     if "kshot_rw.2.bias" in state:
         yield "shot", str(state["kshot_rw.2.bias"].numel())
     elif "ASPP_meta.layer6_0.0.weight" in state:
