@@ -19,7 +19,7 @@ KEYS = (
     trained("row without a sweep", "+row=t05r06", "+row selects rows", "-m experiment=table05 +row=t05r06"),
     trained("row forced onto a sweep without rows", f"{SWEEP} ++row=t05r06 -m", "+row selects rows", "leave it out"),
     trained("seeds instead of seed", "+seeds=1,2 -m", "names seeds", "Do you mean seed?"),
-    trained("option of another head", "+method.bins=[1]", "method=baseline", "it belongs to method=base_learner"),
+    trained("option of another head", "+method.bins=[1]", "method=baseline", "it belongs to method=", "method=pfenet"),
     trained("power of a schedule that has none", "+recipe.schedule.power=2", "recipe=paper", "recipe=original"),
     trained("option of another strategy", "++finetune.bn_stages=[1]", "finetune=svf", "finetune=svf_bn"),
     trained("mistyped argument of the optimiser", "+recipe.optimizer.nestrov=true", "recipe.optimizer.nesterov"),
