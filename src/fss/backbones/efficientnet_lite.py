@@ -83,8 +83,7 @@ class EfficientNetLite(StagedModule):
                 stages[_OURS[number]].append(block)
                 dilation, c_in = after, outs[number]
         for number, modules in enumerate(stages):
-            self.add_module(f"layer{number}", nn.Sequential(*modules))
-        self.stage(0).register_forward_pre_hook(_layout)
+            self.add_module(f"layer{number}", (nn.Sequential if number else Stem)(*modules))
 
     def stage_keys(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Rename the tensors of the published files, as ``_blocks.5._expand_conv.weight``.
@@ -117,6 +116,18 @@ class EfficientNetLite(StagedModule):
         return [f"layer{index}.{name}" for index, name in names if (index, name) != (0, "0")]
 
 
+class Stem(nn.Sequential):
+    """Stage 0; on a CPU its maps have channels last, where depthwise convolutions in float32 are then much faster."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the modules in sequence, (N, 3, H, W) to (N, C, h, w)."""
+        if x.device.type == "cpu" and x.dtype == torch.float32:
+            x = x.contiguous(memory_format=torch.channels_last)
+        for module in self:
+            x = module(x)
+        return x
+
+
 class InvertedResidual(nn.Module):
     """Expansion (1 x 1), depthwise convolution and projection (1 x 1) in ``body``; its input is added where asked."""
 
@@ -146,13 +157,6 @@ class InvertedResidual(nn.Module):
         """Run the block, (N, Ci, H, W) to (N, Co, h, w)."""
         y: Tensor = self.body(x)
         return x + y if self.residual else y
-
-
-def _layout(_: nn.Module, given: tuple[Tensor]) -> Tensor:
-    """Return the images with channels last on a CPU, where depthwise convolutions in float32 are then much faster."""
-    images = given[0]
-    fast = images.device.type == "cpu" and images.dtype == torch.float32
-    return images.contiguous(memory_format=torch.channels_last) if fast else images
 
 
 def _conv(

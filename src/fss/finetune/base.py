@@ -179,7 +179,7 @@ def trained_state(backbone: StagedBackbone) -> dict[str, Tensor]:
 
 def _changing(backbone: StagedBackbone) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {n: p for n, p in backbone.named_parameters() if p.requires_grad}
-    if found and backbone.norm_mode != "eval":
+    if found and getattr(backbone, "norm_mode", "eval") != "eval":  # a module of any other kind has no such mode
         found |= {
             f"{name}.{n}": b
             for name, module in root_of(backbone).named_modules()
