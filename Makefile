@@ -35,7 +35,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@touch $@
 
 demo: setup ## Draw data, train freeze / SVF / full from ImageNet weights, compare (SEEDS=0,1,2 for several)
-	$(BIN)/fss data shapes --root data/demo --objects large --pretrain-per-class 1
+	$(BIN)/fss data shapes --root data/demo --objects large --train 1100 --pretrain-per-class 1
 	$(BIN)/python train.py -m experiment=demo seed=$(SEEDS) finetune=freeze,svf,full
 	$(BIN)/fss report multirun/demo
 

@@ -15,7 +15,7 @@ WARNED = {
     "data.base.epochs=5": "data.base.epochs=5 has no effect: it belongs to base learners",
     "experiment=demo data.base.epochs=5": "data.base.epochs=5 has no effect: it belongs to base learners",
     "experiment=demo method=base_learner data.base.epochs=5": (
-        "experiment=demo sets data.epochs=3, which is what trains. Type data.epochs=5."
+        "experiment=demo sets data.epochs=2, which is what trains. Type data.epochs=5."
     ),
     "method=base_learner +size=smoke data.base.size=65": "size=smoke sets data.size=33, which is what trains",
     "method=base_learner data.base.epochs=5 data.epochs=7": "no effect beside data.epochs=7, which replaces it",
