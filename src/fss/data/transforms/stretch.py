@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,13 +10,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fss.data.normalisation import Normalise
 from fss.data.options import TransformOptions
 from fss.data.reading.masks import UInt8
+from fss.data.transforms.square import SquareTransform
 from fss.types import InputSpec
 
 
-class StretchTransform:
+class StretchTransform(SquareTransform):
     """Resize image and label to S x S with OpenCV, as PFENet and its descendants resize; nothing is random.
 
     The image is resized bilinearly in float32 without averaging, the label takes the nearest pixel.
@@ -25,29 +25,6 @@ class StretchTransform:
         size: side S.
         images: normalisation of the backbone.
     """
-
-    fit: ClassVar[Literal["square"]] = "square"
-
-    def __init__(self, size: int, images: InputSpec) -> None:
-        self.size = size
-        self._normalise = Normalise(images)
-
-    def __call__(self, image: UInt8, label: UInt8, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """Transform an image and its label, see :class:`fss.data.eval_transform.Transform`."""
-        return self._image(image), self._label(label)
-
-    def with_more(self, image: UInt8, label: UInt8, more: UInt8, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-        """Transform an image and two labels."""
-        return self._image(image), self._label(label), self._label(more)
-
-    def filled(self, height: int, width: int) -> tuple[int, int]:
-        """Return the rows and columns of the input that an image fills: all.
-
-        Args:
-            height: rows of the image.
-            width: columns.
-        """
-        return self.size, self.size
 
     def _image(self, image: UInt8) -> Tensor:
         return self._normalise(stretched(image.astype(np.float32), self.size, cv2.INTER_LINEAR))
