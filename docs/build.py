@@ -53,6 +53,7 @@ def pages() -> Pages:
     generated = {
         "options.md": OPTIONS + options_table(ROOT / "conf"),
         "measurements.md": (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8"),
+        "measured_backbones.md": (ROOT / "benchmarks" / "BACKBONES.md").read_text(encoding="utf-8"),
         "measured_heads.md": (ROOT / "benchmarks" / "HEADS.md").read_text(encoding="utf-8"),
         "contributing.md": _moved(ROOT / "CONTRIBUTING.md"),
         "changelog.md": _moved(ROOT / "CHANGELOG.md"),
